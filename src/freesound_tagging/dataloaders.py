@@ -1,0 +1,208 @@
+"""Store -> fastai DataLoaders: a typed picture, how it shows itself, how it becomes floats, how it is augmented."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from fastai.data.block import CategoryBlock, DataBlock, TransformBlock
+from fastai.data.core import DataLoaders
+from fastai.data.transforms import ColReader, IndexSplitter
+from fastai.torch_core import TensorImage
+from fasttransform import DisplayedTransform, Transform
+from torch import Tensor
+
+from freesound_tagging import plots
+from freesound_tagging.networks import PLANES
+from freesound_tagging.profiles import Profile
+from freesound_tagging.spectrograms import axis_frequencies, decoding_table
+from freesound_tagging.store import Store
+from freesound_tagging.variants import CHANNELS, Variant, get_variant
+
+
+@dataclass(frozen=True)
+class PictureAxes:
+    """What the rows and columns of a picture mean: Hz (None where its planes differ) and seconds."""
+
+    frequencies: np.ndarray | None
+    times: np.ndarray
+    decibels: bool
+
+
+class TensorSpectrogram(TensorImage):
+    """A picture (planes, frequency, time), lowest frequency first, that draws itself with Hz and seconds.
+
+    Before the batch transforms it holds the store's 8-bit codes, after them normalised floats.
+    """
+
+    def show(self, ctx=None, axes: PictureAxes | None = None, **kwargs):
+        """Draw the picture; planes are drawn as red, green and blue where there are three."""
+        axes = axes or getattr(self, "axes", None)
+        values = self.detach().cpu().numpy()
+        return plots.show_picture(values, axes, ax=ctx, **kwargs)
+
+
+class ReadPicture(Transform):
+    """Clip id -> the codes of a variant's planes; on the way back, tell the picture its axes."""
+
+    def __init__(self, store: Store, variant: Variant, clip_ids: list[str]):
+        self.row = {clip_id: row for row, clip_id in enumerate(clip_ids)}
+        planes = [store.read(channel, clip_ids) for channel in variant.channels]
+        self.codes = torch.from_numpy(np.stack(planes, axis=1))
+        self.axes = picture_axes(variant, store)
+
+    def encodes(self, clip_id: str):
+        return TensorSpectrogram(self.codes[self.row[clip_id]])
+
+    def decodes(self, picture: TensorSpectrogram):
+        picture.axes = self.axes
+        return picture
+
+
+def picture_axes(variant: Variant, store: Store) -> PictureAxes:
+    """Return the axes of a variant's pictures."""
+    axes = {CHANNELS[channel].axis for channel in variant.channels}
+    frequencies = axis_frequencies(axes.pop(), store.grid) if len(axes) == 1 else None
+    return PictureAxes(frequencies, store.grid.times, variant.planes[0][1] == "db")
+
+
+class Loudness(DisplayedTransform):
+    """Codes -> floats on each plane's loudness scale, with mean 0 and deviation 1 over the training clips."""
+
+    order = 10
+
+    def __init__(self, loudness: tuple[str, ...], mean: Tensor, deviation: Tensor):
+        self.loudness = loudness
+        self.tables = torch.stack([decoding_table(scale) for scale in loudness])
+        self.mean, self.deviation = mean.view(1, -1, 1, 1), deviation.view(1, -1, 1, 1)
+
+    def encodes(self, pictures: TensorSpectrogram):
+        codes = pictures.as_subclass(torch.Tensor).long()
+        tables = self.tables.to(codes.device)
+        values = torch.stack([table[codes[:, i]] for i, table in enumerate(tables)], dim=1)
+        values = (values - self.mean.to(values)) / self.deviation.to(values)
+        if values.shape[1] == 1:
+            values = values.expand(-1, PLANES, -1, -1)
+        return TensorSpectrogram(values)
+
+    def decodes(self, pictures: TensorSpectrogram):
+        values = pictures.as_subclass(torch.Tensor)[:, : len(self.loudness)]
+        values = values * self.deviation.to(values) + self.mean.to(values)
+        return TensorSpectrogram(values.clamp(0, 1))
+
+
+class ShiftInTime(DisplayedTransform):
+    """Turn each training picture around in time by a random share of its length, up to ``largest`` either way."""
+
+    order, split_idx = 20, 0
+
+    def __init__(self, largest: float):
+        self.largest = largest
+
+    def encodes(self, pictures: TensorSpectrogram):
+        n, _, _, columns = pictures.shape
+        reach = round(self.largest * columns)
+        shifts = torch.randint(-reach, reach + 1, (n,), device=pictures.device)
+        source = (torch.arange(columns, device=pictures.device) - shifts[:, None]) % columns
+        values = pictures.as_subclass(torch.Tensor)
+        return TensorSpectrogram(values.gather(3, source[:, None, None, :].expand_as(values)))
+
+
+class MaskBands(DisplayedTransform):
+    """Hide one band of rows and one of columns of each training picture (SpecAugment, Park et al. 2019).
+
+    A band's width is uniform between 0 and ``widest`` of the picture; hidden cells take the mean, which is 0.
+    """
+
+    order, split_idx = 21, 0
+
+    def __init__(self, widest: float):
+        self.widest = widest
+
+    def encodes(self, pictures: TensorSpectrogram):
+        values = pictures.as_subclass(torch.Tensor)
+        n, _, rows, columns = values.shape
+        hidden = self._band(n, rows, values.device)[:, None, :, None]
+        hidden = hidden | self._band(n, columns, values.device)[:, None, None, :]
+        return TensorSpectrogram(values.masked_fill(hidden, 0.0))
+
+    def _band(self, n: int, size: int, device: torch.device) -> Tensor:
+        width = torch.rand(n, 1, device=device) * self.widest * size
+        start = torch.rand(n, 1, device=device) * (size - width)
+        place = torch.arange(size, device=device)[None, :]
+        return (place >= start) & (place < start + width)
+
+
+def plane_statistics(codes: Tensor, loudness: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation of each plane over all pictures, exactly, from how often each code occurs.
+
+    Parameters
+    ----------
+    codes : uint8, shape (n, planes, frequency, time).
+    loudness : scale of each plane.
+    """
+    means, deviations = [], []
+    for plane, scale in enumerate(loudness):
+        values = decoding_table(scale).double()
+        share = torch.bincount(codes[:, plane].flatten(), minlength=256).double()
+        share = share / share.sum()
+        mean = (share * values).sum()
+        means.append(mean)
+        deviations.append((share * (values - mean) ** 2).sum().sqrt().clamp_min(1e-6))
+    return torch.stack(means).float(), torch.stack(deviations).float()
+
+
+def make_dataloaders(
+    table: pd.DataFrame,
+    store: Store,
+    variant_name: str,
+    fold: int,
+    profile: Profile,
+    device: torch.device | None = None,
+) -> DataLoaders:
+    """Return fastai DataLoaders of one variant: one fold is held out, all other clips are for training.
+
+    Parameters
+    ----------
+    table : clips, index ``clip_id``, columns label and fold. Clips that the store could not read are left out.
+    store : holds the variant's channels.
+    variant_name : key of `freesound_tagging.variants.VARIANTS`.
+    fold : the fold held out.
+    profile : batch size and augmentation.
+    device : where batches go, by default the CPU.
+
+    Raises
+    ------
+    ValueError
+        Where no clip of the fold can be read, or none is left for training, or a class is left in no training clip.
+    """
+    variant = get_variant(variant_name)
+    items = table[~table.index.isin(store.failed)].sort_index()
+    items = items.rename_axis("clip_id").reset_index()
+    held_out = items.index[items["fold"] == fold]
+    if len(held_out) == 0 or len(held_out) == len(items):
+        folds = sorted(items["fold"].unique())
+        raise ValueError(f"fold {fold} leaves nothing to train on or to score; the folds are: {folds}")
+    training = items[items["fold"] != fold]
+    unseen = sorted(set(items["label"]) - set(training["label"]))
+    if unseen:
+        raise ValueError(f"fold {fold}: no training clip of {unseen[0]!r}")
+    read = ReadPicture(store, variant, list(items["clip_id"]))
+    loudness = tuple(scale for _, scale in variant.planes)
+    mean, deviation = plane_statistics(read.codes[training.index.to_numpy()], loudness)
+    batch_transforms = [Loudness(loudness, mean, deviation)]
+    if profile.time_shift:
+        batch_transforms.append(ShiftInTime(profile.time_shift))
+    if profile.mask:
+        batch_transforms.append(MaskBands(profile.mask))
+    block = DataBlock(
+        blocks=(
+            TransformBlock(type_tfms=read, batch_tfms=batch_transforms),
+            CategoryBlock(vocab=sorted(items["label"].unique())),
+        ),
+        get_x=ColReader("clip_id"),
+        get_y=ColReader("label"),
+        splitter=IndexSplitter(list(held_out)),
+    )
+    batch_size = min(profile.batch_size, len(training))
+    return block.dataloaders(items, bs=batch_size, num_workers=0, device=device or torch.device("cpu"))

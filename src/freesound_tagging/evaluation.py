@@ -1,0 +1,194 @@
+"""Out-of-fold scores -> top-3 error, MAP@3, intervals, the ranked table, the hardest pairs.
+
+Scores are a DataFrame with one row for each clip and seed: ``clip_id``, ``seed``, ``fold``, ``label``, and one
+column of probabilities for each class. Everything is joined by ``clip_id``; the order of rows means nothing.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from scipy.stats import bootstrap
+from sklearn.metrics import confusion_matrix
+
+KEYS = ["clip_id", "seed", "fold", "label"]
+"""Columns of the scores that are not classes."""
+
+
+def target_ranks(scores: ArrayLike, targets: ArrayLike) -> np.ndarray:
+    """Return the place of the true class in each row's ranking, 0 for the highest score.
+
+    Of equal scores the class with the lower index ranks first, so a constant row does not count as a hit for all.
+
+    Parameters
+    ----------
+    scores : finite, shape (n, classes), higher is more likely.
+    targets : index of the true class, shape (n,).
+
+    Raises
+    ------
+    ValueError
+        Where shapes do not agree, a target is no class, or a score is NaN or infinite.
+    """
+    scores, targets = np.asarray(scores, dtype=np.float64), np.asarray(targets)
+    if scores.ndim != 2 or targets.shape != scores.shape[:1]:
+        raise ValueError(
+            f"scores must be (n, classes) and targets (n,); got {scores.shape} and {targets.shape}"
+        )
+    if not np.isfinite(scores).all():
+        raise ValueError("scores hold NaN or infinity")
+    if len(targets) and not (0 <= targets.min() and targets.max() < scores.shape[1]):
+        raise ValueError(f"targets must lie in 0..{scores.shape[1] - 1}")
+    true = scores[np.arange(len(scores)), targets][:, None]
+    before = np.arange(scores.shape[1])[None, :] < targets[:, None]
+    return (scores > true).sum(axis=1) + ((scores == true) & before).sum(axis=1)
+
+
+def top_k_error(scores: ArrayLike, targets: ArrayLike, k: int = 3) -> float:
+    """Return the share of rows whose true class is not among the ``k`` highest scores, 0 to 1.
+
+    Parameters and errors as in `target_ranks`.
+    """
+    return float((target_ranks(scores, targets) >= k).mean())
+
+
+def map_at_k(scores: ArrayLike, targets: ArrayLike, k: int = 3) -> float:
+    """Return the mean average precision at ``k`` for one true class a row, 0 to 1.
+
+    With one true class it is the mean of 1/rank where the rank is at most ``k``, and 0 elsewhere: the challenge's metric
+    (MAP@3). Parameters and errors as in `target_ranks`.
+    """
+    ranks = target_ranks(scores, targets)
+    return float(np.where(ranks < k, 1 / (ranks + 1), 0).mean())
+
+
+def classes_of(scores: pd.DataFrame) -> list[str]:
+    """Return the names of the classes that the scores are about, in column order."""
+    return [column for column in scores.columns if column not in KEYS]
+
+
+def clip_metrics(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return for each row of ``scores`` its keys and ``top1_accuracy``, ``top3_error``, ``map3`` of that one row."""
+    classes = classes_of(scores)
+    targets = scores["label"].map({label: i for i, label in enumerate(classes)})
+    if targets.isna().any():
+        unknown = scores["label"][targets.isna()].iloc[0]
+        raise ValueError(f"label {unknown!r} is no column of the scores; they are: {', '.join(classes)}")
+    ranks = target_ranks(scores[classes].to_numpy(), targets.to_numpy(dtype=int))
+    return scores[KEYS].assign(
+        top1_accuracy=(ranks == 0).astype(float),
+        top3_error=(ranks >= 3).astype(float),
+        map3=np.where(ranks < 3, 1 / (ranks + 1), 0.0),
+    )
+
+
+def bootstrap_interval(
+    values: pd.Series, groups: pd.Series, resamples: int = 9999, seed: int = 0
+) -> tuple[float, float]:
+    """Return the 95 % interval of the mean of ``values``, drawing whole source recordings with replacement.
+
+    Clips of one recording are alike, and runs of one clip even more so; an interval that drew clips or runs on their own
+    would be too narrow.
+
+    Parameters
+    ----------
+    values : one number a row.
+    groups : the source recording of each row, same index.
+    """
+    sums = values.groupby(groups.to_numpy()).agg(["sum", "count"])
+    if len(sums) < 2:
+        return float("nan"), float("nan")
+    if sums["sum"].eq(0).all() or sums["sum"].eq(sums["count"]).all():
+        # Nothing varies, so every resample is the same. Rule of three: the 95 % bound of an event never seen in n.
+        level, bound = float(values.mean()), 3 / len(sums)
+        return max(0.0, level - bound * (level > 0)), min(1.0, level + bound * (level == 0))
+    result = bootstrap(
+        (sums["sum"].to_numpy(), sums["count"].to_numpy()),
+        lambda total, count, axis=-1: total.sum(axis=axis) / count.sum(axis=axis),
+        paired=True,
+        vectorized=True,
+        method="percentile",
+        n_resamples=resamples,
+        batch=1000,
+        rng=np.random.default_rng(seed),
+    )
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+def summarise(scores: dict[str, pd.DataFrame], table: pd.DataFrame) -> pd.DataFrame:
+    """Return the ranked table of variants, best (lowest top-3 error, then highest MAP@3) first.
+
+    Parameters
+    ----------
+    scores : variant -> out-of-fold scores.
+    table : clips, index ``clip_id``, column ``group``.
+
+    Returns
+    -------
+    Columns variant, n (clips), seeds, top1_accuracy, top3_error, top3_error_low, top3_error_high (95 %), map3.
+
+    Raises
+    ------
+    ValueError
+        Where a clip is scored twice by one seed: then the folds overlap and the scores are not out-of-fold.
+    """
+    rows = []
+    for variant, frame in scores.items():
+        if frame.duplicated(["clip_id", "seed"]).any():
+            raise ValueError(f"{variant}: a clip is scored twice by one seed; the folds overlap")
+        metrics = clip_metrics(frame)
+        groups = metrics["clip_id"].map(table["group"])
+        low, high = bootstrap_interval(metrics["top3_error"], groups)
+        rows.append(
+            {
+                "variant": variant,
+                "n": metrics["clip_id"].nunique(),
+                "seeds": metrics["seed"].nunique(),
+                "top1_accuracy": metrics["top1_accuracy"].mean(),
+                "top3_error": metrics["top3_error"].mean(),
+                "top3_error_low": low,
+                "top3_error_high": high,
+                "map3": metrics["map3"].mean(),
+            }
+        )
+    ranked = pd.DataFrame(rows).sort_values(["top3_error", "map3"], ascending=[True, False])
+    return ranked.reset_index(drop=True)
+
+
+def confusion(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return the confusion matrix of the first choices: true class by row, predicted by column, counts over all seeds."""
+    classes = classes_of(scores)
+    predicted = np.asarray(classes)[scores[classes].to_numpy().argmax(axis=1)]
+    counts = confusion_matrix(scores["label"], predicted, labels=classes)
+    return pd.DataFrame(counts, index=pd.Index(classes, name="true"), columns=classes)
+
+
+def hardest_pairs(counts: pd.DataFrame, n: int = 5) -> pd.DataFrame:
+    """Return the ``n`` pairs of classes most often taken for each other.
+
+    Parameters
+    ----------
+    counts : as returned by `confusion`.
+
+    Returns
+    -------
+    Columns class_a, class_b, a_as_b, b_as_a (counts) and share: confusions over all clips of the two classes.
+    """
+    values, names = counts.to_numpy(), list(counts.columns)
+    totals = values.sum(axis=1)
+    rows = [
+        (names[a], names[b], values[a, b], values[b, a], (values[a, b] + values[b, a]) / (totals[a] + totals[b]))
+        for a in range(len(names))
+        for b in range(a + 1, len(names))
+        if totals[a] + totals[b]
+    ]
+    pairs = pd.DataFrame(rows, columns=["class_a", "class_b", "a_as_b", "b_as_a", "share"])
+    return pairs.sort_values("share", ascending=False, kind="stable").head(n).reset_index(drop=True)
+
+
+def class_report(scores: pd.DataFrame, classes: Sequence[str] | None = None) -> pd.DataFrame:
+    """Return each class's top-1 accuracy, top-3 error and MAP@3, worst MAP@3 first."""
+    metrics = clip_metrics(scores)
+    report = metrics.groupby("label")[["top1_accuracy", "top3_error", "map3"]].mean()
+    return report.loc[list(classes)] if classes is not None else report.sort_values("map3")

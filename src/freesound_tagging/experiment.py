@@ -1,0 +1,149 @@
+"""One experiment = a data set and a profile: where its files lie, and each step as the notebooks call it."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from freesound_tagging import datasets, evaluation, store, training
+from freesound_tagging.profiles import Profile, get_profile
+from freesound_tagging.variants import CHANNELS, VARIANTS
+
+ROOT = Path(__file__).resolve().parents[2]
+"""The repository; the package is installed in place (``pip install -e .``), so its data and runs lie beside it."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A data set, a profile, and the folders that they use.
+
+    Attributes
+    ----------
+    dataset : name of the data set, or the path of a table of one's own sounds.
+    profile_name : cpu, gpu or smoke.
+    """
+
+    dataset: str
+    profile_name: str
+
+    @property
+    def profile(self) -> Profile:
+        """The profile's settings."""
+        return get_profile(self.profile_name)
+
+    @property
+    def name(self) -> str:
+        """A name for folders: the data set's, or the stem of the table."""
+        return Path(self.dataset).stem if self.dataset.endswith(".csv") else self.dataset
+
+    @property
+    def raw_folder(self) -> Path:
+        """Where sounds are unpacked or generated."""
+        return ROOT / "data" / "raw"
+
+    @property
+    def store_folder(self) -> Path:
+        """Where the store of pictures lies."""
+        return ROOT / "data" / "interim" / self.name
+
+    @property
+    def run_folder(self) -> Path:
+        """Where this experiment writes results and executed notebooks."""
+        return ROOT / "runs" / self.name / self.profile_name
+
+    @property
+    def results_folder(self) -> Path:
+        """Where measurements of this data set are committed."""
+        return ROOT / "results" / self.name
+
+    def load_table(self) -> pd.DataFrame:
+        """Return the clips of the experiment: the training split, thinned where the profile asks for it."""
+        options = {}
+        if self.dataset == "microcalls":
+            options["clips_per_class"] = self.profile.clips_per_class
+        dataset = self.dataset
+        if dataset.endswith(".csv") and not Path(dataset).is_absolute():
+            dataset = str(ROOT / dataset)
+        table = datasets.load(dataset, self.raw_folder, **options)
+        table = table[table["split"] == "train"]
+        return thin(table, self.profile.max_clips)
+
+    def build_store(self, table: pd.DataFrame, channels: list[str] | None = None) -> store.Store:
+        """Compute what the store lacks (by default every channel) and return it.
+
+        The environment variable ``STRICT=1`` makes any unreadable clip an error.
+        """
+        return store.build(
+            table,
+            list(CHANNELS) if channels is None else channels,
+            self.profile.grid,
+            self.store_folder,
+            strict=os.environ.get("STRICT", "0") == "1",
+        )
+
+    def run_grid(
+        self, table: pd.DataFrame, pictures: store.Store, variants: list[str] | None = None
+    ) -> pd.DataFrame:
+        """Make the runs that are not done yet, by default of every variant, and return all results."""
+        return training.run_grid(
+            table,
+            pictures,
+            list(VARIANTS) if variants is None else variants,
+            self.profile,
+            self.run_folder,
+            dataset=self.name,
+            profile_name=self.profile_name,
+        )
+
+    def load_results(self) -> pd.DataFrame:
+        """Return ``results.csv``.
+
+        Raises
+        ------
+        FileNotFoundError
+            Where no grid has been run; it says how to run one.
+        """
+        file = self.run_folder / "results.csv"
+        if not file.exists():
+            raise FileNotFoundError(
+                f"{file} is not there yet: run notebook 06, or make run "
+                f"DATASET={self.dataset} PROFILE={self.profile_name}"
+            )
+        return pd.read_csv(file)
+
+    def write_summary(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Rank the variants by out-of-fold top-3 error, write ``summary.csv`` and return it."""
+        summary = evaluation.summarise(self.load_scores(), table)
+        summary.to_csv(self.run_folder / "summary.csv", index=False, float_format="%.6g")
+        return summary
+
+    def load_scores(self) -> dict[str, pd.DataFrame]:
+        """Return the out-of-fold scores of every variant that has been run."""
+        return training.load_scores(self.run_folder, self.load_results())
+
+
+def open_experiment(dataset: str, profile: str) -> Experiment:
+    """Return the experiment on a data set with a profile.
+
+    Raises
+    ------
+    ValueError
+        Where either is unknown; the message lists the known ones.
+    """
+    get_profile(profile)
+    if not dataset.endswith(".csv") and dataset not in datasets.DATASETS:
+        known = ", ".join(datasets.DATASETS)
+        raise ValueError(
+            f"unknown DATASET {dataset!r}; the known ones are: {known}, or a table of your own, path/to/table.csv"
+        )
+    return Experiment(dataset, profile)
+
+
+def thin(table: pd.DataFrame, max_clips: int | None) -> pd.DataFrame:
+    """Return at most about ``max_clips`` clips, the first ones by clip id of every label and fold."""
+    if max_clips is None or len(table) <= max_clips:
+        return table
+    cells = table.groupby(["label", "fold"])
+    each = max(1, max_clips // cells.ngroups)
+    return cells.head(each).sort_index()

@@ -1,0 +1,721 @@
+"""The generated corpus *microcalls*: short calls that differ only in fine structure.
+
+Eight families of two classes each. The two members of a family share everything (pitch, level,
+onset, length, noise, reverberation, extent of the modulation) but one quantity: how long a glide
+takes, which way a sweep bends, how fast a vibrato, trill, tremolo or click train runs, how far two
+partials lie apart, whether a small step goes up or down. Four families ask for detail in
+frequency, four for detail in time. `CALLS` says in words what sets each class apart.
+
+``difficulty`` moves the two members of every family towards each other and touches nothing else
+(see `class_value`), so a family is a two-way choice with a chance level of one half, and accuracy
+against difficulty is a curve that one can read. A clip keeps its draws (pitch, onset, noise ...)
+when only the difficulty or the signal-to-noise ratio changes: such comparisons are paired.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import numbers
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+import soundfile
+from tqdm.auto import tqdm
+
+# Part of the folder's name: raise it whenever the same seed would give other sounds, so that
+# sounds of an older version are never served for the new one.
+VERSION = 1
+
+SWEEP_OCTAVES = 5 / 12  # both sweep families run between the same two end points
+WOBBLE_OCTAVES = 0.7 / 12  # rms-matched extent of vibrato and trill, see _vibrato and _trill
+TREMOLO_DEPTH = 0.9
+CLICK_SECONDS = 0.008  # standard deviation of one click's Gaussian envelope
+SWITCH_SECONDS = 0.004  # steps glide over about this time: a jump would click
+FADE_SECONDS = 0.02  # raised-cosine attack and release of every call
+NOISE_BAND = (500.0, 5500.0)  # Hz; the calls live here, so the noise is measured here
+FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Nuisance:
+    """What varies from clip to clip in the same way for every class.
+
+    Attributes
+    ----------
+    low, high : float
+        Range of the draw, in ``unit``.
+    unit : str
+        Unit of the range.
+    log : bool
+        Whether the draw is uniform in the logarithm.
+    words : str
+        What it is.
+    """
+
+    low: float
+    high: float
+    unit: str
+    log: bool
+    words: str
+
+
+# The order is the order of the draws: appending keeps the earlier ones, anything else does not.
+NUISANCES: dict[str, Nuisance] = {
+    "pitch": Nuisance(600, 4000, "Hz", True, "centre frequency (geometric middle of the call)"),
+    "length": Nuisance(0.4, 1.2, "s", False, "length of the call"),
+    "onset": Nuisance(0, 1, "of the room left", False, "start of the call; in s once drawn"),
+    "level": Nuisance(-38, -20, "dB re full scale", False, "rms of the dry call over its length"),
+    "depth": Nuisance(0.8, 1.25, "x", True, "extent of sweeps, vibrato and trill"),
+    "position": Nuisance(0.4, 0.6, "of the length", False, "middle of a glide or step"),
+    "phase": Nuisance(0, 1, "cycle", False, "phase of a modulation at the onset"),
+    "snr": Nuisance(-4, 16, "dB", False, "dry call over noise in 500 to 5500 Hz"),
+    "colour": Nuisance(0, 1.5, "", False, "noise power falls as frequency to the minus this"),
+    "decay": Nuisance(0.1, 0.6, "s", True, "time in which the reverberation falls by 60 dB"),
+    "wet": Nuisance(-24, -6, "dB", False, "reverberation over the direct sound"),
+}
+
+
+@dataclass(frozen=True)
+class Voices:
+    """The partials of a call before they sound.
+
+    Attributes
+    ----------
+    octaves : list of ndarray (n,)
+        For each partial its frequency over time, in octaves above the pitch.
+    amplitude : ndarray (n,) or float
+        Amplitude over time, the same for all partials.
+    """
+
+    octaves: list[np.ndarray]
+    amplitude: np.ndarray | float = 1.0
+
+
+def _slope(t: np.ndarray, seconds: float, draw: dict[str, float]) -> Voices:
+    u = (t - draw["position"] * draw["length"]) / seconds
+    return Voices([SWEEP_OCTAVES * draw["depth"] * np.clip(u, -0.5, 0.5)])
+
+
+def _curvature(t: np.ndarray, bend: float, draw: dict[str, float]) -> Voices:
+    # An exponential between fixed end points: the opposite bend is its exact mirror in time and
+    # frequency, so neither member of the family sweeps further or steeper than the other.
+    path = np.expm1(bend * t / draw["length"]) / np.expm1(bend)
+    return Voices([SWEEP_OCTAVES * draw["depth"] * (path - 0.5)])
+
+
+def _cycles(t: np.ndarray, rate: float, draw: dict[str, float]) -> np.ndarray:
+    return rate * t + draw["phase"]
+
+
+def _vibrato(t: np.ndarray, rate: float, draw: dict[str, float]) -> Voices:
+    wave = np.sqrt(2) * np.sin(2 * np.pi * _cycles(t, rate, draw))
+    return Voices([WOBBLE_OCTAVES * draw["depth"] * wave])
+
+
+def _trill(t: np.ndarray, rate: float, draw: dict[str, float]) -> Voices:
+    # The slope at a crossing is 2 pi rate, so this divisor makes the switch as long at any rate.
+    wave = np.tanh(np.sin(2 * np.pi * _cycles(t, rate, draw)) / (2 * np.pi * rate * SWITCH_SECONDS))
+    return Voices([WOBBLE_OCTAVES * draw["depth"] * wave])
+
+
+def _tremolo(t: np.ndarray, rate: float, draw: dict[str, float]) -> Voices:
+    return Voices([0 * t], 1 + TREMOLO_DEPTH * np.sin(2 * np.pi * _cycles(t, rate, draw)))
+
+
+def _click(t: np.ndarray, rate: float, draw: dict[str, float]) -> Voices:
+    seconds = (_cycles(t, rate, draw) % 1 - 0.5) / rate  # from the nearest click's middle
+    return Voices([0 * t], np.exp(-0.5 * (seconds / CLICK_SECONDS) ** 2))
+
+
+def _partials(t: np.ndarray, semitones: float, draw: dict[str, float]) -> Voices:
+    return Voices([0 * t - semitones / 24, 0 * t + semitones / 24])
+
+
+def _step(t: np.ndarray, semitones: float, draw: dict[str, float]) -> Voices:
+    u = (t - draw["position"] * draw["length"]) / SWITCH_SECONDS
+    return Voices([semitones / 24 * np.tanh(u)])
+
+
+@dataclass(frozen=True)
+class Family:
+    """Two classes that differ in one quantity.
+
+    Attributes
+    ----------
+    detail : str
+        ``"frequency"`` or ``"time"``: the resolution that the distinction asks for.
+    quantity, unit : str
+        What differs, and its unit.
+    middle : float
+        The value midway between the members (geometric where ``ratio`` is given).
+    ratio : float or None
+        Greater over smaller value at difficulty 1; None where the members lie at plus and minus
+        ``offset``.
+    offset : float or None
+        Distance of either member from ``middle`` at difficulty 1.
+    render : callable
+        ``render(t, value, draw) -> Voices`` for times ``t`` (n,) in s since the onset.
+    """
+
+    detail: str
+    quantity: str
+    unit: str
+    middle: float
+    ratio: float | None
+    offset: float | None
+    render: Callable[[np.ndarray, float, dict[str, float]], Voices]
+
+
+FAMILIES: dict[str, Family] = {
+    "slope": Family("frequency", "time a glide takes", "s", 0.12, 2.0, None, _slope),
+    "curvature": Family("frequency", "bend of a sweep", "", 0.0, None, 1.2, _curvature),
+    "partials": Family("frequency", "distance", "semitones", 1.1, 1.5, None, _partials),
+    "step": Family("frequency", "step", "semitones", 0.0, None, 0.6, _step),
+    "vibrato": Family("time", "rate", "Hz", 10.0, 1.3, None, _vibrato),
+    "trill": Family("time", "rate", "Hz", 10.0, 1.3, None, _trill),
+    "tremolo": Family("time", "rate", "Hz", 12.0, 1.3, None, _tremolo),
+    "click": Family("time", "rate", "Hz", 12.0, 1.3, None, _click),
+}
+
+
+@dataclass(frozen=True)
+class Call:
+    """One class.
+
+    Attributes
+    ----------
+    family : str
+        Key of `FAMILIES`.
+    sign : int
+        -1 for the member with the smaller value, +1 for the other.
+    words : str
+        What sets the class apart.
+    """
+
+    family: str
+    sign: int
+    words: str
+
+
+CALLS: dict[str, Call] = {
+    "slope_fast": Call("slope", -1, "steady, a quick glide up, steady: the glide is short"),
+    "slope_slow": Call("slope", +1, "steady, a slower glide up between the same two pitches"),
+    "curve_concave": Call("curvature", -1, "a sweep up that rises early and flattens out"),
+    "curve_convex": Call("curvature", +1, "a sweep up, same end points, that rises late"),
+    "partials_narrow": Call("partials", -1, "two equal steady partials, closer together"),
+    "partials_wide": Call("partials", +1, "two equal steady partials, further apart"),
+    "step_down": Call("step", -1, "a steady tone that drops by a small step about halfway"),
+    "step_up": Call("step", +1, "a steady tone that rises by a small step about halfway"),
+    "vibrato_slow": Call("vibrato", -1, "pitch swings smoothly up and down, slower"),
+    "vibrato_fast": Call("vibrato", +1, "pitch swings smoothly up and down, faster"),
+    "trill_slow": Call("trill", -1, "pitch jumps between two notes, slower"),
+    "trill_fast": Call("trill", +1, "pitch jumps between two notes, faster"),
+    "tremolo_slow": Call("tremolo", -1, "a steady pitch whose loudness swings, slower"),
+    "tremolo_fast": Call("tremolo", +1, "a steady pitch whose loudness swings, faster"),
+    "click_slow": Call("click", -1, "a train of short tone bursts, fewer a second"),
+    "click_fast": Call("click", +1, "a train of short tone bursts, more a second"),
+}
+
+# Legal ranges of the settings. The rates and times of FAMILIES stay audible and inside the
+# shortest call down to difficulty 0.5; the highest partial stays below 5.4 kHz.
+LIMITS: dict[str, tuple[float, float]] = {
+    "difficulty": (0.5, 64.0),
+    "snr_db": (-30.0, 80.0),
+    "sample_rate": (16_000, 192_000),
+    "duration": (NUISANCES["length"].high + 0.05, 60.0),
+    "clips_per_class": (1, 1_000_000),
+    "seed": (0, 2**63 - 1),
+    "pitch": (NUISANCES["pitch"].low, NUISANCES["pitch"].high),
+    "length": (NUISANCES["length"].low, 5.0),
+}
+_WHOLE = ("sample_rate", "clips_per_class", "seed")
+
+
+def _check(**settings: float | None) -> None:
+    """Raise ValueError for the first setting that is not a number in its legal range."""
+    for name, value in settings.items():
+        low, high = LIMITS[name]
+        kind = numbers.Integral if name in _WHOLE else numbers.Real
+        # "not within" rather than "outside": NaN is neither below nor above anything.
+        if isinstance(value, kind) and not isinstance(value, bool) and low <= value <= high:
+            continue
+        whole = "a whole number" if name in _WHOLE else "a number"
+        raise ValueError(f"{name} must be {whole} from {low:g} to {high:g}, not {value!r}")
+
+
+def _check_label(label: str) -> None:
+    if label not in CALLS:
+        raise ValueError(f"label must be one of {', '.join(CALLS)}, not {label!r}")
+
+
+def class_value(label: str, difficulty: float = 1.0) -> float:
+    """Value of the quantity that sets a class apart.
+
+    Where the family has a ratio R, the members lie at ``middle * R ** (-+1 / (2 difficulty))``:
+    the logarithm of their ratio is inversely proportional to the difficulty. Where it has an
+    offset, they lie at ``-+offset / difficulty``. At 0.5 the distance is twice that at 1, at 2
+    half; it shrinks monotonically and the middle never moves.
+
+    Parameters
+    ----------
+    label : str
+        Key of `CALLS`.
+    difficulty : float
+        0.5 to 64; 1 is the default corpus.
+
+    Returns
+    -------
+    float
+        In the unit that `FAMILIES` states.
+
+    Raises
+    ------
+    ValueError
+        Unknown label; difficulty out of range.
+    """
+    _check_label(label)
+    _check(difficulty=difficulty)
+    call = CALLS[label]
+    family = FAMILIES[call.family]
+    if family.ratio is None:
+        return family.middle + call.sign * family.offset / difficulty
+    return family.middle * family.ratio ** (call.sign / (2 * difficulty))
+
+
+def class_table(difficulty: float = 1.0) -> pd.DataFrame:
+    """All classes as a table, one row a class.
+
+    Parameters
+    ----------
+    difficulty : float
+        0.5 to 64.
+
+    Returns
+    -------
+    DataFrame
+        Index ``label``; columns family, detail, quantity, value, unit, words.
+
+    Raises
+    ------
+    ValueError
+        Difficulty out of range.
+    """
+    rows = [
+        {
+            "label": label,
+            "family": call.family,
+            "detail": FAMILIES[call.family].detail,
+            "quantity": FAMILIES[call.family].quantity,
+            "value": class_value(label, difficulty),
+            "unit": FAMILIES[call.family].unit,
+            "words": call.words,
+        }
+        for label, call in CALLS.items()
+    ]
+    return pd.DataFrame(rows).set_index("label")
+
+
+def clip_rng(seed: int, label: str, index: int) -> np.random.Generator:
+    """Random generator of one clip, the same on every run.
+
+    Parameters
+    ----------
+    seed : int
+        Seed of the corpus, 0 or more.
+    label : str
+        Key of `CALLS`.
+    index : int
+        Number of the clip within its class, from 0.
+
+    Returns
+    -------
+    numpy.random.Generator
+        Depends on these three alone, so on neither order nor number of clips nor jobs.
+
+    Raises
+    ------
+    ValueError
+        Unknown label; seed out of range.
+    """
+    _check_label(label)
+    _check(seed=seed)
+    # Python's own hash of a string differs from one process to the next; this one never does.
+    name = int.from_bytes(hashlib.sha256(label.encode()).digest()[:8], "big")
+    return np.random.default_rng(np.random.SeedSequence([seed, name, index]))
+
+
+def draw_nuisances(
+    rng: np.random.Generator, duration: float = 2.0, snr_db: float | None = None
+) -> dict[str, float]:
+    """Draw what varies from clip to clip; knows nothing of the class.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        As many numbers are taken from it whatever the settings.
+    duration : float
+        Length of the clip in s, 1.25 to 60.
+    snr_db : float or None
+        Fixes the signal-to-noise ratio, -30 to 80 dB; None draws it.
+
+    Returns
+    -------
+    dict of str to float
+        Keys and units of `NUISANCES`; ``onset`` in s.
+
+    Raises
+    ------
+    ValueError
+        Duration or snr_db out of range.
+    """
+    _check(duration=duration)
+    draw = {}
+    for name, nuisance in NUISANCES.items():
+        share = rng.uniform()
+        if nuisance.log:
+            draw[name] = float(nuisance.low * (nuisance.high / nuisance.low) ** share)
+        else:
+            draw[name] = float(nuisance.low + (nuisance.high - nuisance.low) * share)
+    draw["onset"] *= duration - draw["length"]
+    if snr_db is not None:
+        _check(snr_db=snr_db)
+        draw["snr"] = float(snr_db)
+    return draw
+
+
+def _dry_call(
+    label: str, difficulty: float, draw: dict[str, float], phases: np.ndarray, sample_rate: int
+) -> np.ndarray:
+    """The call alone, (n,) float64, at an rms of one over its length."""
+    n = round(draw["length"] * sample_rate)
+    t = np.arange(n) / sample_rate
+    value = class_value(label, difficulty)
+    voices = FAMILIES[CALLS[label].family].render(t, value, draw)
+    call = np.zeros(n)
+    for octaves, phase in zip(voices.octaves, phases, strict=False):
+        # Summing the frequency keeps the phase continuous: a sine wave of frequency(t) * t would
+        # sweep twice as far as meant.
+        cycles = np.cumsum(draw["pitch"] * 2**octaves) / sample_rate
+        call += np.sin(2 * np.pi * (cycles + phase))
+    edge = np.minimum(t, t[::-1]) / FADE_SECONDS
+    call *= voices.amplitude * (0.5 - 0.5 * np.cos(np.pi * np.clip(edge, 0, 1)))
+    return call / np.sqrt(np.mean(call**2))
+
+
+def _reverberation(x: np.ndarray, tail: np.ndarray) -> np.ndarray:
+    """Convolve (n,) with the tail (m,) and keep the first n samples."""
+    size = 1 << (len(x) + len(tail) - 1).bit_length()  # long enough not to wrap around
+    return np.fft.irfft(np.fft.rfft(x, size) * np.fft.rfft(tail, size), size)[: len(x)]
+
+
+def _coloured_noise(white: np.ndarray, colour: float, sample_rate: int) -> np.ndarray:
+    """Shape white noise (n,) and give it a power of one within NOISE_BAND."""
+    n = len(white)
+    frequency = np.fft.rfftfreq(n, 1 / sample_rate)
+    # Flat below 50 Hz: no power is spent, and no headroom lost, on a drift that nobody hears.
+    spectrum = np.fft.rfft(white) * np.maximum(frequency, 50.0) ** (-colour / 2)
+    spectrum[0] = 0
+    band = (frequency >= NOISE_BAND[0]) & (frequency <= NOISE_BAND[1])
+    power = 2 * np.sum(np.abs(spectrum[band]) ** 2) / n**2
+    return np.fft.irfft(spectrum, n) / np.sqrt(power)
+
+
+def _synthesise(
+    label: str,
+    rng: np.random.Generator,
+    sample_rate: int,
+    duration: float,
+    difficulty: float,
+    snr_db: float | None,
+) -> tuple[np.ndarray, dict[str, float]]:
+    """As `synthesise`, with the draws as well (level as it came out)."""
+    _check_label(label)
+    _check(sample_rate=sample_rate, duration=duration, difficulty=difficulty)
+    draw = draw_nuisances(rng, duration, snr_db)
+    phases = rng.uniform(size=2)
+    call = _dry_call(label, difficulty, draw, phases, sample_rate)
+
+    n = round(duration * sample_rate)
+    dry = np.zeros(n)
+    start = min(round(draw["onset"] * sample_rate), n - len(call))
+    dry[start : start + len(call)] = call
+
+    m = round(draw["decay"] * sample_rate)
+    tail = rng.standard_normal(m) * 10 ** (-3 * np.arange(m) / m)
+    tail *= 10 ** (draw["wet"] / 20) / np.sqrt(np.sum(tail**2))
+    noise = _coloured_noise(rng.standard_normal(n), draw["colour"], sample_rate)
+
+    clip = dry + _reverberation(dry, tail) + 10 ** (-draw["snr"] / 20) * noise
+    clip *= 10 ** (draw["level"] / 20)
+    # Reached only where the noise is set far above the call. Everything is turned down together,
+    # so that the signal-to-noise ratio stands.
+    gain = min(1.0, 0.99 / np.max(np.abs(clip)))
+    draw["level"] += float(20 * np.log10(gain))
+    return (gain * clip).astype(np.float32), draw
+
+
+def synthesise(
+    label: str,
+    rng: np.random.Generator,
+    sample_rate: int = 22050,
+    duration: float = 2.0,
+    difficulty: float = 1.0,
+    snr_db: float | None = None,
+) -> np.ndarray:
+    """One clip: a call somewhere in coloured noise, with reverberation.
+
+    Parameters
+    ----------
+    label : str
+        Key of `CALLS`.
+    rng : numpy.random.Generator
+        Source of everything that varies, e.g. from `clip_rng`.
+    sample_rate : int
+        Hz, 16,000 to 192,000. All of the call lies below 5.5 kHz.
+    duration : float
+        Length of the clip in s, 1.25 to 60.
+    difficulty : float
+        0.5 to 64: how close the two members of a family are, see `class_value`.
+    snr_db : float or None
+        Power of the dry call over its length against the noise between 500 and 5500 Hz, in dB,
+        -30 to 80; None draws it from the range in `NUISANCES`.
+
+    Returns
+    -------
+    ndarray of float32, shape (round(duration * sample_rate),)
+        Within -1 to 1.
+
+    Raises
+    ------
+    ValueError
+        Unknown label, or a setting out of range.
+    """
+    return _synthesise(label, rng, sample_rate, duration, difficulty, snr_db)[0]
+
+
+def example(
+    label: str,
+    pitch: float = 1500.0,
+    length: float = 1.0,
+    sample_rate: int = 22050,
+    difficulty: float = 1.0,
+) -> np.ndarray:
+    """One clean call, without noise, reverberation or silence around it, to look at and hear.
+
+    Parameters
+    ----------
+    label : str
+        Key of `CALLS`.
+    pitch : float
+        Centre frequency in Hz, 600 to 4000.
+    length : float
+        Length of the call in s, 0.4 to 5.
+    sample_rate : int
+        Hz, 16,000 to 192,000.
+    difficulty : float
+        0.5 to 64.
+
+    Returns
+    -------
+    ndarray of float32, shape (round(length * sample_rate),)
+        With a peak of 0.8; the same on every call.
+
+    Raises
+    ------
+    ValueError
+        Unknown label, or a setting out of range.
+    """
+    _check_label(label)
+    _check(pitch=pitch, length=length, sample_rate=sample_rate, difficulty=difficulty)
+    draw = {"pitch": pitch, "length": length, "depth": 1.0, "position": 0.5, "phase": 0.0}
+    call = _dry_call(label, difficulty, draw, np.zeros(2), sample_rate)
+    return (0.8 / np.max(np.abs(call)) * call).astype(np.float32)
+
+
+def _number(value: float) -> str:
+    """A number as it stands in a folder's name, in full: rounding would let two settings meet."""
+    return repr(float(value)).removesuffix(".0")
+
+
+def folder_name(
+    clips_per_class: int = 40,
+    seed: int = 0,
+    difficulty: float = 1.0,
+    snr_db: float | None = None,
+    sample_rate: int = 22050,
+    duration: float = 2.0,
+) -> str:
+    """Name of the folder that holds a corpus: all the settings, and the generator's version.
+
+    Parameters are those of `generate`.
+
+    Returns
+    -------
+    str
+        For example ``microcalls-v1-c40-s0-d1-snrmix-r22050-t2``.
+    """
+    snr = "mix" if snr_db is None else _number(snr_db)
+    return (
+        f"microcalls-v{VERSION}-c{clips_per_class}-s{seed}-d{_number(difficulty)}-snr{snr}"
+        f"-r{sample_rate}-t{_number(duration)}"
+    )
+
+
+def _replace(path: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` fill a temporary file beside ``path``, then put it in place in one move.
+
+    A kill at any moment leaves the old state or the new one, never half a file under the real
+    name; what may stay behind is a hidden ``.tmp`` file, which nothing reads.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_clip(path: Path, label: str, index: int, seed: int, settings: dict) -> None:
+    clip = synthesise(label, clip_rng(seed, label, index), **settings)
+    # Rounded here rather than by the sound library, whose rounding may change with its version.
+    pcm = np.round(clip * 32767).astype(np.int16)
+
+    def write(temporary: Path) -> None:
+        soundfile.write(temporary, pcm, settings["sample_rate"], format="FLAC", subtype="PCM_16")
+
+    _replace(path, write)
+
+
+def metadata(
+    clips_per_class: int = 40,
+    seed: int = 0,
+    difficulty: float = 1.0,
+    snr_db: float | None = None,
+    duration: float = 2.0,
+) -> pd.DataFrame:
+    """The drawn parameters of every clip, without making any sound.
+
+    Parameters are those of `generate`.
+
+    Returns
+    -------
+    DataFrame
+        Index ``clip_id`` (sorted); columns label, family, index, value (see `class_value`), and
+        one for each of `NUISANCES`, in the unit given there (onset in s).
+
+    Raises
+    ------
+    ValueError
+        A setting out of range.
+    """
+    _check(clips_per_class=clips_per_class, seed=seed, difficulty=difficulty, duration=duration)
+    rows = [
+        {
+            "clip_id": f"{label}-{index:04d}",
+            "label": label,
+            "family": CALLS[label].family,
+            "index": index,
+            "value": class_value(label, difficulty),
+            **draw_nuisances(clip_rng(seed, label, index), duration, snr_db),
+        }
+        for label in CALLS
+        for index in range(clips_per_class)
+    ]
+    return pd.DataFrame(rows).set_index("clip_id").sort_index()
+
+
+def generate(
+    root: str | Path,
+    clips_per_class: int = 40,
+    seed: int = 0,
+    difficulty: float = 1.0,
+    snr_db: float | None = None,
+    sample_rate: int = 22050,
+    duration: float = 2.0,
+    n_jobs: int | None = None,
+) -> pd.DataFrame:
+    """Write what is missing of the corpus and return its clip table.
+
+    The sounds go, as 16-bit FLAC, to a folder under ``root`` named by all the settings, with
+    ``metadata.csv`` (the drawn parameters) beside them. The same settings give the same bytes
+    whatever the number of jobs, and the first clips of a class are the same however many are
+    asked for. Every file is written under a temporary name and moved into place, so a run that
+    is killed leaves no truncated clip to be served, and the next run goes on where it stopped.
+
+    Parameters
+    ----------
+    root : str or Path
+        Folder for generated data; made if it is not there.
+    clips_per_class : int
+        1 or more; multiples of 5 fill the folds evenly.
+    seed : int
+        0 or more.
+    difficulty : float
+        0.5 to 64: how close the two members of a family are, see `class_value`.
+    snr_db : float or None
+        Signal-to-noise ratio of every clip in dB, -30 to 80; None draws it for each.
+    sample_rate : int
+        Hz, 16,000 to 192,000.
+    duration : float
+        Length of every clip in s, 1.25 to 60.
+    n_jobs : int or None
+        Processes; None takes one for each core.
+
+    Returns
+    -------
+    DataFrame
+        Index ``clip_id`` (sorted, e.g. ``vibrato_slow-0007``); columns path (str), label (str),
+        fold (int, 0 to 4), split ("train"), verified (True), group (str, the clip_id).
+
+    Raises
+    ------
+    ValueError
+        A setting out of range; the message names it and the legal range.
+    OSError
+        The folder cannot be written, or the disk is full; no partial clip is left.
+    """
+    drawn = metadata(clips_per_class, seed, difficulty, snr_db, duration)
+    _check(sample_rate=sample_rate)
+    name = folder_name(clips_per_class, seed, difficulty, snr_db, sample_rate, duration)
+    folder = Path(root) / name
+    folder.mkdir(parents=True, exist_ok=True)
+
+    settings = {
+        "sample_rate": sample_rate,
+        "duration": duration,
+        "difficulty": difficulty,
+        "snr_db": snr_db,
+    }
+    paths = [folder / f"{clip_id}.flac" for clip_id in drawn.index]
+    there = {entry.name for entry in os.scandir(folder)}
+    missing = [
+        (path, label, index, seed, settings)
+        for path, label, index in zip(paths, drawn["label"], drawn["index"], strict=True)
+        if path.name not in there
+    ]
+    if missing:
+        # Starting processes takes longer than writing a few clips.
+        jobs = 1 if len(missing) < 32 else n_jobs or joblib.cpu_count()
+        parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
+        done = parallel(joblib.delayed(_write_clip)(*arguments) for arguments in missing)
+        for _ in tqdm(done, total=len(missing), desc=name, unit="clip"):
+            pass
+    if "metadata.csv" not in there:
+        _replace(folder / "metadata.csv", drawn.to_csv)
+
+    return pd.DataFrame(
+        {
+            "path": [str(path) for path in paths],
+            "label": drawn["label"].to_numpy(),
+            "fold": drawn["index"].to_numpy() % FOLDS,
+            "split": "train",
+            "verified": True,
+            "group": drawn.index.to_numpy(),
+        },
+        index=drawn.index,
+    )

@@ -1,0 +1,109 @@
+"""The two networks, and the three groups of layers that learn at different rates."""
+
+import math
+import urllib.error
+import warnings
+
+import torch
+import torchvision
+from fastai.torch_core import params
+from torch import Tensor, nn
+
+ARCHITECTURES = ("compact", "resnext50_32x4d")
+PLANES = 3
+"""Planes that every network takes; a one-plane picture is repeated, so that all variants meet the same network."""
+
+
+class MeanMaxPool(nn.Module):
+    """Concatenate the mean and the maximum over rows and columns: (n, c, rows, columns) -> (n, 2 c)."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.cat([features.mean(dim=(2, 3)), features.amax(dim=(2, 3))], dim=1)
+
+
+def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+def compact_network(n_classes: int, width: int = 16) -> nn.Sequential:
+    """Return a CNN of about 100,000 weights that learns from scratch in seconds on one core.
+
+    Four convolutions that halve the picture and double the planes; three groups of layers as in `layer_groups`.
+    Picture (n, 3, rows, columns) -> logits (n, n_classes); rows and columns of 8 or more.
+    """
+
+    def block(inputs: int, outputs: int) -> nn.Sequential:
+        return nn.Sequential(nn.MaxPool2d(2, ceil_mode=True), _convolution(inputs, outputs))
+
+    early = nn.Sequential(_convolution(PLANES, width, stride=2), block(width, 2 * width))
+    late = nn.Sequential(block(2 * width, 4 * width), block(4 * width, 8 * width))
+    head = nn.Sequential(
+        MeanMaxPool(),
+        nn.BatchNorm1d(16 * width),
+        nn.Dropout(0.25),
+        nn.Linear(16 * width, n_classes),
+    )
+    return nn.Sequential(early, late, head)
+
+
+def resnext_network(n_classes: int, pretrained: bool = True) -> nn.Sequential:
+    """Return torchvision's resnext50_32x4d in three groups of layers, with the reference head (dropout 0.33).
+
+    ImageNet weights are downloaded by torchvision on first use. Where that fails, a warning says so and what to do,
+    and the network starts from random weights.
+    """
+    weights = torchvision.models.ResNeXt50_32X4D_Weights.IMAGENET1K_V2 if pretrained else None
+    try:
+        network = torchvision.models.resnext50_32x4d(weights=weights)
+    except (urllib.error.URLError, OSError, RuntimeError) as error:
+        warnings.warn(
+            f"no ImageNet weights for resnext50_32x4d ({error}); it starts from random weights and will do worse. "
+            f"With a network connection they are fetched on their own; else place {weights.url} in "
+            f"{torch.hub.get_dir()}/checkpoints.",
+            stacklevel=2,
+        )
+        network = torchvision.models.resnext50_32x4d(weights=None)
+    early = nn.Sequential(
+        network.conv1, network.bn1, network.relu, network.maxpool, network.layer1, network.layer2
+    )
+    late = nn.Sequential(network.layer3, network.layer4)
+    head = nn.Sequential(
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Dropout(0.33),
+        nn.Linear(network.fc.in_features, n_classes),
+    )
+    return nn.Sequential(early, late, head)
+
+
+def build_network(architecture: str, n_classes: int) -> nn.Sequential:
+    """Return a new network of that architecture.
+
+    Raises
+    ------
+    ValueError
+        Where the architecture is unknown, or there are fewer than two classes.
+    """
+    if n_classes < 2:
+        raise ValueError(f"n_classes must be 2 or more, got {n_classes}")
+    if architecture == "compact":
+        return compact_network(n_classes)
+    if architecture == "resnext50_32x4d":
+        return resnext_network(n_classes)
+    raise ValueError(
+        f"unknown architecture {architecture!r}; the known ones are: {', '.join(ARCHITECTURES)}"
+    )
+
+
+def layer_groups(network: nn.Sequential) -> list[list[nn.Parameter]]:
+    """Return the parameters of the early layers, the late layers and the head: fastai's ``splitter``."""
+    return [params(part) for part in network]
+
+
+def count_weights(network: nn.Module) -> int:
+    """Return the number of trainable numbers of a network."""
+    return sum(math.prod(weight.shape) for weight in network.parameters())

@@ -1,0 +1,286 @@
+"""Every channel of every clip computed once, kept on disk, found by clip id.
+
+The store is a folder a channel, and in it one file for each batch of clips. A folder's name holds a hash of the
+channel's, the grid's and the clip settings; a file's name holds a hash of the clip ids and of the sounds' bytes. So
+whatever changes, numbers computed before the change have another name and are never served. A file is written under
+a temporary name, then renamed: it is there whole or not at all, and a killed run goes on with the files it lacks.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+from tqdm.auto import tqdm
+
+from freesound_tagging.clips import ClipError, ClipSettings, load_clip
+from freesound_tagging.datasets import DataError
+from freesound_tagging.spectrograms import compute_channels, encode
+from freesound_tagging.variants import CHANNELS, Grid
+
+BATCH_CLIPS = 32
+"""Clips of one file: what a kill can lose, and what one worker holds in memory."""
+
+ALGORITHM = 1
+"""Raise it when the numbers of a channel change for the same settings: it is part of every key."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """Where each clip's pictures lie.
+
+    Attributes
+    ----------
+    grid : the grid of all pictures.
+    places : channel name -> clip id -> (file, row in it).
+    failed : clip id -> why the clip could not be read; such clips have no pictures.
+    notes : clip id -> what is odd about a clip that was kept (silent, very short).
+    """
+
+    grid: Grid
+    places: dict[str, dict[str, tuple[Path, int]]]
+    failed: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+
+    def read(self, channel: str, clip_ids: Sequence[str]) -> np.ndarray:
+        """Return the 8-bit decibel codes of one channel, in the order of ``clip_ids``.
+
+        Returns
+        -------
+        uint8, shape (len(clip_ids), frequency, time), lowest frequency first.
+
+        Raises
+        ------
+        KeyError
+            Where the channel was not built, or a clip is not in the store; both are named.
+        """
+        if channel not in self.places:
+            raise KeyError(f"channel {channel!r} is not in the store; it holds: {', '.join(self.places)}")
+        places = self.places[channel]
+        missing = [clip_id for clip_id in clip_ids if clip_id not in places]
+        if missing:
+            raise KeyError(f"{len(missing)} clips are not in the store, the first is {missing[0]!r}")
+        codes = np.empty((len(clip_ids), self.grid.n_bins, self.grid.n_frames), dtype=np.uint8)
+        wanted: dict[Path, list[tuple[int, int]]] = {}
+        for position, clip_id in enumerate(clip_ids):
+            file, row = places[clip_id]
+            wanted.setdefault(file, []).append((position, row))
+        for file, pairs in wanted.items():
+            positions, rows = map(list, zip(*pairs, strict=True))
+            with safe_open(file, framework="np") as shard:
+                codes[positions] = shard.get_tensor("codes")[rows]
+        return codes
+
+
+def build(
+    table: pd.DataFrame,
+    channels: Sequence[str],
+    grid: Grid,
+    folder: str | Path,
+    *,
+    strict: bool = False,
+    n_jobs: int | None = None,
+    progress: bool = True,
+) -> Store:
+    """Compute what the store does not hold yet, in parallel, and return the store.
+
+    Parameters
+    ----------
+    table : clips, index ``clip_id``, column ``path``.
+    channels : keys of `freesound_tagging.variants.CHANNELS`.
+    grid : the grid of all pictures; its sample rate and duration also say how a clip is cut.
+    folder : where the store lies, one folder a data set.
+    strict : raise when any clip cannot be read; otherwise such clips are left out and listed in ``store.failed``.
+    n_jobs : worker processes, by default one a core.
+    progress : show a progress bar.
+
+    Raises
+    ------
+    DataError
+        With ``strict``, where any clip cannot be read; without, where none can. All of them are named.
+    OSError
+        Where the disk is full: what is finished stays, and the same call goes on from there.
+    """
+    unknown = [name for name in channels if name not in CHANNELS]
+    if unknown:
+        raise ValueError(f"unknown channel {unknown[0]!r}; the known ones are: {', '.join(CHANNELS)}")
+    folder = Path(folder)
+    folders = {name: _channel_folder(folder, name, grid) for name in channels}
+    clip_settings = ClipSettings(grid.sample_rate, grid.duration)
+    jobs = []
+    for batch in _batches(table):
+        files = {name: folders[name] / f"{batch.key}.safetensors" for name in channels}
+        jobs.append((batch, files))
+    todo = []
+    for batch, files in jobs:
+        missing = {name: file for name, file in files.items() if not is_whole(file)}
+        if missing:
+            todo.append((batch, missing))
+    if todo:
+        for place in folders.values():
+            place.mkdir(parents=True, exist_ok=True)
+        parallel = joblib.Parallel(n_jobs=n_jobs or joblib.cpu_count(), return_as="generator_unordered")
+        running = parallel(
+            joblib.delayed(_compute_batch)(batch.clip_ids, batch.paths, missing, grid, clip_settings)
+            for batch, missing in todo
+        )
+        with tqdm(
+            total=sum(len(batch.clip_ids) for batch, _ in todo),
+            desc="spectrograms",
+            unit="clip",
+            disable=not progress,
+        ) as bar:
+            for n_clips in running:
+                bar.update(n_clips)
+    store = _index(jobs, grid)
+    _report_failures(store, table, strict)
+    return store
+
+
+@dataclass(frozen=True)
+class _Batch:
+    clip_ids: list[str]
+    paths: list[str]
+    key: str
+
+
+def _batches(table: pd.DataFrame) -> Iterator[_Batch]:
+    """Cut the clips, in the order of their ids, into batches named by what they contain."""
+    ordered = table.sort_index()
+    hashes = joblib.Parallel(n_jobs=joblib.cpu_count(), prefer="threads")(
+        joblib.delayed(_file_hash)(path) for path in ordered["path"]
+    )
+    clip_ids, paths = list(ordered.index), list(ordered["path"])
+    for start in range(0, len(clip_ids), BATCH_CLIPS):
+        stop = start + BATCH_CLIPS
+        content = json.dumps([clip_ids[start:stop], hashes[start:stop]])
+        yield _Batch(clip_ids[start:stop], paths[start:stop], _short_hash(content))
+
+
+def _file_hash(path: str) -> str:
+    """Return the sha256 of a file, or the word ``missing``: the file may turn up later and then has another key."""
+    try:
+        with open(path, "rb") as file:
+            digest = hashlib.sha256()
+            while block := file.read(1 << 20):
+                digest.update(block)
+            return digest.hexdigest()
+    except OSError:
+        return "missing"
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _channel_folder(folder: Path, name: str, grid: Grid) -> Path:
+    """Return the folder of a channel; every setting that its numbers depend on is in the folder's name, hashed."""
+    settings = {
+        "algorithm": ALGORITHM,
+        "channel": dataclasses.asdict(CHANNELS[name]),
+        "grid": dataclasses.asdict(grid),
+    }
+    return folder / f"{name}-{_short_hash(json.dumps(settings, sort_keys=True))}"
+
+
+def _compute_batch(
+    clip_ids: list[str], paths: list[str], files: dict[str, Path], grid: Grid, settings: ClipSettings
+) -> int:
+    """Compute the channels of one batch of clips, write one file a channel, return the number of clips."""
+    torch.set_num_threads(1)  # the batches themselves run in parallel
+    kept, waveforms, failed, notes = [], [], {}, {}
+    for clip_id, path in zip(clip_ids, paths, strict=True):
+        try:
+            waveform, note = load_clip(path, settings)
+        except ClipError as error:
+            failed[clip_id] = str(error)
+            continue
+        kept.append(clip_id)
+        waveforms.append(waveform)
+        if note:
+            notes[clip_id] = note
+    codes = {name: np.empty((len(kept), grid.n_bins, grid.n_frames), np.uint8) for name in files}
+    for row, waveform in enumerate(waveforms):
+        for name, magnitude in compute_channels(torch.from_numpy(waveform), list(files), grid).items():
+            codes[name][row] = encode(magnitude).numpy()
+    about = {
+        "clip_ids": json.dumps(kept),
+        "failed": json.dumps(failed, sort_keys=True),
+        "notes": json.dumps(notes, sort_keys=True),
+    }
+    for name, file in files.items():
+        checksum = hashlib.sha256(codes[name].tobytes()).hexdigest()
+        write_atomically(file, save({"codes": codes[name]}, {**about, "sha256": checksum}))
+    return len(clip_ids)
+
+
+def write_atomically(file: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all, whatever stops the program.
+
+    Raises
+    ------
+    OSError
+        Where it cannot be written, a full disk for one; the message names the file and nothing half is left.
+    """
+    handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(temporary).replace(file)
+    except OSError as error:
+        Path(temporary).unlink(missing_ok=True)
+        raise OSError(
+            error.errno,
+            f"{error.strerror}; what is finished is kept: make room and run again",
+            str(file),
+        ) from error
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def is_whole(file: Path) -> bool:
+    """Say whether a file of the store is there and its numbers have the checksum they were written with."""
+    if not file.exists():
+        return False
+    try:
+        with safe_open(file, framework="np") as shard:
+            codes = shard.get_tensor("codes")
+            return hashlib.sha256(codes.tobytes()).hexdigest() == shard.metadata()["sha256"]
+    except (SafetensorError, KeyError, TypeError):
+        return False
+
+
+def _index(jobs: list[tuple[_Batch, dict[str, Path]]], grid: Grid) -> Store:
+    store = Store(grid, {})
+    for _, files in jobs:
+        for name, file in files.items():
+            with safe_open(file, framework="np") as shard:
+                about = shard.metadata()
+            rows = {clip_id: (file, row) for row, clip_id in enumerate(json.loads(about["clip_ids"]))}
+            store.places.setdefault(name, {}).update(rows)
+            store.failed.update(json.loads(about["failed"]))
+            store.notes.update(json.loads(about["notes"]))
+    return store
+
+
+def _report_failures(store: Store, table: pd.DataFrame, strict: bool) -> None:
+    if not store.failed:
+        return
+    lines = [f"{len(store.failed)} of {len(table)} clips cannot be read:"]
+    lines += [f"  {reason}" for _, reason in sorted(store.failed.items())]
+    if strict or len(store.failed) == len(table):
+        raise DataError("\n".join(lines))
+    tqdm.write("\n".join([*lines, "They are left out; strict=True (STRICT=1) makes this an error."]))

@@ -1,0 +1,288 @@
+"""Store -> Learner -> out-of-fold scores; one run is one variant, one held-out fold, one seed.
+
+A run's scores and its row of results are one file each, written when the run ends. A run that is done with the same
+settings, sounds and folds is never repeated; one whose settings have changed is.
+"""
+
+import dataclasses
+import hashlib
+import io
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import fastai.callback.fp16
+import fastai.callback.progress
+import fastai.callback.schedule  # noqa: F401  (these three add to_fp16, no_bar and fit_one_cycle to Learner)
+import joblib
+import numpy as np
+import pandas as pd
+import torch
+from fastai.callback.mixup import MixUp
+from fastai.data.core import DataLoaders
+from fastai.learner import Learner
+from fastai.losses import CrossEntropyLossFlat
+from fastai.metrics import accuracy
+from fastai.optimizer import Adam
+from fastai.torch_core import set_seed
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from freesound_tagging.dataloaders import make_dataloaders
+from freesound_tagging.evaluation import KEYS, clip_metrics
+from freesound_tagging.networks import build_network, layer_groups
+from freesound_tagging.profiles import Profile, best_device
+from freesound_tagging.store import Store, write_atomically
+from freesound_tagging.variants import get_variant
+
+TRAINING_ALGORITHM = 1
+"""Raise it when the same settings would give other scores: it is part of every run's key."""
+
+RESULT_COLUMNS = [
+    "dataset",
+    "profile",
+    "variant",
+    "fold",
+    "seed",
+    "n",
+    "top1_accuracy",
+    "top3_error",
+    "map3",
+    "epochs",
+    "seconds",
+]
+
+
+def top1_accuracy(predictions: Tensor, targets: Tensor) -> Tensor:
+    """Return the share of clips whose first choice is right; logits (n, classes), targets (n,)."""
+    return accuracy(predictions, targets)
+
+
+def top3_error(predictions: Tensor, targets: Tensor) -> Tensor:
+    """Return the share of clips whose class is not among the first three; logits (n, classes), targets (n,)."""
+    return (_ranks(predictions, targets) >= 3).float().mean()
+
+
+def map3(predictions: Tensor, targets: Tensor) -> Tensor:
+    """Return MAP@3: the mean of 1/rank over clips, 0 where the rank is above 3; logits (n, classes), targets (n,)."""
+    ranks = _ranks(predictions, targets)
+    return torch.where(ranks < 3, 1 / (ranks + 1), 0.0).mean()
+
+
+def _ranks(predictions: Tensor, targets: Tensor) -> Tensor:
+    """Return how many classes score higher than the true one, (n,) floats."""
+    predictions = predictions.as_subclass(Tensor)
+    true = predictions.gather(1, targets.as_subclass(Tensor).view(-1, 1))
+    return (predictions > true).sum(dim=1).float()
+
+
+def make_learner(dls: DataLoaders, profile: Profile) -> Learner:
+    """Return a fastai Learner: the profile's network in three groups of layers, Adam, and the three metrics.
+
+    On CUDA it trains in mixed precision; on a CPU pictures are laid out channels last, which its convolutions prefer.
+    """
+    learner = Learner(
+        dls,
+        build_network(profile.architecture, len(dls.vocab)),
+        loss_func=CrossEntropyLossFlat(),
+        opt_func=Adam,
+        splitter=layer_groups,
+        metrics=[top1_accuracy, top3_error, map3],
+        wd=profile.weight_decay,
+        cbs=[MixUp(profile.mixup)] if profile.mixup else [],
+    )
+    if dls.device.type == "cuda":
+        return learner.to_fp16()
+    if dls.device.type == "cpu":
+        learner.model.to(memory_format=torch.channels_last)
+    return learner
+
+
+def fit(learner: Learner, profile: Profile) -> None:
+    """Train in two stages: the head alone, then all layers with differential learning rates.
+
+    Early layers see general shapes and move least; the head starts from nothing and moves most.
+    """
+    learner.freeze()
+    learner.fit_one_cycle(profile.frozen_epochs, profile.frozen_lr)
+    learner.unfreeze()
+    learner.fit_one_cycle(profile.epochs, slice(profile.lr_max / profile.lr_ratio, profile.lr_max))
+
+
+def predict(learner: Learner) -> pd.DataFrame:
+    """Return the probabilities of the held-out clips: index ``clip_id``, one column a class."""
+    with learner.no_bar():
+        probabilities, _ = learner.get_preds(ds_idx=1)
+    clip_ids = pd.Index(learner.dls.valid_ds.items["clip_id"], name="clip_id")
+    return pd.DataFrame(probabilities.numpy(), index=clip_ids, columns=list(learner.dls.vocab))
+
+
+def train_and_score(
+    table: pd.DataFrame, store: Store, variant: str, fold: int, seed: int, profile: Profile
+) -> pd.DataFrame:
+    """Train one network with one fold held out and return that fold's scores.
+
+    Returns
+    -------
+    Columns clip_id, seed, fold, label, then the probability of each class; rows sorted by clip id.
+    """
+    set_seed(seed, reproducible=True)
+    dls = make_dataloaders(table, store, variant, fold, profile, best_device())
+    learner = make_learner(dls, profile)
+    with learner.no_bar(), learner.no_logging():
+        fit(learner, profile)
+    scores = predict(learner).sort_index()
+    keys = pd.DataFrame({"seed": seed, "fold": fold, "label": table["label"]}, index=scores.index)
+    return keys.join(scores).reset_index()[[*KEYS, *scores.columns]]
+
+
+def run_key(table: pd.DataFrame, store: Store, variant: str, profile: Profile) -> str:
+    """Return a hash of all that a run's scores depend on besides fold and seed."""
+    training = dataclasses.asdict(profile)
+    for extent in ("seeds", "folds", "clips_per_class", "max_clips"):
+        training.pop(extent)  # how many runs there are does not change any one of them
+    files = {str(file.relative_to(file.parents[1])) for name in get_variant(variant).channels
+             for file, _ in store.places[name].values()}
+    clips = table.sort_index()
+    content = {
+        "algorithm": TRAINING_ALGORITHM,
+        "profile": training,
+        "planes": get_variant(variant).planes,
+        "store": sorted(files),
+        "clips": [list(map(str, row)) for row in zip(clips.index, clips["label"], clips["fold"], strict=True)],
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def profile_folds(table: pd.DataFrame, profile: Profile) -> list[int]:
+    """Return the folds that a profile runs: all of the table's, or its first few."""
+    return sorted(int(fold) for fold in table["fold"].unique())[: profile.folds]
+
+
+def run_grid(
+    table: pd.DataFrame,
+    store: Store,
+    variants: Sequence[str],
+    profile: Profile,
+    folder: str | Path,
+    *,
+    dataset: str,
+    profile_name: str,
+    n_jobs: int | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Make every run of variant x fold x seed that is not done yet and return all results.
+
+    On a CPU one run goes to each core; on a GPU they follow one another. Each run writes two files under
+    ``folder/runs``, its scores and its row of results, so a stopped grid goes on where it was.
+
+    Parameters
+    ----------
+    table : clips, index ``clip_id``.
+    store : holds the channels of all variants.
+    variants : keys of `freesound_tagging.variants.VARIANTS`.
+    profile : network, schedule, folds and seeds.
+    folder : where runs are kept; ``results.csv`` is written there.
+    dataset, profile_name : names that go into the results.
+    n_jobs : worker processes, by default one a core on a CPU and one on a GPU.
+    progress : show a progress bar with an estimate of the remaining time.
+
+    Returns
+    -------
+    One row a run, columns `RESULT_COLUMNS`, sorted by variant (in the order given), fold, seed.
+    """
+    folder = Path(folder)
+    jobs, todo = [], []
+    for variant in variants:
+        key = run_key(table, store, variant, profile)
+        place = folder / "runs" / variant
+        place.mkdir(parents=True, exist_ok=True)
+        for fold in profile_folds(table, profile):
+            for seed in profile.seeds:
+                job = (variant, fold, seed, place / f"fold{fold}-seed{seed}", key)
+                jobs.append(job)
+                if not _is_done(job[3], key):
+                    todo.append(job)
+    if todo:
+        workers = n_jobs or (joblib.cpu_count() if best_device().type == "cpu" else 1)
+        parallel = joblib.Parallel(n_jobs=workers, return_as="generator_unordered")
+        running = parallel(
+            joblib.delayed(_run)(table, store, job, profile, dataset, profile_name) for job in todo
+        )
+        with tqdm(total=len(jobs), initial=len(jobs) - len(todo), desc="runs", unit="run",
+                  disable=not progress) as bar:
+            for _ in running:
+                bar.update()
+    results = pd.DataFrame(
+        [json.loads(_row_file(place).read_text())["row"] for _, _, _, place, _ in jobs],
+        columns=RESULT_COLUMNS,
+    )
+    write_atomically(folder / "results.csv", results.to_csv(index=False).encode())
+    return results
+
+
+def load_scores(folder: str | Path, results: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the out-of-fold scores of the runs in ``results``: variant -> scores, as `evaluation` takes them."""
+    scores: dict[str, list[pd.DataFrame]] = {}
+    for row in results.itertuples():
+        file = _score_file(Path(folder) / "runs" / row.variant / f"fold{row.fold}-seed{row.seed}")
+        scores.setdefault(row.variant, []).append(pd.read_csv(file, dtype={"clip_id": str, "label": str}))
+    return {variant: pd.concat(frames, ignore_index=True) for variant, frames in scores.items()}
+
+
+def _score_file(place: Path) -> Path:
+    return place.with_suffix(".csv")
+
+
+def _row_file(place: Path) -> Path:
+    return place.with_suffix(".json")
+
+
+def _is_done(place: Path, key: str) -> bool:
+    """Say whether a run with this key is finished: its row, written last, names the key and its scores' checksum."""
+    try:
+        record = json.loads(_row_file(place).read_text())
+        scores = _score_file(place).read_bytes()
+    except (FileNotFoundError, json.JSONDecodeError):
+        return False
+    return record["key"] == key and record["sha256"] == hashlib.sha256(scores).hexdigest()
+
+
+def _run(
+    table: pd.DataFrame,
+    store: Store,
+    job: tuple[str, int, int, Path, str],
+    profile: Profile,
+    dataset: str,
+    profile_name: str,
+) -> None:
+    """Make one run and write its two files."""
+    variant, fold, seed, place, key = job
+    if best_device().type == "cpu":
+        torch.set_num_threads(1)  # runs go side by side, and one thread adds up the same way every time
+    start = time.perf_counter()
+    scores = train_and_score(table, store, variant, fold, seed, profile)
+    seconds = time.perf_counter() - start
+    metrics = clip_metrics(scores)
+    if not np.isfinite(scores.drop(columns=KEYS).to_numpy()).all():
+        raise ValueError(f"{variant}, fold {fold}, seed {seed}: training diverged, the scores are not finite")
+    row = {
+        "dataset": dataset,
+        "profile": profile_name,
+        "variant": variant,
+        "fold": fold,
+        "seed": seed,
+        "n": len(scores),
+        "top1_accuracy": round(float(metrics["top1_accuracy"].mean()), 6),
+        "top3_error": round(float(metrics["top3_error"].mean()), 6),
+        "map3": round(float(metrics["map3"].mean()), 6),
+        "epochs": profile.frozen_epochs + profile.epochs,
+        "seconds": round(seconds, 2),
+    }
+    text = io.StringIO()
+    scores.to_csv(text, index=False, float_format="%.9g")
+    content = text.getvalue().encode()
+    write_atomically(_score_file(place), content)
+    record = {"key": key, "sha256": hashlib.sha256(content).hexdigest(), "row": row}
+    write_atomically(_row_file(place), json.dumps(record, indent=1).encode())

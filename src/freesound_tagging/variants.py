@@ -1,0 +1,138 @@
+"""Every representation of the experiment, declared once, as data.
+
+A *channel* is one picture that is computed from a waveform and stored. A *plane* is a channel on one of the two
+loudness scales. A *variant* is what a network sees: one plane, or three planes of the same clip.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+DB_RANGE = 80.0
+"""Decibels below the loudest point of a clip that a picture shows; anything weaker is at the floor."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The time-frequency grid that all channels share: same rows, same columns, same range.
+
+    Attributes
+    ----------
+    sample_rate : samples a second of the waveform.
+    duration : seconds of the waveform.
+    hop_length : samples from one column to the next.
+    bins_per_octave : rows an octave of the logarithmic axis; it fixes the number of rows of every axis.
+    fmin, fmax : lowest and highest frequency in Hz.
+    oversampling : scan lines of the reassigned channels for each row.
+    """
+
+    sample_rate: int = 22_050
+    duration: float = 2.0
+    hop_length: int = 197
+    bins_per_octave: float = 26.2
+    fmin: float = 30.87
+    fmax: float = 11_025.0
+    oversampling: int = 10
+
+    @property
+    def n_samples(self) -> int:
+        """Samples of one clip."""
+        return round(self.sample_rate * self.duration)
+
+    @property
+    def n_frames(self) -> int:
+        """Columns of one picture."""
+        return math.ceil(self.n_samples / self.hop_length)
+
+    @property
+    def n_bins(self) -> int:
+        """Rows of one picture, on every axis."""
+        return math.ceil(self.bins_per_octave * math.log2(self.fmax / self.fmin) + 1)
+
+    @property
+    def times(self) -> np.ndarray:
+        """Centre of each column in seconds, shape (n_frames,)."""
+        return (np.arange(self.n_frames) + 0.5) * self.hop_length / self.sample_rate
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One stored picture.
+
+    Attributes
+    ----------
+    axis : ``"linear"``, ``"log"`` or ``"mel"``.
+    n_fft : window length in samples of a standard spectrogram; None for a reassigned one.
+    q : quality factor of a reassigned spectrogram, bandwidth = frequency / (2 pi q); None for a standard one.
+    """
+
+    axis: str
+    n_fft: int | None = None
+    q: float | None = None
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What one network sees: the planes ``(channel name, loudness)``, first to last, and a title for pictures."""
+
+    title: str
+    planes: tuple[tuple[str, str], ...]
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of the stored channels, in plane order."""
+        return tuple(channel for channel, _ in self.planes)
+
+
+CHANNELS: dict[str, Channel] = {
+    "linear": Channel("linear", n_fft=2048),
+    "log": Channel("log", n_fft=2048),
+    "mel": Channel("mel", n_fft=2048),
+    # A short and a long window around the standard one; 512 to 4096 spans the factor of 8 that q = 1 to 8 spans.
+    "log_short": Channel("log", n_fft=512),
+    "log_long": Channel("log", n_fft=4096),
+    "hires_q1": Channel("log", q=1),
+    "hires_q2": Channel("log", q=2),
+    "hires_q4": Channel("log", q=4),
+    "hires_q8": Channel("log", q=8),
+}
+
+VARIANTS: dict[str, Variant] = {
+    "linear_linear": Variant("standard, linear axis, magnitude", (("linear", "linear"),)),
+    "linear_db": Variant("standard, linear axis, dB", (("linear", "db"),)),
+    "log_linear": Variant("standard, log axis, magnitude", (("log", "linear"),)),
+    "log_db": Variant("standard, log axis, dB", (("log", "db"),)),
+    "mel_linear": Variant("standard, mel axis, magnitude", (("mel", "linear"),)),
+    "mel_db": Variant("standard, mel axis, dB", (("mel", "db"),)),
+    "hires_q1": Variant("high resolution, q = 1", (("hires_q1", "db"),)),
+    "hires_q2": Variant("high resolution, q = 2", (("hires_q2", "db"),)),
+    "hires_q4": Variant("high resolution, q = 4", (("hires_q4", "db"),)),
+    "hires_q8": Variant("high resolution, q = 8", (("hires_q8", "db"),)),
+    "3ch_linear_mel_log": Variant(
+        "3 channels: linear, mel, log", (("linear", "db"), ("mel", "db"), ("log", "db"))
+    ),
+    "3ch_hires_q1_q4_q8": Variant(
+        "3 channels: q = 1, 4, 8", (("hires_q1", "db"), ("hires_q4", "db"), ("hires_q8", "db"))
+    ),
+    "3ch_hires_q1_q8_log_db": Variant(
+        "3 channels: q = 1, 8, and log dB", (("hires_q1", "db"), ("hires_q8", "db"), ("log", "db"))
+    ),
+    "3ch_log_db_windows": Variant(
+        "3 channels: log dB, 3 windows (control)",
+        (("log_short", "db"), ("log", "db"), ("log_long", "db")),
+    ),
+}
+
+
+def get_variant(name: str) -> Variant:
+    """Return the variant of that name.
+
+    Raises
+    ------
+    ValueError
+        Where the name is unknown; the message lists the known ones.
+    """
+    if name not in VARIANTS:
+        raise ValueError(f"unknown variant {name!r}; the known ones are: {', '.join(VARIANTS)}")
+    return VARIANTS[name]

@@ -192,3 +192,41 @@ def class_report(scores: pd.DataFrame, classes: Sequence[str] | None = None) -> 
     metrics = clip_metrics(scores)
     report = metrics.groupby("label")[["top1_accuracy", "top3_error", "map3"]].mean()
     return report.loc[list(classes)] if classes is not None else report.sort_values("map3")
+
+
+def paired_differences(
+    scores: dict[str, pd.DataFrame], table: pd.DataFrame, reference: str, metric: str = "top3_error"
+) -> pd.DataFrame:
+    """Return how each variant differs from a reference variant on the same clips and seeds.
+
+    Parameters
+    ----------
+    scores : variant -> out-of-fold scores.
+    table : clips, index ``clip_id``, column ``group``.
+    reference : the variant that the others are compared with.
+    metric : top3_error, top1_accuracy or map3.
+
+    Returns
+    -------
+    Columns variant, difference (variant minus reference), low, high (95 % bootstrap interval over
+    source recordings), sorted by difference.
+
+    Raises
+    ------
+    ValueError
+        Where the reference has no scores, or two variants were not scored on the same clips and seeds.
+    """
+    if reference not in scores:
+        raise ValueError(f"no scores of {reference!r}; there are: {', '.join(scores)}")
+    base = clip_metrics(scores[reference]).set_index(["clip_id", "seed"])[metric]
+    rows = []
+    for variant in scores.keys() - {reference}:
+        own = clip_metrics(scores[variant]).set_index(["clip_id", "seed"])[metric]
+        if not own.index.sort_values().equals(base.index.sort_values()):
+            raise ValueError(f"{variant} and {reference} were not scored on the same clips and seeds")
+        difference = (own - base).dropna()
+        groups = pd.Series(difference.index.get_level_values("clip_id"), difference.index)
+        low, high = bootstrap_interval(difference, groups.map(table["group"]))
+        rows.append((variant, difference.mean(), low, high))
+    frame = pd.DataFrame(rows, columns=["variant", "difference", "low", "high"])
+    return frame.sort_values(["difference", "variant"]).reset_index(drop=True)

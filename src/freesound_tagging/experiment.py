@@ -29,8 +29,8 @@ class Experiment:
 
     @property
     def profile(self) -> Profile:
-        """The profile's settings."""
-        return get_profile(self.profile_name)
+        """The profile's settings, adjusted to the data set."""
+        return get_profile(self.profile_name, self.dataset)
 
     @property
     def name(self) -> str:

@@ -172,14 +172,14 @@ class Family:
 
 
 FAMILIES: dict[str, Family] = {
-    "slope": Family("frequency", "time a glide takes", "s", 0.12, 2.0, None, _slope),
+    "slope": Family("frequency", "time a glide takes", "s", 0.12, 2.2, None, _slope),
     "curvature": Family("frequency", "bend of a sweep", "", 0.0, None, 1.2, _curvature),
     "partials": Family("frequency", "distance", "semitones", 1.1, 1.5, None, _partials),
-    "step": Family("frequency", "step", "semitones", 0.0, None, 0.6, _step),
+    "step": Family("frequency", "step", "semitones", 0.0, None, 0.7, _step),
     "vibrato": Family("time", "rate", "Hz", 10.0, 1.3, None, _vibrato),
     "trill": Family("time", "rate", "Hz", 10.0, 1.3, None, _trill),
-    "tremolo": Family("time", "rate", "Hz", 12.0, 1.3, None, _tremolo),
-    "click": Family("time", "rate", "Hz", 12.0, 1.3, None, _click),
+    "tremolo": Family("time", "rate", "Hz", 12.0, 1.22, None, _tremolo),
+    "click": Family("time", "rate", "Hz", 12.0, 1.22, None, _click),
 }
 
 

@@ -19,6 +19,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import torch
+from fastai.callback.core import Callback, CancelValidException
 from fastai.callback.mixup import MixUp
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
@@ -114,8 +115,15 @@ def predict(learner: Learner) -> pd.DataFrame:
     """Return the probabilities of the held-out clips: index ``clip_id``, one column a class."""
     with learner.no_bar():
         probabilities, _ = learner.get_preds(ds_idx=1)
-    clip_ids = pd.Index(learner.dls.valid_ds.items["clip_id"], name="clip_id")
+    clip_ids = pd.Index(learner.dls.valid_ds.items, name="clip_id")
     return pd.DataFrame(probabilities.numpy(), index=clip_ids, columns=list(learner.dls.vocab))
+
+
+class SkipValidation(Callback):
+    """Do not score the held-out fold after each epoch: nobody looks, and nothing may be chosen by it."""
+
+    def before_validate(self):
+        raise CancelValidException()
 
 
 def train_and_score(
@@ -130,7 +138,7 @@ def train_and_score(
     set_seed(seed, reproducible=True)
     dls = make_dataloaders(table, store, variant, fold, profile, best_device())
     learner = make_learner(dls, profile)
-    with learner.no_bar(), learner.no_logging():
+    with learner.no_bar(), learner.no_logging(), learner.added_cbs(SkipValidation()):
         fit(learner, profile)
     scores = predict(learner).sort_index()
     keys = pd.DataFrame({"seed": seed, "fold": fold, "label": table["label"]}, index=scores.index)

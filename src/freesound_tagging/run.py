@@ -1,0 +1,100 @@
+"""``make run``: execute the notebooks in order, then print the table and where everything lies.
+
+Each notebook is a plain Jupyter notebook that also runs by hand; here papermill runs it with the data set and
+profile asked for, and keeps the executed copy beside the results.
+"""
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import papermill
+import pandas as pd
+from papermill.exceptions import PapermillExecutionError
+
+from freesound_tagging.datasets import DATASETS
+from freesound_tagging.errors import DataError
+from freesound_tagging.experiment import ROOT, open_experiment
+from freesound_tagging.profiles import PROFILES
+
+NOTEBOOKS = ROOT / "notebooks"
+
+
+def notebook_files() -> list[Path]:
+    """Return the numbered notebooks in order."""
+    return sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+
+
+def run_notebook(source: Path, target: Path, parameters: dict[str, str], progress: bool = True) -> None:
+    """Execute one notebook from the notebooks folder and write the executed copy.
+
+    Raises
+    ------
+    PapermillExecutionError
+        Where a cell fails; the copy then holds everything up to it.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    papermill.execute_notebook(
+        source,
+        target,
+        parameters=parameters,
+        cwd=source.parent,
+        kernel_name="python3",
+        progress_bar=progress,
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the notebooks and return the exit status."""
+    parser = argparse.ArgumentParser(prog="make run", description=__doc__.partition("\n")[0])
+    parser.add_argument("--dataset", default="microcalls", help=f"{', '.join(DATASETS)} or a .csv")
+    parser.add_argument("--profile", default="cpu", help=", ".join(PROFILES))
+    options = parser.parse_args(arguments)
+    try:
+        experiment = open_experiment(options.dataset, options.profile)
+        experiment.load_table()  # a fault in the data shows here, in one line, before any notebook starts
+    except (DataError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    parameters = {"dataset": experiment.dataset, "profile": options.profile}
+    start = time.perf_counter()
+    for source in notebook_files():
+        target = experiment.run_folder / "notebooks" / source.name
+        began = time.perf_counter()
+        print(f"{source.name} ...", flush=True)
+        try:
+            run_notebook(source, target, parameters, progress=sys.stderr.isatty())
+        except PapermillExecutionError as error:
+            print(f"error: {source.name}: {error.ename}: {error.evalue}", file=sys.stderr)
+            print(f"The notebook up to there is {_relative(target)}; what is finished is kept.", file=sys.stderr)
+            return 1
+        print(f"{source.name} done in {time.perf_counter() - began:.0f} s", flush=True)
+    print_outcome(experiment.run_folder)
+    print(f"\n{(time.perf_counter() - start) / 60:.1f} minutes in all")
+    return 0
+
+
+def print_outcome(folder: Path) -> None:
+    """Print the ranked table and where the files of a run lie."""
+    summary = pd.read_csv(folder / "summary.csv")
+    print("\nVariants by out-of-fold top-3 error, best first:\n")
+    print(summary.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
+    print()
+    for what, file in {
+        "executed notebooks": folder / "notebooks",
+        "one row a run": folder / "results.csv",
+        "one row a variant": folder / "summary.csv",
+        "chart": folder / "chart.png",
+    }.items():
+        print(f"{what:20s}{_relative(file)}")
+
+
+def _relative(path: Path) -> str:
+    return os.path.relpath(path, Path.cwd())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""Consensus over several q: keep what is seen at the same place whatever the window."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from .grid import positive_number, whole_number
+
+
+def consensus_picture(
+    pictures: torch.Tensor,
+    q: Sequence[float],
+    agree: int | None = None,
+    radius: int = 0,
+) -> torch.Tensor:
+    r"""Energy that at least `agree` of several q put into the same place.
+
+    A tone, a click or a glide is reassigned to the same place by every window that resolves it;
+    the froth of noise and the interference of close components move with the window. Gardner &
+    Magnasco (2006) call what is stable under a change of time scale a consensus, and keep that.
+    They speak of points; here the common grid decides. The energy that a lone tone or click leaves
+    is proportional to 1 / q, so with E_q the energy of a bin in the picture of one q,
+
+    .. math::
+        C = \overline{1/q} \; \min(\overline{q E_q}, \; \text{the agree-th largest of the } q E_q),
+
+    where the E_q of the second term may come from up to `radius` bins away. What all q see keeps
+    its energy, what fewer than `agree` of them see becomes zero, and what they see with different
+    strength counts as much as the weakest of those that are needed.
+
+    Parameters
+    ----------
+    pictures : tensor, shape (..., q, frequency, time)
+        Energy of each q on one grid, >= 0.
+    q : sequence of float
+        The q of each picture, > 0.
+    agree : int, optional
+        How many q must agree, 1 <= agree <= number of q; by default all of them.
+    radius : int
+        Tolerance in bins of both axes, >= 0.
+
+    Returns
+    -------
+    tensor, shape (..., frequency, time)
+
+    Raises
+    ------
+    ValueError
+        If `pictures` has no axis of that many q, or another argument is out of range.
+
+    References
+    ----------
+    T. J. Gardner and M. O. Magnasco, PNAS 103(16), 2006, doi 10.1073/pnas.0601707103.
+
+    Examples
+    --------
+    >>> import torch
+    >>> pictures = torch.zeros(2, 5, 5)
+    >>> pictures[:, 1, 1] = 1.0  # both q see this one
+    >>> pictures[0, 4, 4] = 1.0  # only the first sees this one
+    >>> consensus_picture(pictures, q=[1, 2]).nonzero().tolist()
+    [[1, 1]]
+    """
+    n_q = len(q)
+    if pictures.ndim < 3 or pictures.shape[-3] != n_q or n_q == 0:
+        raise ValueError(
+            f"pictures must have shape (..., {n_q} q, frequency, time), got {tuple(pictures.shape)}"
+        )
+    agree = n_q if agree is None else whole_number(agree, "agree")
+    if agree > n_q:
+        raise ValueError(f"agree must be between 1 and the number of q, {n_q}, got {agree}")
+    radius = 0 if radius == 0 else whole_number(radius, "radius")
+    scale = pictures.new_tensor([positive_number(value, "q") for value in q])
+    levelled = pictures * scale[:, None, None]
+    near = levelled
+    if radius:
+        flat = levelled.reshape(-1, 1, *levelled.shape[-2:])
+        near = torch.nn.functional.max_pool2d(flat, 2 * radius + 1, stride=1, padding=radius)
+        near = near.reshape(levelled.shape)
+    supported = near.topk(agree, dim=-3).values.select(-3, agree - 1)
+    return torch.minimum(levelled.mean(-3), supported) * (1 / scale).mean()

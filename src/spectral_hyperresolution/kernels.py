@@ -1,0 +1,250 @@
+"""Compiled loops over the points of the scan lines, for the CPU.
+
+Every loop releases the interpreter's lock, so that threads can work on different lines. A group
+of lines has a histogram of its own, a strip of the few frequency bins that its points can reach.
+The strips are then added in a fixed order, so a result does not depend on the number of threads,
+to the last bit.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+
+@njit(cache=True, inline="always")
+def bin_of(frequency, kind, a, b, c):
+    """Index, counted from the lowest bin, of a frequency in cycles per sample.
+
+    log: ``c - round(a * log2(b / f))``, the reference's bin counted from the other end, where
+    MATLAB's round takes halves away from zero; mel: equal steps of log(1 + f / 700 Hz);
+    linear: equal steps of f.
+    """
+    if kind == 0:
+        return int(c) - math.floor(-a * math.log2(frequency / b) + 0.5)
+    if kind == 1:
+        return math.floor((math.log1p(frequency * a) - b) * c)
+    return math.floor((frequency - a) * b)
+
+
+def strip_ranges(
+    f0: np.ndarray, q: float, fmin: float, fmax: float, n_bins: int, axis: tuple
+) -> tuple[np.ndarray, int]:
+    """First bin that the points of each scan line can reach, and how many bins a strip needs.
+
+    A followed point has |m| < 1/2, hence |f - f0| < sigma / 2 = f0 / (4 pi q).
+    """
+    spread = 0.5 / (2 * math.pi * q)
+    low = np.clip(f0 * (1 - spread), fmin, fmax)
+    high = np.clip(f0 * (1 + spread), fmin, fmax)
+    first = np.array([bin_of(f, *axis) for f in low]) - 1  # one bin of room for rounding
+    last = np.array([bin_of(f, *axis) for f in high]) + 1
+    first = np.clip(first, 0, n_bins - 1)
+    last = np.clip(last, 0, n_bins - 1)
+    return first, int((last - first).max()) + 1
+
+
+@njit(cache=True, nogil=True)
+def bin_lines(xi, eta, f0, q, hop, fmin, fmax, n_bins, axis, first, energy, count):
+    """Reassign every point of full-length scan lines and add it to its line's strip.
+
+    Parameters
+    ----------
+    xi, eta : complex array, shape (lines, N)
+        Filtered signal with the Gaussian and with its derivative.
+    f0 : float64 array, shape (lines,)
+    first : int array, shape (lines,)
+        First bin of each strip.
+    energy, count : float64 and int64 arrays, shape (lines, strip, frames)
+        Added to.
+    """
+    lines, n_samples = xi.shape
+    kind, a, b, c = axis
+    for line in range(lines):
+        centre = f0[line]
+        sigma = centre / (2 * math.pi * q)
+        time_scale = 1 / (2 * math.pi * sigma)
+        for n in range(n_samples):
+            x = xi[line, n]
+            e = eta[line, n]
+            xr, xim = float(x.real), float(x.imag)
+            er, eim = float(e.real), float(e.imag)
+            power = xr * xr + xim * xim
+            # |m| < 1/2 without a division; also turns away 0 / 0 where the signal is silent.
+            if not (er * er + eim * eim < 0.25 * power):
+                continue
+            frequency = centre - sigma * (er * xr + eim * xim) / power
+            time = n + 1 + time_scale * (eim * xr - er * xim) / power
+            if fmin < frequency < fmax and 1 <= time < n_samples:
+                row = bin_of(frequency, kind, a, b, c) - first[line]
+                # time / hop + 1/2 rounded to the nearest, counted from 1, is this counted from 0
+                frame = math.floor(time / hop)
+                energy[line, row, frame] += power
+                count[line, row, frame] += 1
+
+
+@njit(cache=True)
+def add_strips(energy, count, first, total_energy, total_count):
+    """Add the strips of all lines, in order, to the histograms of shape (n_bins, frames)."""
+    lines, strip, frames = energy.shape
+    n_bins = total_energy.shape[0]
+    for line in range(lines):
+        for row in range(min(strip, n_bins - first[line])):
+            for frame in range(frames):
+                total_energy[first[line] + row, frame] += energy[line, row, frame]
+                total_count[first[line] + row, frame] += count[line, row, frame]
+
+
+@njit(cache=True, nogil=True)
+def filter_lines(spectrum, n_samples, f0, q, reach, xi, eta):
+    """Multiply the spectrum with G and G' of each line, into zeroed rows of length N.
+
+    G(f) = exp(-(f - f0)^2 / (2 sigma^2)) and G'(f) = -((f - f0) / sigma) G(f). Bins further than
+    `reach` sigmas from f0 are left at zero, far below the rounding of the transform.
+
+    Parameters
+    ----------
+    spectrum : complex array, shape (N // 2 + 1,)
+        ``rfft`` of the signal.
+    xi, eta : complex array, shape (lines, N)
+        Overwritten with the spectra of the filtered signals.
+    """
+    half = n_samples // 2
+    for line in range(f0.shape[0]):
+        xi[line] = 0
+        eta[line] = 0
+        sigma = f0[line] / (2 * math.pi * q)
+        low = int(max(math.ceil((f0[line] - reach * sigma) * n_samples), -((n_samples - 1) // 2)))
+        high = int(min(math.floor((f0[line] + reach * sigma) * n_samples), half))
+        for k in range(low, high + 1):
+            u = (k / n_samples - f0[line]) / sigma
+            g = math.exp(-0.5 * u * u)
+            if k >= 0:
+                value = g * spectrum[k]
+                xi[line, k] = value
+                eta[line, k] = -u * value
+            else:  # signed frequencies: a wide Gaussian at a small q reaches below zero
+                value = g * np.conj(spectrum[-k])
+                xi[line, n_samples + k] = value
+                eta[line, n_samples + k] = -u * value
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def fill_bands(spectrum, low, high, slope, offset, window, out):
+    """Lay G X and G' X of each node's band into zeroed rows, bin k at index k mod M.
+
+    Parameters
+    ----------
+    spectrum : complex64 array, shape (N // 2 + 1,)
+    low, high, slope, offset, window : see `plan.Batch`
+    out : complex64 array, shape (nodes, 2, M)
+        Overwritten.
+    """
+    nodes, _, length = out.shape
+    position = 0
+    for node in range(nodes):
+        xi, eta = out[node, 0], out[node, 1]
+        xi[:] = 0
+        eta[:] = 0
+        k = low[node]
+        while k <= high[node]:
+            # one run of bins without a wrap and without a change of sign at a time
+            index = k % length
+            last = min(high[node], k + (length - 1 - index))
+            if k < 0:
+                last = min(last, -1)
+            for i in range(last - k + 1):
+                u = np.float32(slope[node] * (k + i) - offset[node])
+                value = spectrum[abs(k + i)]
+                if k < 0:
+                    value = np.conj(value)
+                value = window[position + i] * value
+                xi[index + i] = value
+                eta[index + i] = -u * value
+            position += last - k + 1
+            k = last + 1
+
+
+# Points that are reassigned before any of them is added to the histogram: their bins and energies
+# stay in the first-level cache, and the arithmetic runs on many points at a time.
+TILE = 512
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def bin_points(
+    transformed, node, weights, constants, log, step, n_samples, hop, point, energy, count
+):
+    """Interpolate the lines between the nodes, reassign their points, add them to a strip.
+
+    Parameters
+    ----------
+    transformed : float32 array, shape (nodes, 2, 2 M)
+        xi and eta of the nodes, real and imaginary parts alternating.
+    node, weights, constants : see `plan.Batch`
+    log : float32 array, shape (7,), see `plan.log_polynomial`
+    step : float
+        Samples between two points, N / M.
+    point : float
+        Number of full-set points that each point stands for.
+    energy, count : float32 arrays, shape (bins, frames)
+        Added to. Energy is in units of |M xi|^2.
+    """
+    length = transformed.shape[2] // 2
+    rows, frames = energy.shape
+    flat_energy, flat_count = energy.ravel(), count.ravel()
+    index = np.empty(TILE, np.int32)
+    power = np.empty(TILE, np.float32)
+    one, quarter, tiny = np.float32(1), np.float32(0.25), np.float32(1e-37)
+    each = np.float32(point)
+    frame_step = np.float32(step / hop)
+    c1, c2, c3, c4, c5, c6, c7 = log[0], log[1], log[2], log[3], log[4], log[5], log[6]
+    last_row, n_frames, nothing = np.int32(rows - 1), np.int32(frames), np.int32(-1)
+    for line in range(node.shape[0]):
+        below, above = transformed[node[line]], transformed[node[line] + 1]
+        w = weights[line]
+        a0, a1, a2, a3, b0, b1, b2, b3 = w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7]
+        per_re, per_im = constants[line, 0], constants[line, 1]
+        bin0, gain, scale = constants[line, 2], constants[line, 3], constants[line, 4]
+        lowest, highest = constants[line, 5], constants[line, 6]
+        for start in range(0, length, TILE):
+            n = min(TILE, length - start)
+            # Frames are counted from the tile's own, so that single precision is enough.
+            position = (1 + start * step) / hop
+            tile_frame = math.floor(position)
+            origin = np.float32(position - tile_frame)
+            earliest = np.float32(1 / hop - tile_frame)
+            latest = np.float32(n_samples / hop - tile_frame)
+            frame0 = np.int32(tile_frame)
+            xb, eb = below[0, 2 * start : 2 * (start + n)], below[1, 2 * start : 2 * (start + n)]
+            xa, ea = above[0, 2 * start : 2 * (start + n)], above[1, 2 * start : 2 * (start + n)]
+            for i in range(n):
+                re, im = 2 * i, 2 * i + 1
+                xr = a0 * xb[re] + a1 * xa[re] + a2 * eb[re] + a3 * ea[re]
+                xm = a0 * xb[im] + a1 * xa[im] + a2 * eb[im] + a3 * ea[im]
+                er = b0 * xb[re] + b1 * xa[re] + b2 * eb[re] + b3 * ea[re]
+                em = b0 * xb[im] + b1 * xa[im] + b2 * eb[im] + b3 * ea[im]
+                square = xr * xr + xm * xm
+                inverse = one / (square + tiny)
+                u = -per_re * (er * xr + em * xm) * inverse
+                t = origin + frame_step * np.float32(i) + per_im * (em * xr - er * xm) * inverse
+                v = scale * u
+                series = c4 + v * (c5 + v * (c6 + v * c7))
+                series = v * (c1 + v * (c2 + v * (c3 + v * series)))
+                row = min(np.int32(bin0 + gain * series), last_row)
+                frame = np.int32(np.floor(t))
+                followed = (
+                    (er * er + em * em < quarter * square)
+                    & (u > lowest)
+                    & (u < highest)
+                    & (t >= earliest)
+                    & (t < latest)
+                )
+                index[i] = row * n_frames + frame0 + frame if followed else nothing
+                power[i] = square * each
+            for i in range(n):
+                where = index[i]
+                if where >= 0:
+                    flat_energy[where] += power[i]
+                    flat_count[where] += each

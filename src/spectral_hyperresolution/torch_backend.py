@@ -1,0 +1,212 @@
+"""Both forms in batched torch operations, for GPUs; the same numbers as the compiled loops."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import torch
+
+from .grid import MAX_DISPLACEMENT, Settings
+from .plan import Plan, make_plan
+
+# Points that are in work at one time; some 100 bytes each.
+CHUNK_POINTS = 1 << 24
+
+# Below this a squared magnitude is silence: the smallest that float32 can divide by.
+TINY = 1e-37
+
+
+def exact_histograms(
+    x: torch.Tensor, settings: Settings, chunks: int | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Energy and count of every point of every scan line.
+
+    Parameters
+    ----------
+    x : tensor, shape (batch, N), float32 or float64
+        Its dtype is the precision of the transforms.
+    settings : Settings
+    chunks : int, optional
+        Number of parts that the scan lines are cut into; by default by `CHUNK_POINTS`.
+
+    Returns
+    -------
+    energy, count : float64 tensors, shape (batch, n_bins, frames), low frequencies first
+    """
+    n_signals, n_samples = x.shape
+    device = x.device
+    half = n_samples // 2
+    spectrum = torch.fft.fft(x)
+    f = torch.arange(n_samples, device=device, dtype=torch.float64)
+    f = torch.where(f > half, f - n_samples, f) / n_samples
+    lines = torch.as_tensor(settings.scan_lines(), device=device)
+    frames = settings.frames(n_samples)
+    energy = torch.zeros(n_signals, settings.n_bins * frames, dtype=torch.float64, device=device)
+    count = torch.zeros_like(energy)
+    signal = torch.arange(n_signals, device=device)[:, None, None] * energy.shape[1]
+    n = torch.arange(1, n_samples + 1, device=device, dtype=torch.float64)
+    if chunks is None:
+        chunks = math.ceil(len(lines) * n_signals * n_samples / CHUNK_POINTS)
+    for f0 in torch.chunk(lines, min(chunks, len(lines))):
+        f0 = f0[:, None]
+        sigma = f0 / (2 * math.pi * settings.q)
+        u = (f - f0) / sigma
+        window = torch.exp(-0.5 * u * u)
+        xi = torch.fft.ifft(spectrum[:, None] * window.to(x.dtype))
+        eta = torch.fft.ifft(spectrum[:, None] * (-u * window).to(x.dtype))
+        xi, eta = xi.to(torch.complex128), eta.to(torch.complex128)
+        power = xi.real**2 + xi.imag**2
+        followed = eta.real**2 + eta.imag**2 < MAX_DISPLACEMENT**2 * power
+        m = eta * xi.conj() / torch.where(followed, power, 1.0)
+        frequency = f0 - sigma * m.real
+        time = n + m.imag / (2 * math.pi * sigma)
+        followed &= (frequency > settings.fmin) & (frequency < settings.fmax)
+        followed &= (time >= 1) & (time < n_samples)
+        where = bins_of(frequency.clamp(settings.fmin, settings.fmax), settings) * frames
+        where = (where + torch.floor(time / settings.hop).long() + signal)[followed]
+        power = power[followed]
+        energy.view(-1).index_add_(0, where, power)
+        count.view(-1).index_add_(0, where, torch.ones_like(power))
+    shape = (n_signals, settings.n_bins, frames)
+    return energy.view(shape), count.view(shape)
+
+
+def bins_of(frequency: torch.Tensor, settings: Settings) -> torch.Tensor:
+    """Index of the bin, counted from the lowest, of frequencies in cycles per sample."""
+    kind, a, b, c = settings.axis_parameters()
+    if kind == 0:
+        index = c - torch.floor(-a * torch.log2(frequency / b) + 0.5)
+    elif kind == 1:
+        index = torch.floor((torch.log1p(frequency * a) - b) * c)
+    else:
+        index = torch.floor((frequency - a) * b)
+    return index.long().clamp(0, settings.n_bins - 1)
+
+
+@lru_cache(maxsize=4)
+def plan_tensors(n_samples: int, settings: Settings, accuracy: float, device: torch.device):
+    """The plan and, for each batch of it, its arrays on the device."""
+    plan = make_plan(n_samples, settings, accuracy)
+    on_device = []
+    for batch in plan.batches:
+        low = torch.as_tensor(batch.low, device=device)
+        width = torch.as_tensor(batch.high - batch.low + 1, device=device)
+        node = torch.repeat_interleave(torch.arange(len(low), device=device), width)
+        first = torch.cumsum(width, 0) - width
+        k = torch.arange(len(node), device=device) - first[node] + low[node]
+        slope = torch.as_tensor(batch.slope, device=device)[node]
+        u = slope * k - torch.as_tensor(batch.offset, device=device)[node]
+        window = torch.as_tensor(batch.window, device=device)
+        on_device.append(
+            {
+                "bin": k.abs(),
+                "negative": k < 0,
+                "target": node * 2 * batch.length + k % batch.length,
+                "window": window,
+                "derivative": -u.float() * window,
+                "node": torch.as_tensor(batch.node, device=device),
+                "weights": torch.as_tensor(batch.weights, device=device),
+                "constants": torch.as_tensor(batch.constants, device=device),
+            }
+        )
+    return plan, on_device
+
+
+def fast_histograms(
+    x: torch.Tensor, settings: list[Settings], accuracy: float
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Energy and count of each of several settings, from one transform of the signals.
+
+    Parameters
+    ----------
+    x : tensor, shape (batch, N)
+    settings : list of Settings
+    accuracy : float
+        See `LinearReassignment`.
+
+    Returns
+    -------
+    list of (energy, count), float32 tensors, shape (batch, n_bins, frames), low frequencies first
+    """
+    n_samples = x.shape[-1]
+    spectrum = torch.fft.rfft(x.double())
+    peak = spectrum.abs().amax(-1, keepdim=True)
+    normal = (spectrum / torch.where(peak > 0, peak, 1.0)).to(torch.complex64)
+    loudness = ((peak / n_samples) ** 2).float()[..., None]
+    results = []
+    for one in settings:
+        plan, batches = plan_tensors(n_samples, one, accuracy, x.device)
+        shape = (len(x), one.n_bins, plan.n_frames)
+        energy = torch.zeros(shape, device=x.device)
+        count = torch.zeros_like(energy)
+        for batch, arrays in zip(plan.batches, batches, strict=True):
+            signals = max(1, CHUNK_POINTS // (batch.length * len(batch.low)))
+            for start in range(0, len(x), signals):
+                part = slice(start, start + signals)
+                bands = node_bands(normal[part], batch.length, len(batch.low), arrays)
+                add_points(bands, plan, batch, arrays, energy[part], count[part])
+        results.append((energy * loudness, count))
+    return results
+
+
+def node_bands(
+    spectrum: torch.Tensor, length: int, n_nodes: int, arrays: dict[str, torch.Tensor]
+) -> torch.Tensor:
+    """xi and eta of the nodes at M points, float32, shape (batch, nodes, 2, M, 2)."""
+    values = spectrum[:, arrays["bin"]]
+    values = torch.where(arrays["negative"], values.conj(), values)
+    bands = spectrum.new_zeros(len(spectrum), n_nodes * 2 * length)
+    bands[:, arrays["target"]] = arrays["window"] * values
+    bands[:, arrays["target"] + length] = arrays["derivative"] * values
+    bands = torch.fft.ifft(bands.view(len(spectrum), n_nodes, 2, length), norm="forward")
+    return torch.view_as_real(bands)
+
+
+def add_points(
+    bands: torch.Tensor,
+    plan: Plan,
+    batch,
+    arrays: dict[str, torch.Tensor],
+    energy: torch.Tensor,
+    count: torch.Tensor,
+) -> None:
+    """Interpolate the lines between the nodes and add their points to the histograms."""
+    settings, device = plan.settings, bands.device
+    step = plan.n_samples / batch.length
+    each = step * batch.lines_each
+    position = (1 + step * torch.arange(batch.length, device=device).double()) / settings.hop
+    frame0 = torch.floor(position)
+    # Frames are counted from each point's own, so that single precision is enough.
+    origin = (position - frame0).float()
+    earliest = (1 / settings.hop - frame0).float()
+    latest = (plan.n_samples / settings.hop - frame0).float()
+    frame0 = frame0.long()
+    signal = torch.arange(len(bands), device=device)[:, None, None] * energy[0].numel()
+    c = [float(value) for value in plan.log_coefficients]
+    lines = max(1, CHUNK_POINTS // (len(bands) * batch.length))
+    for start in range(0, len(batch.node), lines):
+        part = slice(start, start + lines)
+        node = arrays["node"][part]
+        xb, eb = bands[:, node, 0], bands[:, node, 1]
+        xa, ea = bands[:, node + 1, 0], bands[:, node + 1, 1]
+        w = arrays["weights"][part].T[:, :, None, None]
+        x = w[0] * xb + w[1] * xa + w[2] * eb + w[3] * ea
+        e = w[4] * xb + w[5] * xa + w[6] * eb + w[7] * ea
+        (xr, xm), (er, em) = x.unbind(-1), e.unbind(-1)
+        per_re, per_im, bin0, gain, scale, lowest, highest = arrays["constants"][part].T[:, :, None]
+        square = xr * xr + xm * xm
+        inverse = 1 / (square + TINY)
+        u = -per_re * (er * xr + em * xm) * inverse
+        t = origin + per_im * (em * xr - er * xm) * inverse
+        v = scale * u
+        series = torch.full_like(v, c[-1])
+        for coefficient in c[-2::-1]:
+            series = coefficient + v * series
+        followed = er * er + em * em < MAX_DISPLACEMENT**2 * square
+        followed &= (u > lowest) & (u < highest) & (t >= earliest) & (t < latest)
+        row = batch.first_bin + (bin0 + gain * v * series).long().clamp(max=batch.n_bins - 1)
+        where = row * plan.n_frames + frame0 + torch.floor(t).long() + signal
+        where, power = where[followed], square[followed] * each
+        energy.view(-1).index_add_(0, where, power)
+        count.view(-1).index_add_(0, where, torch.full_like(power, each))

@@ -1,0 +1,362 @@
+"""A sound file becomes the 2 s a network sees, or an error that says why it cannot."""
+
+import pickle
+import struct
+
+import numpy as np
+import pytest
+import soundfile as sf
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from freesound_tagging.clips import (
+    ClipError,
+    ClipSettings,
+    best_centred_crop,
+    decode,
+    load_clip,
+    resample,
+)
+from freesound_tagging.errors import DataError
+
+RATE = 22_050
+
+
+def sine(frequency: float, seconds: float, rate: int) -> np.ndarray:
+    return (0.5 * np.sin(2 * np.pi * frequency * np.arange(round(seconds * rate)) / rate)).astype(
+        np.float32
+    )
+
+
+def noise(seconds: float = 1.0, rate: int = 44_100) -> np.ndarray:
+    return (0.1 * np.random.default_rng(0).standard_normal(round(seconds * rate))).astype(
+        np.float32
+    )
+
+
+def peak_frequency(waveform: np.ndarray, rate: int) -> float:
+    """Frequency in Hz of the strongest component, to a fraction of a bin by a parabola."""
+    power = np.log(np.abs(np.fft.rfft(waveform * np.hanning(len(waveform)))) + 1e-12)
+    k = int(np.argmax(power[1:-1])) + 1
+    left, mid, right = power[k - 1 : k + 2]
+    return (k + 0.5 * (left - right) / (left - 2 * mid + right)) * rate / len(waveform)
+
+
+# --- settings ----------------------------------------------------------------------------------
+
+
+def test_settings_default_to_two_seconds():
+    assert ClipSettings() == ClipSettings(sample_rate=22_050, duration=2.0)
+    assert ClipSettings().n_samples == 44_100
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"sample_rate": 0}, "sample_rate=0"),
+        ({"sample_rate": 22_050.5}, "sample_rate=22050.5"),
+        ({"duration": 0.0}, "duration=0.0"),
+        ({"duration": -1.0}, "duration=-1.0"),
+        ({"duration": float("nan")}, "duration=nan"),
+    ],
+)
+def test_settings_name_what_is_illegal(values, named):
+    with pytest.raises(DataError, match=named):
+        ClipSettings(**values)
+
+
+# --- decode ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "subtype", "tolerance"),
+    [
+        ("a.wav", "PCM_16", 1e-4),
+        ("a.wav", "PCM_24", 1e-6),
+        ("a.wav", "FLOAT", 0),
+        ("a.flac", "PCM_16", 1e-4),
+        ("a.ogg", "VORBIS", 0.05),
+        ("a.mp3", "MPEG_LAYER_III", 0.05),
+    ],
+)
+@pytest.mark.parametrize("rate", [8_000, 44_100])
+def test_decode_each_format(tmp_path, name, subtype, tolerance, rate):
+    x = sine(440, 0.5, rate)
+    sf.write(tmp_path / name, x, rate, subtype=subtype)
+    waveform, sample_rate = decode(tmp_path / name)
+    assert sample_rate == rate
+    assert waveform.dtype == np.float32
+    assert waveform.shape == x.shape
+    middle = slice(len(x) // 4, -len(x) // 4)  # lossy formats smear the abrupt ends
+    assert np.abs(waveform - x)[middle].max() <= tolerance
+
+
+def test_stereo_folds_to_the_mean(tmp_path):
+    left, right = noise(), sine(440, 1, 44_100)
+    sf.write(tmp_path / "a.wav", np.stack([left, right], 1), 44_100, subtype="FLOAT")
+    waveform, _ = decode(tmp_path / "a.wav")
+    np.testing.assert_allclose(waveform, (left + right) / 2, atol=1e-7)
+
+
+def test_long_sound_is_decoded_whole(tmp_path):
+    x = noise(13, 44_100)  # more than two of the blocks that decode reads
+    sf.write(tmp_path / "a.wav", x, 44_100, subtype="FLOAT")
+    np.testing.assert_array_equal(decode(str(tmp_path / "a.wav"))[0], x)
+
+
+def test_missing_file_and_folder(tmp_path):
+    with pytest.raises(ClipError, match=r"gone\.wav: there is no such file"):
+        decode(tmp_path / "gone.wav")
+    with pytest.raises(ClipError, match="is not a file"):
+        decode(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3", "raw"])
+def test_empty_and_not_audio(tmp_path, suffix):
+    path = tmp_path / f"bad.{suffix}"
+    path.write_bytes(b"")
+    with pytest.raises(ClipError, match=rf"bad\.{suffix}: is empty"):
+        decode(path)
+    path.write_bytes(b"This is a page of text, not a sound.\n" * 100)
+    with pytest.raises(ClipError, match=rf"bad\.{suffix}: cannot be read as audio"):
+        decode(path)
+
+
+def test_no_samples(tmp_path):
+    sf.write(tmp_path / "none.wav", np.zeros(0, np.float32), RATE)
+    with pytest.raises(ClipError, match=r"none\.wav: holds no samples"):
+        decode(tmp_path / "none.wav")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_not_finite(tmp_path, value):
+    x = noise()
+    x[1000] = value
+    sf.write(tmp_path / "nan.wav", x, 44_100, subtype="FLOAT")
+    with pytest.raises(ClipError, match=r"nan\.wav: holds NaN or infinite"):
+        decode(tmp_path / "nan.wav")
+
+
+@pytest.mark.parametrize("kept", [0.02, 0.5, 0.9, 0.97])
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3", "aiff"])
+def test_truncated(tmp_path, suffix, kept):
+    path = tmp_path / f"cut.{suffix}"
+    sf.write(path, noise(3), 44_100)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(kept * len(whole))])
+    with pytest.raises(ClipError, match=rf"cut\.{suffix}: (is truncated|cannot be read)"):
+        decode(path)
+
+
+def test_wav_cut_by_a_single_byte(tmp_path):
+    path = tmp_path / "cut.wav"
+    sf.write(path, noise(), 44_100)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ClipError, match="promises 88200 bytes of samples, it holds 88199"):
+        decode(path)
+
+
+def test_ogg_cut_between_two_pages(tmp_path):
+    path = tmp_path / "cut.ogg"
+    sf.write(path, noise(3), 44_100)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: whole.rfind(b"OggS")])
+    with pytest.raises(ClipError, match="not marked as the end"):
+        decode(path)
+
+
+def test_lengths_left_open_by_a_pipe(tmp_path):
+    x = noise()
+    wav, flac = tmp_path / "pipe.wav", tmp_path / "pipe.flac"
+    sf.write(wav, x, 44_100, subtype="PCM_16")
+    raw = bytearray(wav.read_bytes())
+    at = raw.find(b"data") + 4
+    raw[at : at + 4] = struct.pack("<I", 0xFFFFFFFF)
+    wav.write_bytes(raw)
+    assert len(decode(wav)[0]) == len(x)
+
+    sf.write(flac, x, 44_100)
+    raw = bytearray(flac.read_bytes())
+    raw[21] &= 0xF0  # the 36 bits of STREAMINFO that hold the number of samples
+    raw[22:26] = bytes(4)
+    flac.write_bytes(raw)
+    with pytest.raises(ClipError, match=r"pipe\.flac: its header does not say how long"):
+        decode(flac)
+
+
+# --- resample ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 22_050, 32_000, 44_100, 48_000, 96_000])
+@pytest.mark.parametrize("frequency", [50.0, 440.0, 3_000.0])
+def test_sine_keeps_its_frequency_and_level(rate, frequency):
+    y = resample(sine(frequency, 1.0, rate), rate, RATE)
+    assert y.dtype == np.float32
+    assert abs(len(y) - RATE) <= 1
+    assert peak_frequency(y, RATE) == pytest.approx(frequency, abs=0.1)
+    assert np.abs(y[RATE // 4 : -RATE // 4]).max() == pytest.approx(0.5, rel=0.01)
+
+
+def test_tones_above_the_new_limit_do_not_fold_back():
+    y = resample(sine(15_000, 1.0, 44_100), 44_100, RATE)
+    assert np.abs(y[RATE // 4 : -RATE // 4]).max() < 1e-5
+
+
+def test_there_and_back():
+    x = sine(1_000, 1.0, RATE)
+    back = resample(resample(x, RATE, 48_000), 48_000, RATE)
+    middle = slice(RATE // 4, -RATE // 4)
+    assert np.abs(back[: len(x)][middle] - x[middle]).max() < 1e-4
+
+
+# --- crop --------------------------------------------------------------------------------------
+
+RATES = st.integers(100, 1_000)
+DURATIONS = st.floats(0.3, 3.0)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 5_000), RATES, DURATIONS, st.integers(0, 2**32 - 1))
+def test_crop_has_exactly_the_length_asked_for(n, rate, duration, seed):
+    x = np.random.default_rng(seed).standard_normal(n).astype(np.float32)
+    crop = best_centred_crop(x, rate, duration)
+    assert crop.shape == (round(duration * rate),)
+    assert crop.dtype == np.float32
+    assert np.count_nonzero(crop) <= n  # nothing but the clip and zeros
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data(), st.integers(1, 5_000), RATES, DURATIONS)
+def test_a_click_is_inside_and_in_the_middle_when_far_from_the_ends(data, n, rate, duration):
+    place = data.draw(st.integers(0, n - 1))
+    x = np.zeros(n, np.float32)
+    x[place] = 1.0
+    crop = best_centred_crop(x, rate, duration)
+    (found,) = np.flatnonzero(crop)
+    half_box = round(min(0.5, duration) * rate) // 2 + 1
+    if half_box <= place <= n - half_box:
+        assert found == len(crop) // 2
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 3_000), st.integers(0, 3_000), st.integers(0, 2**32 - 1), RATES)
+def test_moving_a_sound_in_time_changes_nothing(before, after, seed, rate):
+    duration = 2.0
+    sound = np.random.default_rng(seed).standard_normal(700).astype(np.float32)
+    edge = np.zeros(2 * rate + 1, np.float32)  # the stretch must not meet the ends of the clip
+    x = np.concatenate([edge, sound, edge])
+    moved = np.concatenate([np.zeros(before), x, np.zeros(after)])
+    np.testing.assert_array_equal(
+        best_centred_crop(moved, rate, duration), best_centred_crop(x, rate, duration)
+    )
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.integers(1, 4_000),
+    st.integers(0, 2**32 - 1),
+    st.floats(1e-4, 1e4).map(np.float32),
+    st.booleans(),
+)
+def test_level_changes_nothing_but_the_level(n, seed, gain, steady):
+    x = np.random.default_rng(seed).standard_normal(n).astype(np.float32)
+    if steady:  # every box has the same sum, up to rounding
+        x = np.sign(x)
+    crop = best_centred_crop(x, 400, 2.0)
+    np.testing.assert_allclose(best_centred_crop(gain * x, 400, 2.0), gain * crop, rtol=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 3_000), st.integers(0, 2**32 - 1), st.integers(50, 400))
+def test_crop_agrees_with_the_definition(n, seed, rate):
+    x = np.random.default_rng(seed).standard_normal(n).astype(np.float32)
+    length, width = 2 * rate, round(0.5 * rate)
+    assume(n > width)
+    padded = np.concatenate([np.zeros(length), np.abs(x).astype(float), np.zeros(length)])
+    boxes = [
+        padded[length + c - width // 2 : length + c - width // 2 + width].sum()
+        for c in range(n + 1)
+    ]
+    centre = int(np.argmax(boxes))
+    padded = np.concatenate([np.zeros(length), x, np.zeros(length)])
+    start = length + centre - length // 2
+    np.testing.assert_array_equal(
+        best_centred_crop(x, rate, 2.0), padded[start : start + length].astype(np.float32)
+    )
+
+
+def test_the_loudest_part_wins_and_the_first_of_equals():
+    x = np.zeros(10 * RATE, np.float32)
+    x[2 * RATE] = 0.5
+    x[8 * RATE] = 1.0
+    assert best_centred_crop(x, RATE, 2.0)[RATE] == 1.0
+    x[2 * RATE] = 1.0
+    x[2 * RATE + 10] = 0.001
+    x[8 * RATE + 10] = 0.001
+    crop = best_centred_crop(x, RATE, 2.0)
+    assert np.count_nonzero(crop) == 2
+    again = best_centred_crop(x[: 6 * RATE], RATE, 2.0)
+    np.testing.assert_array_equal(crop, again)
+
+
+@pytest.mark.parametrize("n", [1, 2, 999, 5_000, 11_024])
+def test_a_clip_shorter_than_the_box_is_centred(n):
+    crop = best_centred_crop(np.ones(n, np.float32), RATE, 2.0)
+    places = np.flatnonzero(crop)
+    assert len(places) == n
+    assert abs((places[0] + places[-1]) / 2 - RATE) <= 1
+
+
+# --- the whole ---------------------------------------------------------------------------------
+
+
+def test_load_clip(tmp_path):
+    x = np.zeros(5 * 44_100, np.float32)
+    x[3 * 44_100 : 3 * 44_100 + 11_025] = sine(1_000, 0.25, 44_100)
+    sf.write(tmp_path / "a.flac", np.stack([x, x], 1), 44_100)
+    waveform, note = load_clip(tmp_path / "a.flac")
+    assert note == ""
+    assert waveform.shape == (44_100,)
+    assert waveform.dtype == np.float32
+    # 0.25 s of sound, centred at 1 s, are samples 19,294 to 24,806.
+    energy = np.cumsum(waveform.astype(float) ** 2)
+    inside = energy[24_900] - energy[19_200]
+    assert inside / energy[-1] > 0.999
+    assert peak_frequency(waveform, RATE) == pytest.approx(1_000, abs=2)
+
+
+def test_load_clip_twice_gives_the_same_bytes(tmp_path):
+    sf.write(tmp_path / "a.ogg", noise(3), 44_100)
+    once, again = (load_clip(tmp_path / "a.ogg")[0].tobytes() for _ in range(2))
+    assert once == again
+
+
+def test_silent_and_short_clips_are_kept_and_named(tmp_path):
+    sf.write(tmp_path / "silent.wav", np.zeros(44_100), 44_100)
+    waveform, note = load_clip(tmp_path / "silent.wav")
+    assert note == "silent"
+    assert waveform.shape == (44_100,)
+    assert not waveform.any()
+
+    sf.write(tmp_path / "short.wav", noise(0.03), 44_100)
+    waveform, note = load_clip(tmp_path / "short.wav")
+    assert note == "shorter than one window (0.030 s)"
+    assert waveform.any()
+    assert load_clip(tmp_path / "short.wav", shortest=600)[1] == ""
+
+    for rate in (8_000, 44_100, 192_000):
+        sf.write(tmp_path / "one.wav", np.array([0.5]), rate)
+        waveform, note = load_clip(tmp_path / "one.wav")
+        assert note == "shorter than one window (0.000 s)"
+        assert waveform.shape == (44_100,)
+
+    sf.write(tmp_path / "both.wav", np.zeros(10), 44_100)
+    assert load_clip(tmp_path / "both.wav")[1] == "silent; shorter than one window (0.000 s)"
+
+
+def test_errors_are_data_errors_and_cross_processes(tmp_path):
+    with pytest.raises(DataError) as caught:
+        load_clip(tmp_path / "gone.wav")
+    copy = pickle.loads(pickle.dumps(caught.value))
+    assert isinstance(copy, ClipError)
+    assert str(copy) == str(caught.value)

@@ -1,0 +1,758 @@
+"""Clip tables: what each data set holds, and what bad tables and archives get.
+
+Most tests use made-up archives with the real layout; those of the real sounds need the archives.
+"""
+
+import csv
+import dataclasses
+import hashlib
+import http.server
+import itertools
+import os
+import random
+import stat
+import threading
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile as sf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from freesound_tagging import clips, datasets
+from freesound_tagging.datasets import COLUMNS, DATASETS, DataError, load, stratified_folds
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+ESC10, FSDD = (DATASETS[name].archives[0] for name in ("esc10", "fsdd"))
+
+
+def check_contract(table: pd.DataFrame) -> None:
+    """What every clip table promises."""
+    assert table.index.name == "clip_id"
+    assert table.index.is_unique
+    assert table.index.is_monotonic_increasing
+    assert tuple(table.columns) == COLUMNS
+    assert table["fold"].dtype == int
+    assert table["verified"].dtype == bool
+    for column in ("path", "label", "split", "group"):
+        assert table[column].map(type).eq(str).all()
+    train = table[table["split"] == "train"]
+    assert sorted(train["fold"].unique()) == list(range(train["fold"].max() + 1))
+    assert train.groupby("group")["fold"].nunique().max() == 1
+    assert train.groupby("label")["fold"].nunique().min() >= 2
+    assert table["path"].map(os.path.isfile).all()
+
+
+# --- names and settings ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["esc50", "", "ESC10", "sounds.tsv"])
+def test_unknown_name_lists_the_known_ones(name, tmp_path):
+    with pytest.raises(DataError) as caught:
+        load(name, tmp_path)
+    for known in ("microcalls", "esc10", "fsdd", "fsdkaggle2018", ".csv", repr(name)):
+        assert known in str(caught.value)
+
+
+def test_options_are_for_microcalls_only(tmp_path):
+    with pytest.raises(DataError, match="'esc10' takes no options, got seed"):
+        load("esc10", tmp_path, seed=1)
+
+
+def test_microcalls_passes_options_on_and_sorts(tmp_path, monkeypatch):
+    microcalls = pytest.importorskip("freesound_tagging.microcalls")
+    columns = {column: ["x", "x"] for column in COLUMNS}
+
+    def generate(root, **options):
+        assert Path(root) == tmp_path
+        assert options == {"clips_per_class": 3, "seed": 1}
+        return pd.DataFrame(columns, index=pd.Index(["b", "a"], name="clip_id"))
+
+    monkeypatch.setattr(microcalls, "generate", generate)
+    assert list(load("microcalls", tmp_path, clips_per_class=3, seed=1).index) == ["a", "b"]
+
+
+def test_every_declaration_is_complete():
+    for name, dataset in DATASETS.items():
+        assert dataset.licence, name
+        assert dataset.citation, name
+        for archive in dataset.archives:
+            assert archive.url.startswith("https://")
+            assert archive.file.endswith(".zip")
+            assert archive.md5 or (REPOSITORY / "data" / f"{archive.folder}.csv").is_file()
+
+
+# --- the real archives -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def unpacked(tmp_path_factory):
+    """A folder into which the real archives may be unpacked."""
+    return tmp_path_factory.mktemp("raw")
+
+
+def load_real(name: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
+    file = DATASETS[name].archives[0].file
+    mirrors = (os.environ.get("DATA_MIRROR", ""), str(REPOSITORY.parent / "shared" / "data"))
+    for mirror in filter(None, mirrors):
+        if Path(mirror, file).is_file():
+            monkeypatch.setenv("DATA_MIRROR", mirror)
+            return load(name, root)
+    pytest.skip(f"needs {file} in the folder that DATA_MIRROR names")
+
+
+def test_esc10(unpacked, monkeypatch):
+    table = load_real("esc10", unpacked, monkeypatch)
+    check_contract(table)
+    assert len(table) == DATASETS["esc10"].n_clips == 400
+    assert table["fold"].value_counts().to_dict() == dict.fromkeys(range(5), 80)
+    assert table["label"].value_counts().to_dict() == dict.fromkeys(
+        [
+            *("Dog bark", "Rain", "Sea waves", "Baby cry", "Clock tick", "Person sneeze"),
+            *("Helicopter", "Chainsaw", "Rooster", "Fire crackling"),
+        ],
+        40,
+    )
+    assert table["group"].nunique() == 304
+    clip = table.loc["5-215658-B"]
+    assert (clip["fold"], clip["group"], clip["label"]) == (4, "215658", "Fire crackling")
+    for path in table["path"].iloc[::40]:
+        waveform, note = clips.load_clip(path)
+        assert waveform.shape == (44_100,)
+        assert waveform.any()
+        assert note == ""
+    assert (unpacked / "esc10" / "README.md").is_file()  # it names each clip's author
+
+
+def test_fsdd(unpacked, monkeypatch):
+    table = load_real("fsdd", unpacked, monkeypatch)
+    check_contract(table)
+    assert len(table) == DATASETS["fsdd"].n_clips == 3000
+    assert table["fold"].value_counts().to_dict() == dict.fromkeys(range(6), 500)
+    assert table["label"].value_counts().to_dict() == dict.fromkeys("0123456789", 300)
+    speakers = table.index.str.split("_").str[1]
+    assert (pd.crosstab(speakers, table["fold"]) > 0).to_numpy().tolist() == np.eye(6).tolist()
+    assert table["group"].nunique() == 60
+    assert clips.load_clip(table["path"].iloc[0])[0].shape == (44_100,)
+
+
+def test_a_second_load_needs_no_archive(unpacked, monkeypatch):
+    table = load_real("esc10", unpacked, monkeypatch)
+    monkeypatch.setattr(datasets, "find_archive", refuse)
+    pd.testing.assert_frame_equal(load("esc10", unpacked), table)
+
+
+def refuse(*_, **__):
+    raise AssertionError("nothing should be fetched or hashed")
+
+
+# --- made-up archives --------------------------------------------------------------------------
+
+
+def esc10_files(seed: int = 0) -> dict[str, bytes]:
+    """Two classes in five folds; what is in the files does not matter to `load`."""
+    draw = random.Random(seed)
+    return {
+        f"{label}/{fold}-{100 * fold + 10 * c}-{take}.ogg": draw.randbytes(50)
+        for (c, label), fold, take in itertools.product(
+            enumerate(["001 - Dog bark", "002 - Rain"]), range(1, 6), "AB"
+        )
+    }
+
+
+def write_zip(path: Path, files: dict[str, bytes]) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(f"{path.stem}/{name}", content)
+
+
+@pytest.fixture
+def mirror(tmp_path, monkeypatch):
+    """A DATA_MIRROR with a small ESC-10, and its manifest in place of the committed one."""
+    folder = tmp_path / "mirror"
+    manifests = tmp_path / "manifests"
+    folder.mkdir()
+    manifests.mkdir()
+    files = esc10_files()
+    write_zip(folder / ESC10.file, files | {"README.md": b"authors", "extra.txt": b"not wanted"})
+    with (manifests / "esc10.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["file", "sha256"])
+        rows.writerows((name, hashlib.sha256(files[name]).hexdigest()) for name in files)
+    monkeypatch.setattr(datasets, "MANIFESTS", manifests)
+    monkeypatch.setenv("DATA_MIRROR", str(folder))
+    return folder
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path / "raw"
+
+
+def assert_nothing_left(root: Path) -> None:
+    """After a failure there is neither a half data set nor a temporary folder."""
+    assert not root.exists() or [p for p in root.iterdir() if p.name != "downloads"] == []
+
+
+def test_unpacks_what_is_wanted(mirror, root):
+    table = load("esc10", root)
+    check_contract(table)
+    assert len(table) == 20
+    found = {p.relative_to(root / "esc10").as_posix() for p in root.rglob("*") if p.is_file()}
+    assert found == {*esc10_files(), "README.md", ".verified"}
+    assert [path.name for path in root.iterdir()] == ["esc10"]
+
+
+def test_second_load_does_not_hash(mirror, root, monkeypatch):
+    table = load("esc10", root)
+    monkeypatch.setattr(datasets.pooch, "file_hash", refuse)
+    monkeypatch.setattr(datasets, "find_archive", refuse)
+    pd.testing.assert_frame_equal(load("esc10", root), table)
+
+
+@pytest.mark.parametrize("fault", ["gone", "shorter", "same size", "marker"])
+def test_damage_on_disk_is_mended_from_the_archive(mirror, root, fault):
+    table = load("esc10", root)
+    path = Path(table["path"].iloc[3])
+    whole = path.read_bytes()
+    if fault == "gone":
+        path.unlink()
+    elif fault == "shorter":
+        path.write_bytes(whole[:-1])
+    elif fault == "same size":
+        path.write_bytes(bytes(len(whole)))
+        os.utime(path, ns=(1, 1))
+    else:
+        (root / "esc10" / ".verified").write_bytes(b"\xff{")
+    pd.testing.assert_frame_equal(load("esc10", root), table)
+    assert path.read_bytes() == whole
+
+
+def test_a_copied_folder_is_verified_and_used(mirror, root, monkeypatch):
+    """Copying changes the times; somebody may also have unpacked the archive by hand."""
+    for name, content in esc10_files().items():
+        path = root / "esc10" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    monkeypatch.setattr(datasets, "find_archive", refuse)
+    check_contract(load("esc10", root))
+
+
+def test_order_of_directories_and_manifests_changes_nothing(mirror, root, tmp_path, monkeypatch):
+    """Faults 1 and 4 of the reference experiment: labels and folds go by name, not position."""
+    table = load("esc10", root)
+
+    files = list(esc10_files().items())
+    manifest = datasets.MANIFESTS / "esc10.csv"
+    head, *lines = manifest.read_text().splitlines()
+    random.Random(1).shuffle(files)
+    random.Random(2).shuffle(lines)
+    write_zip(mirror / ESC10.file, dict(files))
+    manifest.write_text("\n".join([head, *lines]) + "\n")
+    shuffled_listing(monkeypatch)
+    again = load("esc10", tmp_path / "elsewhere")
+    pd.testing.assert_frame_equal(
+        again.drop(columns="path"), table.drop(columns="path"), check_exact=True
+    )
+    for clip_id in table.index:
+        assert (
+            Path(table.at[clip_id, "path"]).read_bytes()
+            == Path(again.at[clip_id, "path"]).read_bytes()
+        )
+
+
+def shuffled_listing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make directories list their entries in another order."""
+    listdir = os.listdir
+
+    def listed(path="."):
+        names = listdir(path)
+        random.Random(len(names)).shuffle(names)
+        return names
+
+    monkeypatch.setattr(os, "listdir", listed)
+
+
+def test_wrong_hash_names_the_clip(mirror, root):
+    files = esc10_files()
+    files["002 - Rain/3-310-A.ogg"] = b"another sound"
+    write_zip(mirror / ESC10.file, files)
+    with pytest.raises(DataError, match=r"ESC-10.*zip: clip 002 - Rain/3-310-A\.ogg has sha256"):
+        load("esc10", root)
+    assert_nothing_left(root)
+
+
+def test_missing_clip(mirror, root):
+    files = esc10_files()
+    del files["002 - Rain/3-310-A.ogg"]
+    write_zip(mirror / ESC10.file, files)
+    with pytest.raises(DataError, match=r"does not hold 002 - Rain/3-310-A\.ogg"):
+        load("esc10", root)
+    assert_nothing_left(root)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_clip_twice(mirror, root):
+    with zipfile.ZipFile(mirror / ESC10.file, "a") as archive:
+        archive.writestr(f"{Path(ESC10.file).stem}/002 - Rain/3-310-A.ogg", b"other")
+    with pytest.raises(DataError, match=r"holds 002 - Rain/3-310-A\.ogg twice"):
+        load("esc10", root)
+    assert_nothing_left(root)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 100, -200, -1])
+def test_truncated_archive(mirror, root, kept):
+    path = mirror / ESC10.file
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(DataError, match=r"ESC-10.*zip: is truncated.*Delete .* and fetch it again"):
+        load("esc10", root)
+    assert_nothing_left(root)
+
+
+def test_flipped_byte_in_archive(mirror, root):
+    path = mirror / ESC10.file
+    raw = bytearray(path.read_bytes())
+    raw[200] ^= 0xFF
+    path.write_bytes(raw)
+    with pytest.raises(DataError, match=r"ESC-10.*zip"):
+        load("esc10", root)
+    assert_nothing_left(root)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../outside.ogg",
+        "ESC/../../outside.ogg",
+        "/tmp/outside.ogg",
+        "..\\outside.ogg",
+        "\\outside.ogg",
+        "C:\\outside.ogg",
+        "C:outside.ogg",
+    ],
+)
+def test_unsafe_names_are_refused(mirror, root, name):
+    with zipfile.ZipFile(mirror / ESC10.file, "a") as archive:
+        archive.writestr(name, b"evil")
+    with pytest.raises(DataError, match="leads outside its folder; nothing was unpacked"):
+        load("esc10", root)
+    assert_nothing_left(root)
+    assert not list(root.parent.rglob("outside.ogg"))
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR])
+def test_links_are_refused(mirror, root, kind):
+    link = zipfile.ZipInfo(f"{Path(ESC10.file).stem}/001 - Dog bark/link.ogg")
+    link.create_system = 3
+    link.external_attr = (kind | 0o777) << 16
+    with zipfile.ZipFile(mirror / ESC10.file, "a") as archive:
+        archive.writestr(link, "/etc/hostname")
+    with pytest.raises(DataError, match=r"link\.ogg' is a link or special file"):
+        load("esc10", root)
+    assert_nothing_left(root)
+
+
+def test_full_disk_leaves_nothing(mirror, root, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(datasets, "_extract", full)
+    with pytest.raises(DataError, match=r"could not be unpacked to .*No space left"):
+        load("esc10", root)
+    assert_nothing_left(root)
+
+
+def test_two_runs_at_once(mirror, root):
+    tables, faults = [], []
+
+    def run():
+        try:
+            tables.append(load("esc10", root))
+        except Exception as fault:
+            faults.append(fault)
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not faults
+    for table in tables:
+        pd.testing.assert_frame_equal(table, tables[0])
+    assert [path.name for path in root.iterdir()] == ["esc10"]
+
+
+def test_mirror_that_is_no_folder(root, monkeypatch, tmp_path):
+    monkeypatch.setenv("DATA_MIRROR", str(tmp_path / "gone"))
+    with pytest.raises(DataError, match=r"DATA_MIRROR=.*gone: there is no such folder"):
+        load("fsdd", root)
+
+
+def test_manifest_missing(root, monkeypatch, tmp_path):
+    monkeypatch.setattr(datasets, "MANIFESTS", tmp_path)
+    with pytest.raises(DataError, match=r"fsdd\.csv: the list of clips is missing"):
+        load("fsdd", root)
+
+
+# --- download ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def server(mirror, monkeypatch):
+    """The archive of `mirror`, served over HTTP; `agents` collects who asked."""
+    agents = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args):
+            super().__init__(*args, directory=str(mirror))
+
+        def do_GET(self):
+            agents.append(self.headers["User-Agent"])
+            super().do_GET()
+
+        def log_message(self, *_):
+            """Keep the test run quiet."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{httpd.server_port}/{ESC10.file}"
+        serve(monkeypatch, url=url)
+        monkeypatch.delenv("DATA_MIRROR")
+        yield agents
+        httpd.shutdown()
+
+
+def serve(monkeypatch: pytest.MonkeyPatch, **changes: str) -> None:
+    """Change what is declared about the archive of esc10."""
+    (archive,) = DATASETS["esc10"].archives
+    changed = dataclasses.replace(
+        DATASETS["esc10"], archives=(dataclasses.replace(archive, **changes),)
+    )
+    monkeypatch.setitem(DATASETS, "esc10", changed)
+
+
+def test_download_says_who_asks_and_is_kept(server, root, capfd):
+    table = load("esc10", root)
+    check_contract(table)
+    assert server == [datasets.USER_AGENT]
+    assert "100%" in capfd.readouterr().err
+    assert (root / "downloads" / ESC10.file).is_file()
+    Path(table["path"].iloc[0]).unlink()
+    load("esc10", root)
+    assert len(server) == 1
+
+
+def test_download_with_wrong_md5_is_refused(server, root, monkeypatch):
+    serve(monkeypatch, md5="0" * 32)
+    with pytest.raises(DataError, match=r"could not be downloaded .*hash.* set DATA_MIRROR"):
+        load("esc10", root)
+    assert not list(root.rglob("*.zip"))
+
+
+def test_server_down(mirror, root, monkeypatch):
+    monkeypatch.delenv("DATA_MIRROR")
+    serve(monkeypatch, url="http://127.0.0.1:9/none.zip")
+    with pytest.raises(DataError, match=r"could not be downloaded .* get ESC-10-.*zip another way"):
+        load("esc10", root)
+
+
+# --- FSDKaggle2018 -----------------------------------------------------------------------------
+
+
+def fsd_rows(n: int = 60) -> tuple[list[str], list[str]]:
+    """Lines of the two tables: three labels, a third of the clips verified."""
+    labels = ("Hi-hat", "Saxophone", "Trumpet")
+    train = [
+        f"{i:08x}.wav,{labels[i % 3]},{int(i // 3 % 3 == 0)},{1000 + i},Attribution"
+        for i in range(n)
+    ]
+    test = [f"f{i:07x}.wav,{labels[i % 3]},Public,{9000 + i},Attribution" for i in range(6)]
+    return train, test
+
+
+def write_fsd(folder: Path, train: list[str], test: list[str], end: str = "\n") -> None:
+    """The archives of Zenodo, with empty sounds."""
+    heads = (
+        "fname,label,manually_verified,freesound_id,license",
+        "fname,label,usage,freesound_id,license",
+    )
+    meta = {
+        name: (end.join([head, *lines]) + end).encode("utf-8-sig" if end == "\r\n" else "utf-8")
+        for name, head, lines in zip(
+            ("train_post_competition.csv", "test_post_competition_scoring_clips.csv"),
+            heads,
+            (train, test),
+            strict=True,
+        )
+    }
+    sounds = [{line.split(",")[0]: b"" for line in lines} for lines in (fsd_rows())]
+    folder.mkdir(parents=True, exist_ok=True)
+    for part, files in zip(("meta", "audio_train", "audio_test"), (meta, *sounds), strict=True):
+        write_zip(folder / f"FSDKaggle2018.{part}.zip", files)
+
+
+@pytest.fixture
+def fsd(tmp_path, monkeypatch):
+    monkeypatch.setenv("DATA_MIRROR", str(tmp_path / "mirror"))
+    return tmp_path / "mirror"
+
+
+# The stand-in is not the published archive, and load says so.
+other_md5 = pytest.mark.filterwarnings("ignore:.*its md5 is not the published")
+
+
+@other_md5
+def test_fsd_table(fsd, root):
+    write_fsd(fsd, *fsd_rows())
+    table = load("fsdkaggle2018", root)
+    check_contract(table)
+    train, test = (table[table["split"] == split] for split in ("train", "test"))
+    assert (len(train), len(test)) == (60, 6)
+    assert test["fold"].eq(-1).all()
+    assert test["verified"].all()
+    assert train["verified"].sum() == 21
+    clip = table.loc["00000004"]
+    assert (clip["label"], clip["group"], clip["verified"]) == ("Saxophone", "1004", False)
+    assert clip["path"] == str(root / "fsdkaggle2018/FSDKaggle2018.audio_train/00000004.wav")
+    # Each fold has its share of every label x verified: 7 or 13 clips over 5 folds.
+    counts = pd.crosstab([train["label"], train["verified"]], train["fold"]).to_numpy()
+    assert (counts.max(axis=1) - counts.min(axis=1)).max() <= 1
+    assert train["fold"].value_counts().between(11, 13).all()
+
+
+@other_md5
+def test_fsd_order_of_rows_changes_nothing(fsd, root, tmp_path, monkeypatch):
+    """Fault 1: the reference applied folds in CSV order to files in directory order."""
+    write_fsd(fsd, *fsd_rows())
+    table = load("fsdkaggle2018", root)
+    shuffled = [random.Random(3).sample(lines, len(lines)) for lines in fsd_rows()]
+    write_fsd(fsd, *shuffled, end="\r\n")
+    shuffled_listing(monkeypatch)
+    again = load("fsdkaggle2018", tmp_path / "elsewhere")
+    pd.testing.assert_frame_equal(again.drop(columns="path"), table.drop(columns="path"))
+
+
+@other_md5
+def test_fsd_clips_of_one_recording_share_a_fold(fsd, root):
+    train, test = fsd_rows()
+    train = [line.replace(f",{1000 + i},", f",{1000 + i // 4},") for i, line in enumerate(train)]
+    write_fsd(fsd, train, test)
+    table = load("fsdkaggle2018", root)
+    check_contract(table)
+    assert table[table["split"] == "train"]["group"].nunique() == 15
+
+
+@other_md5
+def test_fsd_mirror_with_other_md5_is_told(fsd, root):
+    write_fsd(fsd, *fsd_rows())
+    with pytest.warns(UserWarning, match=r"FSDKaggle2018\.meta\.zip: its md5 is not"):
+        load("fsdkaggle2018", root)
+
+
+@other_md5
+def test_fsd_listed_clip_without_sound(fsd, root):
+    train, test = fsd_rows()
+    write_fsd(fsd, [*train, "zzzz.wav,Trumpet,0,77,Attribution"], test)
+    with pytest.raises(DataError, match=r"train_post_competition\.csv, line 62: no file .*zzzz"):
+        load("fsdkaggle2018", root)
+
+
+@other_md5
+def test_fsd_clip_listed_twice(fsd, root):
+    train, test = fsd_rows()
+    write_fsd(fsd, [*train, train[4]], test)
+    with pytest.raises(DataError, match=r"clip '00000004' is listed twice .*line 6"):
+        load("fsdkaggle2018", root)
+
+
+@other_md5
+def test_fsd_verified_is_0_or_1(fsd, root):
+    train, test = fsd_rows()
+    write_fsd(fsd, [train[0].replace(",1,", ",yes,"), *train[1:]], test)
+    with pytest.raises(DataError, match="line 2: manually_verified is 'yes'; legal are 0 and 1"):
+        load("fsdkaggle2018", root)
+
+
+# --- folds -------------------------------------------------------------------------------------
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 30)), min_size=1, max_size=80),
+    st.randoms(use_true_random=False),
+    st.integers(0, 5),
+)
+def test_folds_keep_groups_and_ignore_order(clips_drawn, order, seed):
+    rows = [(f"clip{i}", f"s{s}", f"g{g}") for i, (s, g) in enumerate(clips_drawn)]
+    folds = stratified_folds(*zip(*rows, strict=True), seed=seed)
+    assert set(folds) == {clip_id for clip_id, _, _ in rows}
+    groups = {group: {folds[c] for c, _, g in rows if g == group} for _, _, group in rows}
+    assert all(len(used) == 1 for used in groups.values())
+    assert set(folds.values()) == set(range(min(5, len(groups))))
+    order.shuffle(rows)
+    assert stratified_folds(*zip(*rows, strict=True), seed=seed) == folds
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 4), min_size=5, max_size=200))
+def test_folds_without_groups_are_as_even_as_can_be(strata):
+    names = [f"clip{i}" for i in range(len(strata))]
+    folds = stratified_folds(names, [str(s) for s in strata], names)
+    counts = Counter((s, folds[name]) for s, name in zip(strata, names, strict=True))
+    for s in set(strata):
+        each = [counts[s, fold] for fold in range(5)]
+        assert max(each) - min(each) <= 1
+    sizes = Counter(folds.values())
+    assert max(sizes.values()) - min(sizes.values()) <= 2
+
+
+def test_folds_are_fixed_for_good():
+    """Published results rest on these: another Python or library must deal the same."""
+    names = [f"{i:03d}.wav" for i in range(12)]
+    folds = stratified_folds(names, ["a", "b"] * 6, names)
+    assert [folds[name] for name in names] == [1, 3, 2, 0, 3, 4, 4, 1, 3, 0, 0, 2]
+    assert stratified_folds(names, ["a", "b"] * 6, names, seed=1) != folds
+
+
+# --- a table of one's own ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def sounds(tmp_path):
+    """Twenty sounds in two folders, and a function that writes a table beside them."""
+    for i in range(20):
+        path = tmp_path / "my sounds" / f"{'ab'[i % 2]}" / f"{i:02d}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sf.write(path, np.zeros(10), 8_000)
+
+    def write(text: str, encoding: str = "utf-8") -> str:
+        path = tmp_path / "my sounds" / "table.csv"
+        path.write_bytes(text.encode(encoding))
+        return str(path)
+
+    return write
+
+
+ROWS = [f"{'ab'[i % 2]}/{i:02d}.wav,{'ab'[i % 2]}" for i in range(20)]
+
+
+def table_text(rows=ROWS, head="file,label", end="\n") -> str:
+    return end.join([head, *rows]) + end
+
+
+def test_own_table(sounds):
+    path = sounds(table_text())
+    table = load(path)
+    check_contract(table)
+    assert list(table.index) == sorted(row.split(",")[0] for row in ROWS)
+    assert table.at["b/03.wav", "label"] == "b"
+    assert table.at["b/03.wav", "group"] == "b/03.wav"
+    assert Path(table.at["b/03.wav", "path"]) == Path(path).parent / "b" / "03.wav"
+    assert (pd.crosstab(table["label"], table["fold"]) == 2).to_numpy().all()
+    assert table["split"].eq("train").all()
+    assert table["verified"].all()
+    pd.testing.assert_frame_equal(load(Path(path)), table)
+
+
+def test_own_table_in_another_order(sounds):
+    """Fault 1 once more: shuffled rows and columns leave every clip its fold and label."""
+    table = load(sounds(table_text()))
+    for seed in range(5):
+        rows = random.Random(seed).sample(ROWS, len(ROWS))
+        swapped = [",".join(reversed(row.split(","))) for row in rows]
+        again = load(sounds(table_text(swapped, head="label,file")))
+        pd.testing.assert_frame_equal(again, table)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_line_ends_and_byte_order_mark(sounds, end, encoding):
+    plain = load(sounds(table_text()))
+    again = load(sounds(table_text(end=end, head=" file ,label") + end, encoding))
+    pd.testing.assert_frame_equal(again, plain)
+
+
+def test_given_folds_and_groups(sounds):
+    rows = [f"{row},{i // 4},rec{i // 2}" for i, row in enumerate(ROWS)]
+    table = load(sounds(table_text(rows, "file,label,fold,group")))
+    check_contract(table)
+    assert table.at["a/06.wav", "fold"] == 1
+    assert table.at["a/06.wav", "group"] == "rec3"
+
+
+def test_folds_that_do_not_start_at_0_are_renumbered(sounds):
+    rows = [f"{row},{(1, 2, 7)[i // 2 % 3]}" for i, row in enumerate(ROWS)]
+    table = load(sounds(table_text(rows, "file,label,fold")))
+    assert table["fold"].tolist() == [(0, 1, 2)[int(c[2:4]) // 2 % 3] for c in table.index]
+
+
+def test_groups_stay_whole_when_folds_are_made(sounds):
+    rows = [f"{row},rec{i // 3}" for i, row in enumerate(ROWS)]
+    check_contract(load(sounds(table_text(rows, "file,label,group"))))
+
+
+def test_backslashes_and_dots_in_names(sounds):
+    rows = [row.replace("/", "\\") if i % 2 else f"./{row}" for i, row in enumerate(ROWS)]
+    pd.testing.assert_frame_equal(load(sounds(table_text(rows))), load(sounds(table_text())))
+
+
+FOLDED = [f"{row},{i // 2 % 2}" for i, row in enumerate(ROWS)]
+GROUPED = [f"{row},{i // 2 % 2},rec{i}" for i, row in enumerate(ROWS)]
+
+
+@pytest.mark.parametrize(
+    ("head", "rows", "message"),
+    [
+        ("file,class", ROWS, "line 1: no column label; needed are file, label.* found file, class"),
+        ("file;label", ROWS, "line 1: no column file, label"),
+        ("file,label,label", ROWS, "line 1: a column name appears twice"),
+        ("file,label", [], "has no rows"),
+        ("file,label", [*ROWS, ROWS[3]], r"line 22: file 'b/03\.wav' is listed twice.*line 5"),
+        ("file,label", [*ROWS, "./b//03.wav,b"], r"line 22: file './b//03\.wav' is listed twice"),
+        ("file,label", [*ROWS, "a/99.wav,a"], r"line 22: no file .*a.99\.wav"),
+        ("file,label", ["", "", *ROWS, "a/99.wav,a"], r"line 24: no file .*a.99\.wav"),
+        ("file,label", [*ROWS, "a,a"], "line 22: no file"),
+        ("file,label", [*ROWS, ",a"], "line 22: file is blank"),
+        ("file,label", [*ROWS, "a/00.wav, "], "line 22: label is blank"),
+        ("file,label", [*ROWS, "a/00.wav"], "line 22: not 2 fields"),
+        ("file,label", [*ROWS, "a/00.wav,a,b"], "line 22: not 2 fields"),
+        ("file,label", ['"a/00.wav"x,a', *ROWS], "line 2: cannot be read as CSV"),
+        ("file,label", ROWS[::2] + ROWS[1:2], r"line 12: label 'b' is seen in one fold only"),
+        ("file,label,fold", [*FOLDED[1:], "a/00.wav,a,"], "line 21: fold is ''; legal are whole"),
+        ("file,label,fold", [*FOLDED[1:], "a/00.wav,a,-1"], "line 21: fold is '-1'"),
+        ("file,label,fold", [*FOLDED[1:], "a/00.wav,a,1.5"], r"line 21: fold is '1\.5'"),
+        ("file,label,fold", [*FOLDED[1:], "a/00.wav,a,test"], "line 21: fold is 'test'"),
+        ("file,label,fold", [*FOLDED[1:], "a/00.wav,c,1"], "line 21: label 'c' is seen in one"),
+        ("file,label,fold", [f"{row},3" for row in ROWS], "line 2: label 'a' is seen in one fold"),
+        (
+            "file,label,fold,group",
+            [*GROUPED[1:], "a/00.wav,a,1,rec1"],
+            r"group 'rec1' is in fold 0 here and in fold 1 \(.*line 21",
+        ),
+        ("file,label,fold,group", [*GROUPED[1:], "a/00.wav,a,0,"], "line 21: group is blank"),
+    ],
+)
+def test_faulty_tables(sounds, head, rows, message):
+    path = sounds(table_text(rows, head))
+    with pytest.raises(DataError, match=message) as caught:
+        load(path)
+    assert path in str(caught.value)
+
+
+def test_faulty_table_files(sounds, tmp_path):
+    with pytest.raises(DataError, match=r"gone\.csv: there is no such table"):
+        load(tmp_path / "gone.csv")
+    with pytest.raises(DataError, match=r"no column file, label.*found none"):
+        load(sounds(""))
+    with pytest.raises(DataError, match="is not UTF-8 text"):
+        load(sounds(table_text([*ROWS, "ä.wav,a"]), encoding="latin-1"))
+
+
+def test_many_missing_files_are_counted(sounds):
+    rows = [*ROWS, *(f"gone{i}.wav,a" for i in range(9))]
+    with pytest.raises(DataError, match=r"line 22: .*line 26: .*and 4 more"):
+        load(sounds(table_text(rows)))

@@ -1,0 +1,384 @@
+"""The generated corpus: same seed same bytes, no give-away, and the physics its table states."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.signal
+import scipy.stats
+import soundfile
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.model_selection import cross_val_score
+
+from freesound_tagging import microcalls
+from freesound_tagging.microcalls import CALLS, FAMILIES, NUISANCES, class_value
+
+RATE = 22050
+PITCH = 1500.0
+DIFFICULTIES = (0.5, 1.0, 2.0)
+LABELS = list(CALLS)
+
+
+def members(family: str) -> list[str]:
+    return [label for label, call in CALLS.items() if call.family == family]
+
+
+def digests(table: pd.DataFrame) -> dict[str, str]:
+    return {
+        clip_id: hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        for clip_id, path in table["path"].items()
+    }
+
+
+def clean(label: str, difficulty: float) -> np.ndarray:
+    return microcalls.example(label, pitch=PITCH, difficulty=difficulty).astype(float)
+
+
+def semitones(x: np.ndarray) -> np.ndarray:
+    """Instantaneous frequency about PITCH in semitones, (n - 1,)."""
+    phase = np.unwrap(np.angle(scipy.signal.hilbert(x)))
+    frequency = np.diff(phase) * RATE / (2 * np.pi)
+    smooth = scipy.signal.medfilt(frequency, 21)
+    return 12 * np.log2(np.maximum(smooth, 1.0) / PITCH)
+
+
+def peak_frequency(x: np.ndarray, low: float, high: float) -> float:
+    """Strongest frequency of a real signal in Hz, between low and high."""
+    size = 1 << 19
+    spectrum = np.abs(np.fft.rfft((x - x.mean()) * np.hanning(len(x)), size))
+    frequency = np.fft.rfftfreq(size, 1 / RATE)
+    inside = (frequency >= low) & (frequency <= high)
+    return float(frequency[inside][np.argmax(spectrum[inside])])
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    return microcalls.generate(tmp_path_factory.mktemp("corpus"), clips_per_class=5, n_jobs=1)
+
+
+@pytest.fixture(scope="module")
+def draws() -> pd.DataFrame:
+    return microcalls.metadata(clips_per_class=150)
+
+
+# ---- the table of classes
+
+
+def test_the_families_ask_half_for_frequency_and_half_for_time_detail():
+    assert len(CALLS) >= 12
+    assert all(len(members(family)) == 2 for family in FAMILIES)
+    detail = [FAMILIES[call.family].detail for call in CALLS.values()]
+    assert detail.count("frequency") == detail.count("time") == len(CALLS) // 2
+    assert len({call.words for call in CALLS.values()}) == len(CALLS)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_difficulty_brings_the_members_together_and_leaves_the_middle(family: str):
+    low, high = members(family)
+    grid = (0.5, 0.7, 1, 2, 5, 64)
+    values = np.array([[class_value(low, d), class_value(high, d)] for d in grid])
+    if FAMILIES[family].ratio is not None:
+        values = np.log(values)
+    distance = values[:, 1] - values[:, 0]
+    assert np.all(distance > 0)
+    assert np.all(np.diff(distance) < 0)
+    np.testing.assert_allclose(values.mean(axis=1), values.mean(), atol=1e-12)
+    np.testing.assert_allclose(distance * grid, distance[2])
+
+
+def test_class_table_states_every_class():
+    table = microcalls.class_table()
+    assert list(table.index) == LABELS
+    assert table.loc["vibrato_fast", "value"] == class_value("vibrato_fast")
+    assert list(table.columns) == ["family", "detail", "quantity", "value", "unit", "words"]
+
+
+# ---- the files
+
+
+def test_clip_table(corpus: pd.DataFrame):
+    assert corpus.index.name == "clip_id"
+    assert corpus.index.is_unique and corpus.index.is_monotonic_increasing
+    assert list(corpus.columns) == ["path", "label", "fold", "split", "verified", "group"]
+    assert set(corpus["label"]) == set(CALLS)
+    assert (pd.crosstab(corpus["label"], corpus["fold"]) == 1).all(axis=None)
+    assert list(corpus["group"]) == list(corpus.index)
+    assert set(corpus["split"]) == {"train"} and corpus["verified"].dtype == bool
+    assert all(type(path) is str for path in corpus["path"])
+
+
+def test_sounds_are_mono_finite_of_exact_length_and_below_full_scale(corpus: pd.DataFrame):
+    for path in corpus["path"]:
+        x, rate = soundfile.read(path)
+        assert rate == RATE and x.shape == (2 * RATE,)
+        assert np.isfinite(x).all() and 0.01 < np.max(np.abs(x)) < 1
+
+
+def test_metadata_lies_beside_the_sounds_and_says_what_was_drawn(corpus: pd.DataFrame):
+    written = pd.read_csv(Path(corpus["path"].iloc[0]).parent / "metadata.csv", index_col="clip_id")
+    pd.testing.assert_frame_equal(written, microcalls.metadata(clips_per_class=5))
+    assert (written.index == corpus.index).all()
+    # The draws are those of the sounds: the call starts where the table says.
+    loud = written["snr"].nlargest(10).index
+    for clip_id in loud:
+        x, _ = soundfile.read(corpus.loc[clip_id, "path"])
+        row = written.loc[clip_id]
+        edges = row.pitch * np.array([0.85, 1.18])
+        band = scipy.signal.butter(4, edges, "band", fs=RATE, output="sos")
+        power = scipy.signal.sosfiltfilt(band, x) ** 2
+        onset, end = int(row.onset * RATE), int((row.onset + row.length) * RATE)
+        outside = np.delete(power, slice(max(onset - 400, 0), end + round(row.decay * RATE)))
+        assert power[onset:end].mean() > 5 * outside.mean()
+
+
+def test_same_bytes_for_any_number_of_jobs_and_of_clips(corpus: pd.DataFrame, tmp_path: Path):
+    more = microcalls.generate(tmp_path, clips_per_class=6, n_jobs=2)
+    first, second = digests(corpus), digests(more)
+    assert len(set(second.values())) == len(more) == 6 * len(CALLS)
+    assert all(second[clip_id] == digest for clip_id, digest in first.items())
+
+
+def test_another_seed_gives_other_sounds():
+    for label in LABELS:
+        a, b = (microcalls.synthesise(label, microcalls.clip_rng(s, label, 0)) for s in (0, 1))
+        assert not np.allclose(a, b)
+
+
+def test_the_seed_does_not_hang_on_the_process():
+    # Python's own hash of a string would give another number here in every process.
+    assert microcalls.clip_rng(0, "step_up", 3).integers(1 << 30) == 140041418
+
+
+def test_only_what_is_missing_is_written(tmp_path: Path):
+    table = microcalls.generate(tmp_path, clips_per_class=1)
+    before = digests(table)
+    lost, kept = Path(table["path"].iloc[3]), Path(table["path"].iloc[4])
+    lost.unlink()
+    os.utime(kept, (1, 1))
+    microcalls.generate(tmp_path, clips_per_class=1)
+    assert kept.stat().st_mtime == 1
+    assert digests(table) == before
+
+
+@pytest.mark.parametrize("failure", [OSError("No space left on device"), KeyboardInterrupt()])
+def test_a_write_that_fails_half_way_leaves_no_clip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException
+):
+    intact = soundfile.write
+
+    def half(path, pcm, *arguments, **settings):
+        intact(path, pcm[: len(pcm) // 2], *arguments, **settings)
+        raise failure
+
+    with monkeypatch.context() as patch:
+        patch.setattr(soundfile, "write", half)
+        with pytest.raises(type(failure)):
+            microcalls.generate(tmp_path, clips_per_class=1)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    table = microcalls.generate(tmp_path, clips_per_class=1)
+    assert all(soundfile.info(path).frames == 2 * RATE for path in table["path"])
+
+
+def test_every_setting_has_its_own_folder():
+    changes = [
+        {},
+        {"clips_per_class": 41},
+        {"seed": 1},
+        {"difficulty": 1.0000001},
+        {"snr_db": 10},
+        {"snr_db": -10},
+        {"sample_rate": 44100},
+        {"duration": 3},
+    ]
+    assert len({microcalls.folder_name(**change) for change in changes}) == len(changes)
+    assert microcalls.folder_name(difficulty=1) == microcalls.folder_name(difficulty=1.0)
+
+
+# ---- nothing but the stated quantity tells the classes apart
+
+
+def test_no_nuisance_differs_between_the_classes(draws: pd.DataFrame):
+    p = {
+        name: scipy.stats.kruskal(*(group for _, group in draws.groupby("label")[name])).pvalue
+        for name in NUISANCES
+    }
+    # Eleven tests of a fixed seed: chance alone goes below 0.001 once in a hundred such corpora.
+    assert min(p.values()) > 0.001, p
+
+
+def test_a_forest_on_the_nuisances_is_at_chance(draws: pd.DataFrame):
+    forest = RandomForestClassifier(40, min_samples_leaf=3, random_state=0)
+    score = cross_val_score(forest, draws[list(NUISANCES)], draws["label"], cv=4).mean()
+    chance = 1 / len(CALLS)
+    assert abs(score - chance) < 4 * np.sqrt(chance * (1 - chance) / len(draws))
+
+
+def test_level_and_signal_to_noise_ratio_are_what_was_drawn(monkeypatch: pytest.MonkeyPatch):
+    # The level is that of the dry call; a steady tone's echo may add to it or take from it.
+    monkeypatch.setattr(microcalls, "_reverberation", lambda x, tail: np.zeros_like(x))
+    band = scipy.signal.butter(8, microcalls.NOISE_BAND, "band", fs=RATE, output="sos")
+    for label in LABELS:
+        loud, quiet, draw = (
+            microcalls.synthesise(label, microcalls.clip_rng(0, label, 0), snr_db=80).astype(float),
+            microcalls.synthesise(label, microcalls.clip_rng(0, label, 0), snr_db=5).astype(float),
+            microcalls.draw_nuisances(microcalls.clip_rng(0, label, 0)),
+        )
+        start, n = round(draw["onset"] * RATE), round(draw["length"] * RATE)
+        level = 10 * np.log10(np.mean(loud[start : start + n] ** 2))
+        assert abs(level - draw["level"]) < 0.01
+        noise = scipy.signal.sosfilt(band, quiet - loud)
+        snr = draw["level"] - 10 * np.log10(np.mean(noise**2))
+        assert abs(snr - 5) < 0.5
+
+
+def test_difficulty_and_noise_leave_the_other_draws_alone():
+    a, b = microcalls.metadata(3), microcalls.metadata(3, difficulty=4, snr_db=3)
+    names = [name for name in NUISANCES if name != "snr"]
+    pd.testing.assert_frame_equal(a[names], b[names])
+    assert (b["snr"] == 3).all()
+
+
+def test_peak_below_one_where_the_noise_drowns_the_call():
+    for index in range(4):
+        x = microcalls.synthesise("step_up", microcalls.clip_rng(0, "step_up", index), snr_db=-30)
+        assert x.dtype == np.float32 and np.max(np.abs(x)) < 1
+
+
+@pytest.mark.parametrize("sample_rate", [16_000, 48_000])
+@pytest.mark.parametrize("label", LABELS)
+def test_nothing_of_a_call_lies_near_nyquist(label: str, sample_rate: int):
+    x = microcalls.example(label, pitch=4000, length=0.6, sample_rate=sample_rate)
+    power = np.abs(np.fft.rfft(x * np.hanning(len(x)))) ** 2
+    high = np.fft.rfftfreq(len(x), 1 / sample_rate) > 5500
+    assert power[high].sum() < 1e-5 * power.sum()
+
+
+# ---- the physics of each family, measured on clean calls
+
+
+@pytest.mark.parametrize("difficulty", DIFFICULTIES)
+@pytest.mark.parametrize("label", members("slope"))
+def test_slope(label: str, difficulty: float):
+    pitch = semitones(clean(label, difficulty))
+    sweep = 12 * microcalls.SWEEP_OCTAVES
+    middle = pitch[round(0.3 * RATE) : round(0.7 * RATE)]
+    np.testing.assert_allclose(middle[[0, -1]], [-sweep / 2, sweep / 2], atol=0.05)
+    seconds = np.sum(np.abs(middle) < 0.4 * sweep) / RATE / 0.8
+    assert seconds == pytest.approx(class_value(label, difficulty), rel=0.05)
+
+
+@pytest.mark.parametrize("difficulty", DIFFICULTIES)
+@pytest.mark.parametrize("label", members("curvature"))
+def test_curvature(label: str, difficulty: float):
+    pitch = semitones(clean(label, difficulty))
+    sweep = 12 * microcalls.SWEEP_OCTAVES
+    bend = class_value(label, difficulty)
+    # An exponential's steepness grows evenly in the logarithm, by exp(bend) from end to end.
+    inside = slice(round(0.05 * RATE), round(0.95 * RATE))
+    steepness = scipy.signal.savgol_filter(pitch, 2001, 2, deriv=1)[inside]
+    time = np.arange(len(pitch))[inside] / RATE
+    assert np.polyfit(time, np.log(steepness), 1)[0] == pytest.approx(bend, abs=0.05)
+    # Halfway in time it lies at 1 / (1 + exp(bend / 2)) of the way: the end points are the same.
+    halfway = pitch[round(0.5 * RATE)] / sweep
+    assert halfway == pytest.approx(1 / (1 + np.exp(bend / 2)) - 0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("difficulty", DIFFICULTIES)
+@pytest.mark.parametrize("label", members("partials"))
+def test_partials(label: str, difficulty: float):
+    x = clean(label, difficulty)
+    found = 12 * np.log2(peak_frequency(x, PITCH, 2 * PITCH) / peak_frequency(x, 500, PITCH))
+    assert found == pytest.approx(class_value(label, difficulty), rel=0.02)
+
+
+@pytest.mark.parametrize("difficulty", DIFFICULTIES)
+@pytest.mark.parametrize("label", members("step"))
+def test_step(label: str, difficulty: float):
+    pitch = semitones(clean(label, difficulty))
+    before = np.median(pitch[round(0.1 * RATE) : round(0.4 * RATE)])
+    after = np.median(pitch[round(0.6 * RATE) : round(0.9 * RATE)])
+    assert after - before == pytest.approx(class_value(label, difficulty), abs=0.01)
+
+
+@pytest.mark.parametrize("difficulty", DIFFICULTIES)
+@pytest.mark.parametrize("label", members("vibrato") + members("trill"))
+def test_vibrato_and_trill(label: str, difficulty: float):
+    pitch = semitones(clean(label, difficulty))[round(0.05 * RATE) : round(0.95 * RATE)]
+    assert peak_frequency(pitch, 2, 40) == pytest.approx(class_value(label, difficulty), rel=0.03)
+    # Both wobble equally far, so the extent does not tell one from the other.
+    assert np.std(pitch) == pytest.approx(12 * microcalls.WOBBLE_OCTAVES, rel=0.15)
+
+
+@pytest.mark.parametrize("difficulty", DIFFICULTIES)
+@pytest.mark.parametrize("label", members("tremolo") + members("click"))
+def test_tremolo_and_click(label: str, difficulty: float):
+    envelope = np.abs(scipy.signal.hilbert(clean(label, difficulty)))
+    inside = envelope[round(0.05 * RATE) : round(0.95 * RATE)]
+    assert peak_frequency(inside, 4, 40) == pytest.approx(class_value(label, difficulty), rel=0.03)
+    peaks, _ = scipy.signal.find_peaks(envelope, height=0.4, distance=RATE // 40)
+    gaps = np.diff(peaks[1:-1]) / RATE
+    assert np.median(gaps) == pytest.approx(1 / class_value(label, difficulty), rel=0.03)
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_an_example_is_clean_and_always_the_same(label: str):
+    x = microcalls.example(label)
+    assert x.shape == (RATE,) and x.dtype == np.float32
+    assert np.max(np.abs(x)) == pytest.approx(0.8)
+    assert abs(x[0]) < 1e-3 and abs(x[-1]) < 1e-3
+    np.testing.assert_array_equal(x, microcalls.example(label))
+
+
+# ---- errors
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "legal"),
+    [
+        ("clips_per_class", 0, "1 to"),
+        ("clips_per_class", 2.5, "a whole number from 1"),
+        ("seed", -1, "0 to"),
+        ("difficulty", 0.1, "0.5 to 64"),
+        ("difficulty", float("nan"), "0.5 to 64"),
+        ("difficulty", True, "0.5 to 64"),
+        ("snr_db", 200, "-30 to 80"),
+        ("snr_db", "loud", "-30 to 80"),
+        ("sample_rate", 8000, "16000 to 192000"),
+        ("duration", 1.0, "1.25 to 60"),
+    ],
+)
+def test_a_setting_out_of_range_is_named_with_its_range(tmp_path, setting, value, legal):
+    with pytest.raises(ValueError, match=f"{setting} must be .*{legal}"):
+        microcalls.generate(tmp_path, **{"clips_per_class": 1, setting: value})
+    assert not any(tmp_path.iterdir())
+
+
+def test_example_names_its_bad_argument():
+    with pytest.raises(ValueError, match=r"pitch must be a number from 600 to 4000"):
+        microcalls.example("step_up", pitch=50)
+    with pytest.raises(ValueError, match=r"length must be a number from 0.4 to 5"):
+        microcalls.example("step_up", length=0.1)
+
+
+def test_an_unknown_label_is_answered_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"slope_fast, .*click_fast, not 'whistle'"):
+        microcalls.synthesise("whistle", np.random.default_rng(0))
+    with pytest.raises(ValueError, match="whistle"):
+        microcalls.example("whistle")
+
+
+def test_default_jobs_take_every_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    asked = []
+    parallel = joblib.Parallel
+
+    def spy(n_jobs, **settings):
+        asked.append(n_jobs)
+        return parallel(n_jobs=1, **settings)
+
+    monkeypatch.setattr(joblib, "Parallel", spy)
+    microcalls.generate(tmp_path, clips_per_class=2)
+    assert asked == [joblib.cpu_count()]

@@ -1,7 +1,8 @@
-"""Store -> fastai DataLoaders: a typed picture, how it shows itself, how it becomes floats, how it is augmented."""
+"""Store -> fastai DataLoaders: a typed picture, how it draws itself, becomes floats, varies."""
 
 from dataclasses import dataclass
 
+import fastai.vision.data  # noqa: F401  (it teaches show_batch to lay pictures out in a grid)
 import numpy as np
 import pandas as pd
 import torch
@@ -21,7 +22,7 @@ from freesound_tagging.variants import CHANNELS, Variant, get_variant
 
 @dataclass(frozen=True)
 class PictureAxes:
-    """What the rows and columns of a picture mean: Hz (None where its planes differ) and seconds."""
+    """What a picture's rows and columns mean: Hz (None where its planes differ) and seconds."""
 
     frequencies: np.ndarray | None
     times: np.ndarray
@@ -29,7 +30,7 @@ class PictureAxes:
 
 
 class TensorSpectrogram(TensorImage):
-    """A picture (planes, frequency, time), lowest frequency first, that draws itself with Hz and seconds.
+    """A picture (planes, frequency, time), lowest row first, that draws itself with Hz and seconds.
 
     Before the batch transforms it holds the store's 8-bit codes, after them normalised floats.
     """
@@ -66,7 +67,7 @@ def picture_axes(variant: Variant, store: Store) -> PictureAxes:
 
 
 class Loudness(DisplayedTransform):
-    """Codes -> floats on each plane's loudness scale, with mean 0 and deviation 1 over the training clips."""
+    """Codes -> floats on each plane's loudness scale; mean 0, deviation 1 over training clips."""
 
     order = 10
 
@@ -89,7 +90,7 @@ class Loudness(DisplayedTransform):
 
 
 class ShiftInTime(DisplayedTransform):
-    """Turn each training picture around in time by a random share of its length, up to ``largest`` either way.
+    """Turn each training picture around in time by a random share, up to ``largest`` either way.
 
     It runs before `Loudness`: codes are a quarter of the bytes of floats.
     """
@@ -109,9 +110,10 @@ class ShiftInTime(DisplayedTransform):
 
 
 class MaskBands(DisplayedTransform):
-    """Hide one band of rows and one of columns of each training picture (SpecAugment, Park et al. 2019).
+    """Hide a band of rows and one of columns of training pictures (SpecAugment, Park et al. 2019).
 
-    A band's width is uniform between 0 and ``widest`` of the picture; hidden cells take the mean, which is 0.
+    A band's width is uniform between 0 and ``widest`` of the picture; hidden cells take the mean,
+    which is 0.
     """
 
     order, split_idx = 20, 0
@@ -134,7 +136,7 @@ class MaskBands(DisplayedTransform):
 
 
 def plane_statistics(codes: Tensor, loudness: tuple[str, ...]) -> tuple[Tensor, Tensor]:
-    """Return mean and deviation of each plane over all pictures, exactly, from how often each code occurs.
+    """Return each plane's mean and deviation over all pictures, from how often each code occurs.
 
     Parameters
     ----------
@@ -160,11 +162,12 @@ def make_dataloaders(
     profile: Profile,
     device: torch.device | None = None,
 ) -> DataLoaders:
-    """Return fastai DataLoaders of one variant: one fold is held out, all other clips are for training.
+    """Return fastai DataLoaders of one variant: one fold held out, all other clips for training.
 
     Parameters
     ----------
-    table : clips, index ``clip_id``, columns label and fold. Clips that the store could not read are left out.
+    table : clips, index ``clip_id``, columns label and fold. Clips that the store could not read
+        are left out.
     store : holds the variant's channels.
     variant_name : key of `freesound_tagging.variants.VARIANTS`.
     fold : the fold held out.
@@ -174,7 +177,8 @@ def make_dataloaders(
     Raises
     ------
     ValueError
-        Where no clip of the fold can be read, or none is left for training, or a class is left in no training clip.
+        Where no clip of the fold can be read, or none is left for training, or a class is left in
+        no training clip.
     """
     variant = get_variant(variant_name)
     items = table[~table.index.isin(store.failed)].sort_index()
@@ -182,7 +186,9 @@ def make_dataloaders(
     held_out = items.index[items["fold"] == fold]
     if len(held_out) == 0 or len(held_out) == len(items):
         folds = sorted(items["fold"].unique())
-        raise ValueError(f"fold {fold} leaves nothing to train on or to score; the folds are: {folds}")
+        raise ValueError(
+            f"fold {fold} leaves nothing to train on or to score; the folds are: {folds}"
+        )
     training = items[items["fold"] != fold]
     unseen = sorted(set(items["label"]) - set(training["label"]))
     if unseen:
@@ -206,4 +212,6 @@ def make_dataloaders(
     )
     batch_size = min(profile.batch_size, len(training))
     clip_ids = list(items["clip_id"])
-    return block.dataloaders(clip_ids, bs=batch_size, num_workers=0, device=device or torch.device("cpu"))
+    return block.dataloaders(
+        clip_ids, bs=batch_size, num_workers=0, device=device or torch.device("cpu")
+    )

@@ -1,7 +1,8 @@
 """Out-of-fold scores -> top-3 error, MAP@3, intervals, the ranked table, the hardest pairs.
 
-Scores are a DataFrame with one row for each clip and seed: ``clip_id``, ``seed``, ``fold``, ``label``, and one
-column of probabilities for each class. Everything is joined by ``clip_id``; the order of rows means nothing.
+Scores are a DataFrame with one row for each clip and seed: ``clip_id``, ``seed``, ``fold``,
+``label``, and one column of probabilities for each class. Everything is joined by ``clip_id``; the
+order of rows means nothing.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,8 @@ KEYS = ["clip_id", "seed", "fold", "label"]
 def target_ranks(scores: ArrayLike, targets: ArrayLike) -> np.ndarray:
     """Return the place of the true class in each row's ranking, 0 for the highest score.
 
-    Of equal scores the class with the lower index ranks first, so a constant row does not count as a hit for all.
+    Of equal scores the class with the lower index ranks first, so a constant row does not count as
+    a hit for all.
 
     Parameters
     ----------
@@ -38,7 +40,7 @@ def target_ranks(scores: ArrayLike, targets: ArrayLike) -> np.ndarray:
         )
     if not np.isfinite(scores).all():
         raise ValueError("scores hold NaN or infinity")
-    if len(targets) and not (0 <= targets.min() and targets.max() < scores.shape[1]):
+    if len(targets) and (targets.min() < 0 or targets.max() >= scores.shape[1]):
         raise ValueError(f"targets must lie in 0..{scores.shape[1] - 1}")
     true = scores[np.arange(len(scores)), targets][:, None]
     before = np.arange(scores.shape[1])[None, :] < targets[:, None]
@@ -56,8 +58,8 @@ def top_k_error(scores: ArrayLike, targets: ArrayLike, k: int = 3) -> float:
 def map_at_k(scores: ArrayLike, targets: ArrayLike, k: int = 3) -> float:
     """Return the mean average precision at ``k`` for one true class a row, 0 to 1.
 
-    With one true class it is the mean of 1/rank where the rank is at most ``k``, and 0 elsewhere: the challenge's metric
-    (MAP@3). Parameters and errors as in `target_ranks`.
+    With one true class it is the mean of 1/rank where the rank is at most ``k``, and 0 elsewhere:
+    the challenge's metric (MAP@3). Parameters and errors as in `target_ranks`.
     """
     ranks = target_ranks(scores, targets)
     return float(np.where(ranks < k, 1 / (ranks + 1), 0).mean())
@@ -69,12 +71,14 @@ def classes_of(scores: pd.DataFrame) -> list[str]:
 
 
 def clip_metrics(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return for each row of ``scores`` its keys and ``top1_accuracy``, ``top3_error``, ``map3`` of that one row."""
+    """Return each row's keys with its own ``top1_accuracy``, ``top3_error`` and ``map3``."""
     classes = classes_of(scores)
     targets = scores["label"].map({label: i for i, label in enumerate(classes)})
     if targets.isna().any():
         unknown = scores["label"][targets.isna()].iloc[0]
-        raise ValueError(f"label {unknown!r} is no column of the scores; they are: {', '.join(classes)}")
+        raise ValueError(
+            f"label {unknown!r} is no column of the scores; they are: {', '.join(classes)}"
+        )
     ranks = target_ranks(scores[classes].to_numpy(), targets.to_numpy(dtype=int))
     return scores[KEYS].assign(
         top1_accuracy=(ranks == 0).astype(float),
@@ -86,10 +90,10 @@ def clip_metrics(scores: pd.DataFrame) -> pd.DataFrame:
 def bootstrap_interval(
     values: pd.Series, groups: pd.Series, resamples: int = 9999, seed: int = 0
 ) -> tuple[float, float]:
-    """Return the 95 % interval of the mean of ``values``, drawing whole source recordings with replacement.
+    """Return the 95 % interval of a mean, drawing whole source recordings with replacement.
 
-    Clips of one recording are alike, and runs of one clip even more so; an interval that drew clips or runs on their own
-    would be too narrow.
+    Clips of one recording are alike, and runs of one clip even more so; an interval that drew clips
+    or runs on their own would be too narrow.
 
     Parameters
     ----------
@@ -100,7 +104,8 @@ def bootstrap_interval(
     if len(sums) < 2:
         return float("nan"), float("nan")
     if sums["sum"].eq(0).all() or sums["sum"].eq(sums["count"]).all():
-        # Nothing varies, so every resample is the same. Rule of three: the 95 % bound of an event never seen in n.
+        # Nothing varies, so every resample is the same. Rule of three: the 95 % bound of an event
+        # never seen in n.
         level, bound = float(values.mean()), 3 / len(sums)
         return max(0.0, level - bound * (level > 0)), min(1.0, level + bound * (level == 0))
     result = bootstrap(
@@ -126,12 +131,14 @@ def summarise(scores: dict[str, pd.DataFrame], table: pd.DataFrame) -> pd.DataFr
 
     Returns
     -------
-    Columns variant, n (clips), seeds, top1_accuracy, top3_error, top3_error_low, top3_error_high (95 %), map3.
+    Columns variant, n (clips), seeds, top1_accuracy, top3_error, top3_error_low, top3_error_high
+    (95 %), map3.
 
     Raises
     ------
     ValueError
-        Where a clip is scored twice by one seed: then the folds overlap and the scores are not out-of-fold.
+        Where a clip is scored twice by one seed: then the folds overlap and the scores are not
+        out-of-fold.
     """
     rows = []
     for variant, frame in scores.items():
@@ -157,7 +164,7 @@ def summarise(scores: dict[str, pd.DataFrame], table: pd.DataFrame) -> pd.DataFr
 
 
 def confusion(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return the confusion matrix of the first choices: true class by row, predicted by column, counts over all seeds."""
+    """Return how often each class (row) was taken for each (column), counted over all seeds."""
     classes = classes_of(scores)
     predicted = np.asarray(classes)[scores[classes].to_numpy().argmax(axis=1)]
     counts = confusion_matrix(scores["label"], predicted, labels=classes)
@@ -173,12 +180,19 @@ def hardest_pairs(counts: pd.DataFrame, n: int = 5) -> pd.DataFrame:
 
     Returns
     -------
-    Columns class_a, class_b, a_as_b, b_as_a (counts) and share: confusions over all clips of the two classes.
+    Columns class_a, class_b, a_as_b, b_as_a (counts) and share: confusions over all clips of the
+    two classes.
     """
     values, names = counts.to_numpy(), list(counts.columns)
     totals = values.sum(axis=1)
     rows = [
-        (names[a], names[b], values[a, b], values[b, a], (values[a, b] + values[b, a]) / (totals[a] + totals[b]))
+        (
+            names[a],
+            names[b],
+            values[a, b],
+            values[b, a],
+            (values[a, b] + values[b, a]) / (totals[a] + totals[b]),
+        )
         for a in range(len(names))
         for b in range(a + 1, len(names))
         if totals[a] + totals[b]
@@ -214,7 +228,8 @@ def paired_differences(
     Raises
     ------
     ValueError
-        Where the reference has no scores, or two variants were not scored on the same clips and seeds.
+        Where the reference has no scores, or two variants were not scored on the same clips and
+        seeds.
     """
     if reference not in scores:
         raise ValueError(f"no scores of {reference!r}; there are: {', '.join(scores)}")
@@ -223,7 +238,9 @@ def paired_differences(
     for variant in scores.keys() - {reference}:
         own = clip_metrics(scores[variant]).set_index(["clip_id", "seed"])[metric]
         if not own.index.sort_values().equals(base.index.sort_values()):
-            raise ValueError(f"{variant} and {reference} were not scored on the same clips and seeds")
+            raise ValueError(
+                f"{variant} and {reference} were not scored on the same clips and seeds"
+            )
         difference = (own - base).dropna()
         groups = pd.Series(difference.index.get_level_values("clip_id"), difference.index)
         low, high = bootstrap_interval(difference, groups.map(table["group"]))

@@ -1,4 +1,4 @@
-"""One experiment = a data set and a profile: where its files lie, and each step as the notebooks call it."""
+"""One experiment = a data set and a profile: where its files lie, and its steps for notebooks."""
 
 import os
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from freesound_tagging.profiles import Profile, get_profile
 from freesound_tagging.variants import CHANNELS, VARIANTS
 
 ROOT = Path(__file__).resolve().parents[2]
-"""The repository; the package is installed in place (``pip install -e .``), so its data and runs lie beside it."""
+"""The repository: the package is installed in place, so its data and runs lie beside it."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Experiment:
         return ROOT / "results" / self.name
 
     def load_table(self) -> pd.DataFrame:
-        """Return the clips of the experiment: the training split, thinned where the profile asks for it."""
+        """Return the clips of the training split, thinned where the profile asks for it."""
         options = {}
         if self.dataset == "microcalls":
             options["clips_per_class"] = self.profile.clips_per_class
@@ -85,7 +85,7 @@ class Experiment:
     def run_grid(
         self, table: pd.DataFrame, pictures: store.Store, variants: list[str] | None = None
     ) -> pd.DataFrame:
-        """Make the runs that are not done yet, by default of every variant, and return all results."""
+        """Make the runs not done yet, by default of every variant, and return all results."""
         return training.run_grid(
             table,
             pictures,
@@ -135,13 +135,14 @@ def open_experiment(dataset: str, profile: str) -> Experiment:
     if not dataset.endswith(".csv") and dataset not in datasets.DATASETS:
         known = ", ".join(datasets.DATASETS)
         raise ValueError(
-            f"unknown DATASET {dataset!r}; the known ones are: {known}, or a table of your own, path/to/table.csv"
+            f"unknown DATASET {dataset!r}; the known ones are: {known}, "
+            "or a table of your own, path/to/table.csv"
         )
     return Experiment(dataset, profile)
 
 
 def thin(table: pd.DataFrame, max_clips: int | None) -> pd.DataFrame:
-    """Return at most about ``max_clips`` clips, the first ones by clip id of every label and fold."""
+    """Return about ``max_clips`` clips at most, the first by clip id of every label and fold."""
     if max_clips is None or len(table) <= max_clips:
         return table
     cells = table.groupby(["label", "fold"])

@@ -61,19 +61,19 @@ def compact_network(n_classes: int, width: int = 8) -> nn.Sequential:
 
 
 def resnext_network(n_classes: int, pretrained: bool = True) -> nn.Sequential:
-    """Return torchvision's resnext50_32x4d in three groups of layers, with the reference head (dropout 0.33).
+    """Return torchvision's resnext50_32x4d in three groups, with the reference head (dropout 0.33).
 
-    ImageNet weights are downloaded by torchvision on first use. Where that fails, a warning says so and what to do,
-    and the network starts from random weights.
+    ImageNet weights are downloaded by torchvision on first use. Where that fails, a warning says so
+    and what to do, and the network starts from random weights.
     """
     weights = torchvision.models.ResNeXt50_32X4D_Weights.IMAGENET1K_V2 if pretrained else None
     try:
         network = torchvision.models.resnext50_32x4d(weights=weights)
     except (urllib.error.URLError, OSError, RuntimeError) as error:
         warnings.warn(
-            f"no ImageNet weights for resnext50_32x4d ({error}); it starts from random weights and will do worse. "
-            f"With a network connection they are fetched on their own; else place {weights.url} in "
-            f"{torch.hub.get_dir()}/checkpoints.",
+            f"no ImageNet weights for resnext50_32x4d ({error}); it starts from random weights "
+            f"and will do worse. With a network connection they are fetched on their own; else "
+            f"place {weights.url} in {torch.hub.get_dir()}/checkpoints.",
             stacklevel=2,
         )
         network = torchvision.models.resnext50_32x4d(weights=None)
@@ -116,7 +116,7 @@ def build_network(architecture: str, n_classes: int) -> nn.Sequential:
 
 
 def layer_groups(network: nn.Sequential) -> list[list[nn.Parameter]]:
-    """Return the parameters of the early layers, the late layers and the head: fastai's ``splitter``."""
+    """Return the parameters of early layers, late layers and head: fastai's ``splitter``."""
     return [params(part) for part in network]
 
 

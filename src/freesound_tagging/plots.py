@@ -12,7 +12,7 @@ COLOURS = "magma"
 
 
 def _edges(centres: np.ndarray) -> np.ndarray:
-    """Return the n + 1 borders between n cell centres; evenly spaced in the logarithm where the centres are."""
+    """Return the n + 1 borders between n centres; even in the logarithm where the centres are."""
     ratios, steps = centres[1:] / np.maximum(centres[:-1], 1e-12), np.diff(centres)
     if np.allclose(ratios, ratios[0], rtol=1e-6) and not np.allclose(steps, steps[0], rtol=1e-6):
         return np.exp(_edges(np.log(centres)))
@@ -45,7 +45,8 @@ def show_spectrogram(
     times : centre of each column in seconds, shape (time,).
     ax : where to draw; by default a new figure.
     title : a line above the picture.
-    axis : how to space the frequencies: ``"linear"``, ``"log"`` or ``"mel"`` (rows evenly, labelled in Hz).
+    axis : how to space the frequencies: ``"linear"``, ``"log"`` or ``"mel"`` (rows evenly, labelled
+        in Hz).
     limits : values of the darkest and the brightest colour.
     unit : what the colours mean; it stands at the colour bar.
     colorbar : draw it.
@@ -115,7 +116,11 @@ def show_picture(values: np.ndarray, axes, *, ax: Axes | None = None, title: str
 def _label_evenly(set_ticks, centres: np.ndarray, wanted: list[float], form: str) -> None:
     step = centres[1] - centres[0]
     places = [(value - centres[0]) / step for value in wanted]
-    kept = [(place, value) for place, value in zip(places, wanted, strict=True) if -1 <= place <= len(centres)]
+    kept = [
+        (place, value)
+        for place, value in zip(places, wanted, strict=True)
+        if -1 <= place <= len(centres)
+    ]
     set_ticks([place for place, _ in kept], [form.format(value) for _, value in kept])
 
 
@@ -145,10 +150,17 @@ def show_summary(summary: pd.DataFrame, *, ax: Axes | None = None, title: str = 
     ranked = summary.iloc[::-1].reset_index(drop=True)
     for row, entry in ranked.iterrows():
         colour = _family_colour(entry["variant"])
-        ax.plot([entry["top3_error_low"], entry["top3_error_high"]], [row, row], color=colour, linewidth=2)
+        ax.plot(
+            [entry["top3_error_low"], entry["top3_error_high"]],
+            [row, row],
+            color=colour,
+            linewidth=2,
+        )
         ax.plot(entry["top3_error"], row, "o", color=colour)
     ax.set_yticks(range(len(ranked)), ranked["variant"], fontsize=8)
-    ax.set_xlabel("top-3 error, out of fold (bar: 95 % interval over source recordings)", fontsize=8)
+    ax.set_xlabel(
+        "top-3 error, out of fold (bar: 95 % interval over source recordings)", fontsize=8
+    )
     ax.set_xlim(left=0)
     ax.grid(axis="x", alpha=0.3)
     for family, colour in FAMILY_COLOURS.items():
@@ -158,7 +170,11 @@ def show_summary(summary: pd.DataFrame, *, ax: Axes | None = None, title: str = 
     return ax
 
 
-FAMILY_COLOURS = {"standard": "tab:blue", "high resolution": "tab:orange", "3 channels": "tab:green"}
+FAMILY_COLOURS = {
+    "standard": "tab:blue",
+    "high resolution": "tab:orange",
+    "3 channels": "tab:green",
+}
 
 
 def _family_colour(variant: str) -> str:
@@ -168,7 +184,7 @@ def _family_colour(variant: str) -> str:
 
 
 def show_confusion(counts: pd.DataFrame, *, ax: Axes | None = None, title: str = "") -> Axes:
-    """Draw a confusion matrix as shares of each true class; cells of 1 % or more carry their percentage."""
+    """Draw a confusion matrix as shares of each true class; cells of 1 % or more carry a number."""
     if ax is None:
         side = 0.38 * len(counts) + 2
         _, ax = plt.subplots(figsize=(side + 0.6, side))
@@ -188,7 +204,10 @@ def show_confusion(counts: pd.DataFrame, *, ax: Axes | None = None, title: str =
 
 
 def decibels(magnitude: np.ndarray, reference: float | None = None) -> np.ndarray:
-    """Return 20 log10(magnitude / reference), no lower than `DB_RANGE` below it; reference defaults to the maximum."""
+    """Return 20 log10(magnitude / reference), `DB_RANGE` below 0 at least.
+
+    The reference is the maximum where none is given.
+    """
     top = float(np.max(magnitude)) if reference is None else reference
     if top <= 0:
         return np.full(np.shape(magnitude), -DB_RANGE)

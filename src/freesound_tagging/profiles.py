@@ -17,11 +17,13 @@ class Profile:
     architecture : ``"compact"`` or ``"resnext50_32x4d"``.
     batch_size : pictures a step.
     frozen_epochs, frozen_lr : first stage, only the head learns.
-    epochs, lr_max, lr_ratio : second stage, all learn; the first layers at ``lr_max / lr_ratio``, the head at ``lr_max``.
+    epochs, lr_max, lr_ratio : second stage, all learn; the first layers at ``lr_max / lr_ratio``,
+        the head at ``lr_max``.
     weight_decay : decoupled weight decay of Adam.
     mixup : alpha of mixup's Beta distribution; 0 switches it off.
     time_shift : largest circular shift of a training picture, as a share of its length.
-    mask : widest band of rows, and of columns, hidden in a training picture, as a share; 0 switches it off.
+    mask : widest band of rows, and of columns, hidden in a training picture, as a share; 0 switches
+        it off.
     folds : how many of the data set's folds are run; None for all.
     seeds : one run for each.
     clips_per_class : size of the generated corpus `microcalls`.
@@ -50,8 +52,9 @@ class Profile:
 _COARSE = Grid(hop_length=394, bins_per_octave=13.0)
 
 PROFILES: dict[str, Profile] = {
-    # The reference schedule: 5 frozen and 10 unfrozen epochs of a pretrained ResNeXt at batch 64. Its maximum rate
-    # of 6e-2 was unstable (single folds ended with a validation loss of 14 and 26); a tenth of it is not.
+    # The reference schedule: 5 frozen and 10 unfrozen epochs of a pretrained ResNeXt at batch 64.
+    # Its maximum rate of 6e-2 was unstable (single folds ended with a validation loss of 14 and
+    # 26); a tenth of it is not.
     "gpu": Profile(
         grid=Grid(),
         architecture="resnext50_32x4d",
@@ -63,14 +66,15 @@ PROFILES: dict[str, Profile] = {
         lr_ratio=100,
         clips_per_class=200,
     ),
-    # Trained from scratch on a few hundred clips, so it needs the augmentation that the reference did without.
+    # Trained from scratch on a few hundred clips, so it needs the augmentation that the reference
+    # did without.
     "cpu": Profile(
         grid=_COARSE,
         architecture="compact",
         batch_size=32,
         frozen_epochs=1,
         frozen_lr=3e-3,
-        epochs=50,
+        epochs=40,
         lr_max=1e-2,
         lr_ratio=3,
         mixup=0.3,
@@ -97,8 +101,8 @@ PROFILES: dict[str, Profile] = {
 }
 
 
-# The generated calls differ in fine detail, which blending two clips or hiding a part of one takes away; and there
-# is no end of new ones, so that augmentation has less to make up for.
+# The generated calls differ in fine detail, which blending two clips or hiding a part of one takes
+# away; and there is no end of new ones, so that augmentation has less to make up for.
 ADJUSTMENTS: dict[str, dict] = {
     "microcalls": {"mixup": 0.0, "mask": 0.0, "epochs": 30},
 }
@@ -120,7 +124,7 @@ def get_profile(name: str, dataset: str = "") -> Profile:
 
 
 def best_device() -> torch.device:
-    """Return the device that training uses: CUDA where there is one, else Apple's MPS, else the CPU."""
+    """Return the device for training: CUDA where there is one, else Apple's MPS, else the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda")
     if torch.backends.mps.is_available():

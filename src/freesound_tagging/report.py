@@ -1,7 +1,7 @@
 """Measurements -> ``results/`` (committed) -> the tables in README.md.
 
-``publish`` copies a finished run into ``results/<data set>``; without an argument, the README's results section is
-written anew from what lies there. Nothing in that section is typed by hand.
+``publish`` copies a finished run into ``results/<data set>``; without an argument, the README's
+results section is written anew from what lies there. Nothing in that section is typed by hand.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def write_chart(summary: pd.DataFrame, file: Path, title: str) -> None:
 
 
 def publish(experiment: Experiment) -> Path:
-    """Copy a finished run's results, summary, scores and chart to ``results/<data set>`` and return that folder.
+    """Copy a finished run's measurements and chart to ``results/<data set>``; return that folder.
 
     Raises
     ------
@@ -49,7 +49,9 @@ def publish(experiment: Experiment) -> Path:
     results, folder = experiment.load_results(), experiment.results_folder
     missing = set(VARIANTS) - set(results["variant"])
     if missing:
-        raise FileNotFoundError(f"{experiment.run_folder}: no runs of {', '.join(sorted(missing))} yet")
+        raise FileNotFoundError(
+            f"{experiment.run_folder}: no runs of {', '.join(sorted(missing))} yet"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     summary = experiment.write_summary(experiment.load_table())
     results.to_csv(folder / "results.csv", index=False)
@@ -73,36 +75,43 @@ def chart_title(name: str, summary: pd.DataFrame) -> str:
 
 def _about(experiment: Experiment, results: pd.DataFrame) -> str:
     device = best_device()
-    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "fastai", "librosa", "numpy"))
+    packages = ", ".join(
+        f"{name} {version(name)}" for name in ("torch", "fastai", "librosa", "numpy")
+    )
     return f"""# {experiment.name}
 
-Measured with `make run DATASET={experiment.dataset} PROFILE={experiment.profile_name}` and copied here by
-`make publish` on {datetime.now(timezone.utc):%Y-%m-%d}; {platform.system()} {platform.machine()}, {joblib.cpu_count()} cores,
-device {device.type}, Python {platform.python_version()}, {packages}.
+Measured with `make run DATASET={experiment.dataset} PROFILE={experiment.profile_name}` and copied
+here by `make publish` on {datetime.now(timezone.utc):%Y-%m-%d}; {platform.system()}
+{platform.machine()}, {joblib.cpu_count()} cores, device {device.type},
+Python {platform.python_version()}, {packages}.
 {len(results)} runs, {results["seconds"].sum() / 3600:.2f} core-hours of training.
 
 - `results.csv` one row a run: variant, fold, seed.
-- `summary.csv` one row a variant: out-of-fold figures, 95 % interval of top-3 error over source recordings.
-- `scores.csv.gz` the out-of-fold probabilities of every clip, from which the other two can be computed again.
+- `summary.csv` one row a variant: out-of-fold figures, 95 % interval of top-3 error over source
+  recordings.
+- `scores.csv.gz` the out-of-fold probabilities of every clip, from which the other two can be
+  computed again.
 - `chart.png` the summary as a picture.
 """
 
 
 def results_section(folder: Path) -> str:
-    """Return the README's results section in Markdown, from every data set in the results folder."""
+    """Return the README's results section in Markdown, from every data set in the folder."""
     parts = []
     for summary_file in sorted(folder.glob("*/summary.csv")):
         name = summary_file.parent.name
         summary = pd.read_csv(summary_file)
         profile = pd.read_csv(summary_file.parent / "results.csv")["profile"].iloc[0]
         lines = [
-            f"### {name} ({profile} profile, {summary['n'].max()} clips, {summary['seeds'].max()} seed(s))",
+            f"### {name} ({profile} profile, {summary['n'].max()} clips, "
+            f"{summary['seeds'].max()} seed(s))",
             "",
             "| variant | top-3 error | 95 % interval | top-1 accuracy | MAP@3 |",
             "|---|---|---|---|---|",
         ]
         lines += [
-            f"| {row.variant} | {row.top3_error:.4f} | {row.top3_error_low:.4f} to {row.top3_error_high:.4f} "
+            f"| {row.variant} | {row.top3_error:.4f} "
+            f"| {row.top3_error_low:.4f} to {row.top3_error_high:.4f} "
             f"| {row.top1_accuracy:.3f} | {row.map3:.3f} |"
             for row in summary.itertuples()
         ]

@@ -1,7 +1,7 @@
 """``make run``: execute the notebooks in order, then print the table and where everything lies.
 
-Each notebook is a plain Jupyter notebook that also runs by hand; here papermill runs it with the data set and
-profile asked for, and keeps the executed copy beside the results.
+Each notebook is a plain Jupyter notebook that also runs by hand; here papermill runs it with the
+data set and profile asked for, and keeps the executed copy beside the results.
 """
 
 import argparse
@@ -10,9 +10,8 @@ import sys
 import time
 from pathlib import Path
 
-import nbformat
-import papermill
 import pandas as pd
+import papermill
 from papermill.exceptions import PapermillExecutionError
 
 from freesound_tagging.datasets import DATASETS
@@ -28,7 +27,9 @@ def notebook_files() -> list[Path]:
     return sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
 
 
-def run_notebook(source: Path, target: Path, parameters: dict[str, str], progress: bool = True) -> None:
+def run_notebook(
+    source: Path, target: Path, parameters: dict[str, str], progress: bool = True
+) -> None:
     """Execute one notebook from the notebooks folder and write the executed copy.
 
     Raises
@@ -55,7 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         experiment = open_experiment(options.dataset, options.profile)
-        experiment.load_table()  # a fault in the data shows here, in one line, before any notebook starts
+        # A fault in the data shows here, in one line, before any notebook starts.
+        experiment.load_table()
     except (DataError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -69,7 +71,10 @@ def main(arguments: list[str] | None = None) -> int:
             run_notebook(source, target, parameters, progress=sys.stderr.isatty())
         except PapermillExecutionError as error:
             print(f"error: {source.name}: {error.ename}: {error.evalue}", file=sys.stderr)
-            print(f"The notebook up to there is {_relative(target)}; what is finished is kept.", file=sys.stderr)
+            print(
+                f"The notebook up to there is {_relative(target)}; what is finished is kept.",
+                file=sys.stderr,
+            )
             return 1
         print(f"{source.name} done in {time.perf_counter() - began:.0f} s", flush=True)
     print_outcome(experiment.run_folder)

@@ -22,7 +22,8 @@ CODE_LEVELS = 255
 def axis_frequencies(axis: str, grid: Grid) -> np.ndarray:
     """Return the centre of each row in Hz, lowest first, shape (grid.n_bins,).
 
-    The logarithmic axis counts down from ``grid.fmax``, as linear reassignment does, so that both families share it.
+    The logarithmic axis counts down from ``grid.fmax``, as linear reassignment does, so that both
+    families share it.
 
     Raises
     ------
@@ -42,8 +43,9 @@ def axis_frequencies(axis: str, grid: Grid) -> np.ndarray:
 def filterbank(frequencies: np.ndarray, n_fft: int, sample_rate: int) -> np.ndarray:
     """Return triangular filters that turn an STFT's power into mean power around each frequency.
 
-    A triangle reaches to the neighbouring rows, and never less than one FFT bin to either side: where the axis is
-    finer than the FFT, rows interpolate between bins, and no filter is empty. Each filter's weights sum to 1.
+    A triangle reaches to the neighbouring rows, and never less than one FFT bin to either side:
+    where the axis is finer than the FFT, rows interpolate between bins, and no filter is empty.
+    Each filter's weights sum to 1.
 
     Parameters
     ----------
@@ -61,7 +63,9 @@ def filterbank(frequencies: np.ndarray, n_fft: int, sample_rate: int) -> np.ndar
     below = np.maximum(np.concatenate([spacing[:1], spacing]), bin_width)
     above = np.maximum(np.concatenate([spacing, spacing[-1:]]), bin_width)
     offset = fft_frequencies[None, :] - frequencies[:, None]
-    weights = np.clip(1 - np.where(offset < 0, -offset / below[:, None], offset / above[:, None]), 0, None)
+    weights = np.clip(
+        1 - np.where(offset < 0, -offset / below[:, None], offset / above[:, None]), 0, None
+    )
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
@@ -84,10 +88,11 @@ def _reassignment(qs: tuple[float, ...], grid: Grid) -> LinearReassignment:
 
 
 def stft_power(waveform: Tensor, n_fft: int, hop_length: int) -> Tensor:
-    """Return the power of a Hann-window STFT whose frame j is centred on sample (j + 1/2) hop_length.
+    """Return the power of a Hann-window STFT.
 
-    Frames sit at the middle of the same hops into which linear reassignment sorts its points; outside the waveform
-    there is silence. The window is scaled to sum to 2, so that a sine's magnitude is its amplitude.
+    Frame j is centred on sample (j + 1/2) hop_length. Frames sit at the middle of the same hops
+    into which linear reassignment sorts its points; outside the waveform there is silence. The
+    window is scaled to sum to 2, so that a sine's magnitude is its amplitude.
 
     Parameters
     ----------
@@ -111,7 +116,7 @@ def stft_power(waveform: Tensor, n_fft: int, hop_length: int) -> Tensor:
 
 
 def standard_spectrogram(waveform: Tensor, channel: Channel, grid: Grid) -> Tensor:
-    """Return the magnitude of a standard spectrogram, shape (..., grid.n_bins, n_frames), lowest row first."""
+    """Return a standard spectrogram's magnitude, (..., grid.n_bins, n_frames), lowest row first."""
     power = stft_power(waveform, channel.n_fft, grid.hop_length)
     weights = _filterbank_tensor(channel.axis, channel.n_fft, grid).to(power)
     return (weights @ power).sqrt()
@@ -120,7 +125,8 @@ def standard_spectrogram(waveform: Tensor, channel: Channel, grid: Grid) -> Tens
 def compute_channels(waveform: Tensor, names: Sequence[str], grid: Grid) -> dict[str, Tensor]:
     """Compute several channels of a batch of waveforms.
 
-    The reassigned channels are computed in one call, so that they share the transform of the signal.
+    The reassigned channels are computed in one call, so that they share the transform of the
+    signal.
 
     Parameters
     ----------
@@ -146,7 +152,7 @@ def compute_channels(waveform: Tensor, names: Sequence[str], grid: Grid) -> dict
 
 
 def encode(magnitude: Tensor) -> Tensor:
-    """Return 8-bit codes of 20 log10(magnitude / its maximum) over the `DB_RANGE` below the clip's maximum.
+    """Return 8-bit codes of 20 log10(magnitude / its maximum) over the `DB_RANGE` below it.
 
     Parameters
     ----------
@@ -154,10 +160,13 @@ def encode(magnitude: Tensor) -> Tensor:
 
     Returns
     -------
-    uint8, same shape; 255 is the clip's maximum, 0 everything that is `DB_RANGE` or more below it. A silent clip is all 0.
+    uint8, same shape; 255 is the clip's maximum, 0 everything that is `DB_RANGE` or more below it.
+    A silent clip is all 0.
     """
     peak = magnitude.amax(dim=(-2, -1), keepdim=True)
-    relative = torch.where(peak > 0, magnitude / peak.clamp_min(torch.finfo(magnitude.dtype).tiny), 0)
+    relative = torch.where(
+        peak > 0, magnitude / peak.clamp_min(torch.finfo(magnitude.dtype).tiny), 0
+    )
     decibels = 20 * torch.log10(relative.clamp_min(10 ** (-DB_RANGE / 20)))
     return ((decibels / DB_RANGE + 1) * CODE_LEVELS).round().to(torch.uint8)
 

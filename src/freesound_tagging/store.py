@@ -1,9 +1,10 @@
 """Every channel of every clip computed once, kept on disk, found by clip id.
 
-The store is a folder a channel, and in it one file for each batch of clips. A folder's name holds a hash of the
-channel's, the grid's and the clip settings; a file's name holds a hash of the clip ids and of the sounds' bytes. So
-whatever changes, numbers computed before the change have another name and are never served. A file is written under
-a temporary name, then renamed: it is there whole or not at all, and a killed run goes on with the files it lacks.
+The store is a folder a channel, and in it one file for each batch of clips. A folder's name holds a
+hash of the channel's, the grid's and the clip settings; a file's name holds a hash of the clip ids
+and of the sounds' bytes. So whatever changes, numbers computed before the change have another name
+and are never served. A file is written under a temporary name, then renamed: it is there whole or
+not at all, and a killed run goes on with the files it lacks.
 """
 
 import dataclasses
@@ -65,11 +66,15 @@ class Store:
             Where the channel was not built, or a clip is not in the store; both are named.
         """
         if channel not in self.places:
-            raise KeyError(f"channel {channel!r} is not in the store; it holds: {', '.join(self.places)}")
+            raise KeyError(
+                f"channel {channel!r} is not in the store; it holds: {', '.join(self.places)}"
+            )
         places = self.places[channel]
         missing = [clip_id for clip_id in clip_ids if clip_id not in places]
         if missing:
-            raise KeyError(f"{len(missing)} clips are not in the store, the first is {missing[0]!r}")
+            raise KeyError(
+                f"{len(missing)} clips are not in the store, the first is {missing[0]!r}"
+            )
         codes = np.empty((len(clip_ids), self.grid.n_bins, self.grid.n_frames), dtype=np.uint8)
         wanted: dict[Path, list[tuple[int, int]]] = {}
         for position, clip_id in enumerate(clip_ids):
@@ -100,20 +105,24 @@ def build(
     channels : keys of `freesound_tagging.variants.CHANNELS`.
     grid : the grid of all pictures; its sample rate and duration also say how a clip is cut.
     folder : where the store lies, one folder a data set.
-    strict : raise when any clip cannot be read; otherwise such clips are left out and listed in ``store.failed``.
+    strict : raise when any clip cannot be read; otherwise such clips are left out and listed in
+        ``store.failed``.
     n_jobs : worker processes, by default one a core.
     progress : show a progress bar.
 
     Raises
     ------
     DataError
-        With ``strict``, where any clip cannot be read; without, where none can. All of them are named.
+        With ``strict``, where any clip cannot be read; without, where none can. All of them are
+        named.
     OSError
         Where the disk is full: what is finished stays, and the same call goes on from there.
     """
     unknown = [name for name in channels if name not in CHANNELS]
     if unknown:
-        raise ValueError(f"unknown channel {unknown[0]!r}; the known ones are: {', '.join(CHANNELS)}")
+        raise ValueError(
+            f"unknown channel {unknown[0]!r}; the known ones are: {', '.join(CHANNELS)}"
+        )
     folder = Path(folder)
     folders = {name: _channel_folder(folder, name, grid) for name in channels}
     clip_settings = ClipSettings(grid.sample_rate, grid.duration)
@@ -129,9 +138,13 @@ def build(
     if todo:
         for place in folders.values():
             place.mkdir(parents=True, exist_ok=True)
-        parallel = joblib.Parallel(n_jobs=n_jobs or joblib.cpu_count(), return_as="generator_unordered")
+        parallel = joblib.Parallel(
+            n_jobs=n_jobs or joblib.cpu_count(), return_as="generator_unordered"
+        )
         running = parallel(
-            joblib.delayed(_compute_batch)(batch.clip_ids, batch.paths, missing, grid, clip_settings)
+            joblib.delayed(_compute_batch)(
+                batch.clip_ids, batch.paths, missing, grid, clip_settings
+            )
             for batch, missing in todo
         )
         with tqdm(
@@ -168,9 +181,9 @@ def _batches(table: pd.DataFrame) -> Iterator[_Batch]:
 
 
 def _file_hash(path: str) -> str:
-    """Return the sha256 of a file, or the word ``missing``: the file may turn up later and then has another key."""
+    """Return a file's sha256, or ``missing``: it may turn up later and then has another key."""
     try:
-        with open(path, "rb") as file:
+        with Path(path).open("rb") as file:
             digest = hashlib.sha256()
             while block := file.read(1 << 20):
                 digest.update(block)
@@ -184,7 +197,7 @@ def _short_hash(text: str) -> str:
 
 
 def _channel_folder(folder: Path, name: str, grid: Grid) -> Path:
-    """Return the folder of a channel; every setting that its numbers depend on is in the folder's name, hashed."""
+    """Return a channel's folder, named by a hash of all settings that its numbers depend on."""
     settings = {
         "algorithm": ALGORITHM,
         "channel": dataclasses.asdict(CHANNELS[name]),
@@ -194,9 +207,13 @@ def _channel_folder(folder: Path, name: str, grid: Grid) -> Path:
 
 
 def _compute_batch(
-    clip_ids: list[str], paths: list[str], files: dict[str, Path], grid: Grid, settings: ClipSettings
+    clip_ids: list[str],
+    paths: list[str],
+    files: dict[str, Path],
+    grid: Grid,
+    settings: ClipSettings,
 ) -> int:
-    """Compute the channels of one batch of clips, write one file a channel, return the number of clips."""
+    """Compute the channels of a batch, write one file a channel, return the number of clips."""
     torch.set_num_threads(1)  # the batches themselves run in parallel
     kept, waveforms, failed, notes = [], [], {}, {}
     for clip_id, path in zip(clip_ids, paths, strict=True):
@@ -211,7 +228,9 @@ def _compute_batch(
             notes[clip_id] = note
     codes = {name: np.empty((len(kept), grid.n_bins, grid.n_frames), np.uint8) for name in files}
     for row, waveform in enumerate(waveforms):
-        for name, magnitude in compute_channels(torch.from_numpy(waveform), list(files), grid).items():
+        for name, magnitude in compute_channels(
+            torch.from_numpy(waveform), list(files), grid
+        ).items():
             codes[name][row] = encode(magnitude).numpy()
     about = {
         "clip_ids": json.dumps(kept),
@@ -230,7 +249,8 @@ def write_atomically(file: Path, content: bytes) -> None:
     Raises
     ------
     OSError
-        Where it cannot be written, a full disk for one; the message names the file and nothing half is left.
+        Where it cannot be written, a full disk for one; the message names the file and nothing half
+        is left.
     """
     handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
     try:
@@ -252,7 +272,7 @@ def write_atomically(file: Path, content: bytes) -> None:
 
 
 def is_whole(file: Path) -> bool:
-    """Say whether a file of the store is there and its numbers have the checksum they were written with."""
+    """Say whether a file is there and its numbers have the checksum they were written with."""
     if not file.exists():
         return False
     try:
@@ -269,7 +289,9 @@ def _index(jobs: list[tuple[_Batch, dict[str, Path]]], grid: Grid) -> Store:
         for name, file in files.items():
             with safe_open(file, framework="np") as shard:
                 about = shard.metadata()
-            rows = {clip_id: (file, row) for row, clip_id in enumerate(json.loads(about["clip_ids"]))}
+            rows = {
+                clip_id: (file, row) for row, clip_id in enumerate(json.loads(about["clip_ids"]))
+            }
             store.places.setdefault(name, {}).update(rows)
             store.failed.update(json.loads(about["failed"]))
             store.notes.update(json.loads(about["notes"]))
@@ -283,4 +305,6 @@ def _report_failures(store: Store, table: pd.DataFrame, strict: bool) -> None:
     lines += [f"  {reason}" for _, reason in sorted(store.failed.items())]
     if strict or len(store.failed) == len(table):
         raise DataError("\n".join(lines))
-    tqdm.write("\n".join([*lines, "They are left out; strict=True (STRICT=1) makes this an error."]))
+    tqdm.write(
+        "\n".join([*lines, "They are left out; strict=True (STRICT=1) makes this an error."])
+    )

@@ -1,7 +1,7 @@
 """Store -> Learner -> out-of-fold scores; one run is one variant, one held-out fold, one seed.
 
-A run's scores and its row of results are one file each, written when the run ends. A run that is done with the same
-settings, sounds and folds is never repeated; one whose settings have changed is.
+A run's scores and its row of results are one file each, written when the run ends. A run that is
+done with the same settings, sounds and folds is never repeated; one whose settings have changed is.
 """
 
 import dataclasses
@@ -61,12 +61,12 @@ def top1_accuracy(predictions: Tensor, targets: Tensor) -> Tensor:
 
 
 def top3_error(predictions: Tensor, targets: Tensor) -> Tensor:
-    """Return the share of clips whose class is not among the first three; logits (n, classes), targets (n,)."""
+    """Return the share of clips whose class is not among the first three choices."""
     return (_ranks(predictions, targets) >= 3).float().mean()
 
 
 def map3(predictions: Tensor, targets: Tensor) -> Tensor:
-    """Return MAP@3: the mean of 1/rank over clips, 0 where the rank is above 3; logits (n, classes), targets (n,)."""
+    """Return MAP@3: the mean over clips of 1/rank, 0 where the rank is above 3."""
     ranks = _ranks(predictions, targets)
     return torch.where(ranks < 3, 1 / (ranks + 1), 0.0).mean()
 
@@ -79,9 +79,10 @@ def _ranks(predictions: Tensor, targets: Tensor) -> Tensor:
 
 
 def make_learner(dls: DataLoaders, profile: Profile) -> Learner:
-    """Return a fastai Learner: the profile's network in three groups of layers, Adam, and the three metrics.
+    """Return a fastai Learner: the profile's network in three groups, Adam, the three metrics.
 
-    On CUDA it trains in mixed precision; on a CPU pictures are laid out channels last, which its convolutions prefer.
+    On CUDA it trains in mixed precision; on a CPU pictures are laid out channels last, which its
+    convolutions prefer.
     """
     learner = Learner(
         dls,
@@ -120,7 +121,7 @@ def predict(learner: Learner) -> pd.DataFrame:
 
 
 class SkipValidation(Callback):
-    """Do not score the held-out fold after each epoch: nobody looks, and nothing may be chosen by it."""
+    """Do not score the held-out fold after each epoch: nothing may be chosen by it."""
 
     def before_validate(self):
         raise CancelValidException()
@@ -150,15 +151,21 @@ def run_key(table: pd.DataFrame, store: Store, variant: str, profile: Profile) -
     training = dataclasses.asdict(profile)
     for extent in ("seeds", "folds", "clips_per_class", "max_clips"):
         training.pop(extent)  # how many runs there are does not change any one of them
-    files = {str(file.relative_to(file.parents[1])) for name in get_variant(variant).channels
-             for file, _ in store.places[name].values()}
+    files = {
+        str(file.relative_to(file.parents[1]))
+        for name in get_variant(variant).channels
+        for file, _ in store.places[name].values()
+    }
     clips = table.sort_index()
     content = {
         "algorithm": TRAINING_ALGORITHM,
         "profile": training,
         "planes": get_variant(variant).planes,
         "store": sorted(files),
-        "clips": [list(map(str, row)) for row in zip(clips.index, clips["label"], clips["fold"], strict=True)],
+        "clips": [
+            list(map(str, row))
+            for row in zip(clips.index, clips["label"], clips["fold"], strict=True)
+        ],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -182,8 +189,9 @@ def run_grid(
 ) -> pd.DataFrame:
     """Make every run of variant x fold x seed that is not done yet and return all results.
 
-    On a CPU one run goes to each core; on a GPU they follow one another. Each run writes two files under
-    ``folder/runs``, its scores and its row of results, so a stopped grid goes on where it was.
+    On a CPU one run goes to each core; on a GPU they follow one another. Each run writes two files
+    under ``folder/runs``, its scores and its row of results, so a stopped grid goes on where it
+    was.
 
     Parameters
     ----------
@@ -218,8 +226,13 @@ def run_grid(
         running = parallel(
             joblib.delayed(_run)(table, store, job, profile, dataset, profile_name) for job in todo
         )
-        with tqdm(total=len(jobs), initial=len(jobs) - len(todo), desc="runs", unit="run",
-                  disable=not progress) as bar:
+        with tqdm(
+            total=len(jobs),
+            initial=len(jobs) - len(todo),
+            desc="runs",
+            unit="run",
+            disable=not progress,
+        ) as bar:
             for _ in running:
                 bar.update()
     results = pd.DataFrame(
@@ -231,11 +244,13 @@ def run_grid(
 
 
 def load_scores(folder: str | Path, results: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return the out-of-fold scores of the runs in ``results``: variant -> scores, as `evaluation` takes them."""
+    """Return variant -> out-of-fold scores of the runs in ``results``, as in `evaluation`."""
     scores: dict[str, list[pd.DataFrame]] = {}
     for row in results.itertuples():
         file = _score_file(Path(folder) / "runs" / row.variant / f"fold{row.fold}-seed{row.seed}")
-        scores.setdefault(row.variant, []).append(pd.read_csv(file, dtype={"clip_id": str, "label": str}))
+        scores.setdefault(row.variant, []).append(
+            pd.read_csv(file, dtype={"clip_id": str, "label": str})
+        )
     return {variant: pd.concat(frames, ignore_index=True) for variant, frames in scores.items()}
 
 
@@ -248,7 +263,7 @@ def _row_file(place: Path) -> Path:
 
 
 def _is_done(place: Path, key: str) -> bool:
-    """Say whether a run with this key is finished: its row, written last, names the key and its scores' checksum."""
+    """Say whether a run is done: its row, written last, has this key and its scores' checksum."""
     try:
         record = json.loads(_row_file(place).read_text())
         scores = _score_file(place).read_bytes()
@@ -268,13 +283,16 @@ def _run(
     """Make one run and write its two files."""
     variant, fold, seed, place, key = job
     if best_device().type == "cpu":
-        torch.set_num_threads(1)  # runs go side by side, and one thread adds up the same way every time
+        # Runs go side by side, and one thread adds up the same way every time.
+        torch.set_num_threads(1)
     start = time.perf_counter()
     scores = train_and_score(table, store, variant, fold, seed, profile)
     seconds = time.perf_counter() - start
     metrics = clip_metrics(scores)
     if not np.isfinite(scores.drop(columns=KEYS).to_numpy()).all():
-        raise ValueError(f"{variant}, fold {fold}, seed {seed}: training diverged, the scores are not finite")
+        raise ValueError(
+            f"{variant}, fold {fold}, seed {seed}: training diverged, the scores are not finite"
+        )
     row = {
         "dataset": dataset,
         "profile": profile_name,

@@ -1,7 +1,8 @@
 """Every representation of the experiment, declared once, as data.
 
-A *channel* is one picture that is computed from a waveform and stored. A *plane* is a channel on one of the two
-loudness scales. A *variant* is what a network sees: one plane, or three planes of the same clip.
+A *channel* is one picture that is computed from a waveform and stored. A *plane* is a channel on
+one of the two loudness scales. A *variant* is what a network sees: one plane, or three planes of
+the same clip.
 """
 
 import math
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 DB_RANGE = 80.0
-"""Decibels below the loudest point of a clip that a picture shows; anything weaker is at the floor."""
+"""Decibels below a clip's loudest point that a picture shows; anything weaker is at the floor."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class Grid:
     sample_rate : samples a second of the waveform.
     duration : seconds of the waveform.
     hop_length : samples from one column to the next.
-    bins_per_octave : rows an octave of the logarithmic axis; it fixes the number of rows of every axis.
+    bins_per_octave : rows an octave of the logarithmic axis; it fixes the number of rows of every
+        axis.
     fmin, fmax : lowest and highest frequency in Hz.
     oversampling : scan lines of the reassigned channels for each row.
     """
@@ -64,7 +66,8 @@ class Channel:
     ----------
     axis : ``"linear"``, ``"log"`` or ``"mel"``.
     n_fft : window length in samples of a standard spectrogram; None for a reassigned one.
-    q : quality factor of a reassigned spectrogram, bandwidth = frequency / (2 pi q); None for a standard one.
+    q : quality factor of a reassigned spectrogram, bandwidth = frequency / (2 pi q); None for a
+        standard one.
     """
 
     axis: str
@@ -74,7 +77,7 @@ class Channel:
 
 @dataclass(frozen=True)
 class Variant:
-    """What one network sees: the planes ``(channel name, loudness)``, first to last, and a title for pictures."""
+    """What one network sees: planes ``(channel name, loudness)`` in order, a title for pictures."""
 
     title: str
     planes: tuple[tuple[str, str], ...]
@@ -89,7 +92,8 @@ CHANNELS: dict[str, Channel] = {
     "linear": Channel("linear", n_fft=2048),
     "log": Channel("log", n_fft=2048),
     "mel": Channel("mel", n_fft=2048),
-    # A short and a long window around the standard one; 512 to 4096 spans the factor of 8 that q = 1 to 8 spans.
+    # A short and a long window around the standard one; 512 to 4096 is the factor of 8 between
+    # q = 1 and q = 8.
     "log_short": Channel("log", n_fft=512),
     "log_long": Channel("log", n_fft=4096),
     "hires_q1": Channel("log", q=1),

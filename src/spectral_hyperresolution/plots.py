@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from matplotlib import colormaps
 
 
 def show_picture(
@@ -34,8 +35,10 @@ def show_picture(
     """
     floor = 10 ** (-range_db / 10)
     level = 10 * np.log10(np.maximum(power / max(power.max(), 1e-300), floor))
+    # Steps of 2 dB: as much as an eye tells apart, and small files.
+    colours = colormaps["magma"].resampled(max(round(range_db / 2), 2))
     mesh = axes.pcolormesh(
-        time_edges, frequency_edges, level, cmap="magma", vmin=-range_db, vmax=0, rasterized=True
+        time_edges, frequency_edges, level, cmap=colours, vmin=-range_db, vmax=0, rasterized=True
     )
     axes.set_yscale("log")
     axes.set_ylim(limits or (frequency_edges[0], frequency_edges[-1]))

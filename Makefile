@@ -1,0 +1,45 @@
+# make run   the whole experiment: notebooks 01 to 07, then the table
+# make test  the tests
+# Both make the environment first, in .venv, from requirements.lock.
+
+DATASET ?= microcalls
+PROFILE ?= cpu
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: setup run test lint notebooks publish report clean
+
+setup: .venv/ready
+
+.venv/ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "Python 3.10 or newer is needed; name it with make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps -e .
+	@touch $@
+
+run: setup
+	$(BIN)/python -m freesound_tagging.run --dataset "$(DATASET)" --profile "$(PROFILE)"
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+# Execute the committed notebooks in place, with the parameters that stand in them.
+notebooks: setup
+	cd notebooks && ../$(BIN)/jupyter nbconvert --to notebook --execute --inplace [0-9]*.ipynb
+
+# Copy a finished run's measurements into results/, which is committed; then write them into the README.
+publish: setup
+	$(BIN)/python -m freesound_tagging.report publish --dataset "$(DATASET)" --profile "$(PROFILE)"
+
+report: setup
+	$(BIN)/python -m freesound_tagging.report
+
+# Remove what can be computed again; downloads and results stay.
+clean:
+	rm -rf data/interim runs

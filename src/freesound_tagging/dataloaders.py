@@ -43,7 +43,7 @@ class TensorSpectrogram(TensorImage):
 
 
 class ReadPicture(Transform):
-    """Clip id -> the codes of a variant's planes; on the way back, tell the picture its axes."""
+    """Clip id -> the codes of a variant's planes, as a picture that knows its axes."""
 
     def __init__(self, store: Store, variant: Variant, clip_ids: list[str]):
         self.row = {clip_id: row for row, clip_id in enumerate(clip_ids)}
@@ -52,9 +52,7 @@ class ReadPicture(Transform):
         self.axes = picture_axes(variant, store)
 
     def encodes(self, clip_id: str):
-        return TensorSpectrogram(self.codes[self.row[clip_id]])
-
-    def decodes(self, picture: TensorSpectrogram):
+        picture = TensorSpectrogram(self.codes[self.row[clip_id]])
         picture.axes = self.axes
         return picture
 
@@ -71,8 +69,14 @@ class Loudness(DisplayedTransform):
 
     order = 10
 
-    def __init__(self, loudness: tuple[str, ...], mean: Tensor, deviation: Tensor):
-        self.loudness = loudness
+    def __init__(
+        self,
+        loudness: tuple[str, ...],
+        mean: Tensor,
+        deviation: Tensor,
+        axes: PictureAxes | None = None,
+    ):
+        self.loudness, self.axes = loudness, axes
         self.tables = torch.stack([decoding_table(scale) for scale in loudness])
         self.mean, self.deviation = mean.view(1, -1, 1, 1), deviation.view(1, -1, 1, 1)
 
@@ -86,7 +90,9 @@ class Loudness(DisplayedTransform):
     def decodes(self, pictures: TensorSpectrogram):
         values = pictures.as_subclass(torch.Tensor)
         values = values * self.deviation.to(values) + self.mean.to(values)
-        return TensorSpectrogram(values.clamp(0, 1))
+        pictures = TensorSpectrogram(values.clamp(0, 1))
+        pictures.axes = self.axes  # each picture taken out of the batch inherits them
+        return pictures
 
 
 class ShiftInTime(DisplayedTransform):
@@ -185,7 +191,7 @@ def make_dataloaders(
     items = items.rename_axis("clip_id").reset_index()
     held_out = items.index[items["fold"] == fold]
     if len(held_out) == 0 or len(held_out) == len(items):
-        folds = sorted(items["fold"].unique())
+        folds = sorted(items["fold"].unique().tolist())
         raise ValueError(
             f"fold {fold} leaves nothing to train on or to score; the folds are: {folds}"
         )
@@ -196,7 +202,7 @@ def make_dataloaders(
     read = ReadPicture(store, variant, list(items["clip_id"]))
     loudness = tuple(scale for _, scale in variant.planes)
     mean, deviation = plane_statistics(read.codes[training.index.to_numpy()], loudness)
-    batch_transforms = [Loudness(loudness, mean, deviation)]
+    batch_transforms = [Loudness(loudness, mean, deviation, read.axes)]
     if profile.time_shift:
         batch_transforms.append(ShiftInTime(profile.time_shift))
     if profile.mask:

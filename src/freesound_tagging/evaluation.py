@@ -88,7 +88,11 @@ def clip_metrics(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def bootstrap_interval(
-    values: pd.Series, groups: pd.Series, resamples: int = 9999, seed: int = 0
+    values: pd.Series,
+    groups: pd.Series,
+    resamples: int = 9999,
+    seed: int = 0,
+    limits: tuple[float, float] = (0.0, 1.0),
 ) -> tuple[float, float]:
     """Return the 95 % interval of a mean, drawing whole source recordings with replacement.
 
@@ -99,15 +103,16 @@ def bootstrap_interval(
     ----------
     values : one number a row.
     groups : the source recording of each row, same index.
+    limits : least and greatest value that the mean can have.
     """
     sums = values.groupby(groups.to_numpy()).agg(["sum", "count"])
     if len(sums) < 2:
         return float("nan"), float("nan")
-    if sums["sum"].eq(0).all() or sums["sum"].eq(sums["count"]).all():
+    if values.nunique() == 1:
         # Nothing varies, so every resample is the same. Rule of three: the 95 % bound of an event
         # never seen in n.
-        level, bound = float(values.mean()), 3 / len(sums)
-        return max(0.0, level - bound * (level > 0)), min(1.0, level + bound * (level == 0))
+        level, bound = float(values.iloc[0]), 3 / len(sums)
+        return max(limits[0], level - bound), min(limits[1], level + bound)
     result = bootstrap(
         (sums["sum"].to_numpy(), sums["count"].to_numpy()),
         lambda total, count, axis=-1: total.sum(axis=axis) / count.sum(axis=axis),
@@ -243,7 +248,8 @@ def paired_differences(
             )
         difference = (own - base).dropna()
         groups = pd.Series(difference.index.get_level_values("clip_id"), difference.index)
-        low, high = bootstrap_interval(difference, groups.map(table["group"]))
+        groups = groups.map(table["group"])
+        low, high = bootstrap_interval(difference, groups, limits=(-1.0, 1.0))
         rows.append((variant, difference.mean(), low, high))
     frame = pd.DataFrame(rows, columns=["variant", "difference", "low", "high"])
     return frame.sort_values(["difference", "variant"]).reset_index(drop=True)

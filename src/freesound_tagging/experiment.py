@@ -11,7 +11,16 @@ from freesound_tagging.profiles import Profile, get_profile
 from freesound_tagging.variants import CHANNELS, VARIANTS
 
 ROOT = Path(__file__).resolve().parents[2]
-"""The repository: the package is installed in place, so its data and runs lie beside it."""
+"""The repository; the package is installed in place (``pip install -e .``), beside its notebooks."""
+
+
+def work_folder() -> Path:
+    """Return the folder that holds ``data/`` and ``runs/``.
+
+    It is the repository, or the folder named by the environment variable ``WORK_FOLDER``: sounds
+    and pictures of a large data set may need another disk.
+    """
+    return Path(os.environ.get("WORK_FOLDER") or ROOT).resolve()
 
 
 @dataclass(frozen=True)
@@ -40,17 +49,17 @@ class Experiment:
     @property
     def raw_folder(self) -> Path:
         """Where sounds are unpacked or generated."""
-        return ROOT / "data" / "raw"
+        return work_folder() / "data" / "raw"
 
     @property
     def store_folder(self) -> Path:
         """Where the store of pictures lies."""
-        return ROOT / "data" / "interim" / self.name
+        return work_folder() / "data" / "interim" / self.name
 
     @property
     def run_folder(self) -> Path:
         """Where this experiment writes results and executed notebooks."""
-        return ROOT / "runs" / self.name / self.profile_name
+        return work_folder() / "runs" / self.name / self.profile_name
 
     @property
     def results_folder(self) -> Path:
@@ -145,6 +154,6 @@ def thin(table: pd.DataFrame, max_clips: int | None) -> pd.DataFrame:
     """Return about ``max_clips`` clips at most, the first by clip id of every label and fold."""
     if max_clips is None or len(table) <= max_clips:
         return table
-    cells = table.groupby(["label", "fold"])
+    cells = table.sort_index().groupby(["label", "fold"])
     each = max(1, max_clips // cells.ngroups)
     return cells.head(each).sort_index()

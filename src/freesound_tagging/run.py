@@ -45,6 +45,9 @@ def run_notebook(
         cwd=source.parent,
         kernel_name="python3",
         progress_bar=progress,
+        extra_arguments=[
+            "--log-level=CRITICAL"
+        ],  # of the kernel, whose notices are not for readers
     )
 
 
@@ -55,7 +58,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--profile", default="cpu", help=", ".join(PROFILES))
     options = parser.parse_args(arguments)
     try:
-        experiment = open_experiment(options.dataset, options.profile)
+        dataset = options.dataset
+        if dataset.endswith(".csv"):
+            dataset = str(Path(dataset).resolve())  # notebooks run in a folder of their own
+        experiment = open_experiment(dataset, options.profile)
         # A fault in the data shows here, in one line, before any notebook starts.
         experiment.load_table()
     except (DataError, ValueError) as error:

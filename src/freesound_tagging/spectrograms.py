@@ -56,6 +56,11 @@ def filterbank(frequencies: np.ndarray, n_fft: int, sample_rate: int) -> np.ndar
     Returns
     -------
     Weights, float32, shape (n_bins, 1 + n_fft // 2).
+
+    Raises
+    ------
+    ValueError
+        Where a row lies above half the sample rate, or below 0.
     """
     fft_frequencies = np.arange(1 + n_fft // 2) * (sample_rate / n_fft)
     spacing = np.diff(frequencies)
@@ -66,7 +71,11 @@ def filterbank(frequencies: np.ndarray, n_fft: int, sample_rate: int) -> np.ndar
     weights = np.clip(
         1 - np.where(offset < 0, -offset / below[:, None], offset / above[:, None]), 0, None
     )
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    sums = weights.sum(axis=1, keepdims=True)
+    if not sums.all():
+        outside = frequencies[sums[:, 0] == 0][-1]
+        raise ValueError(f"a row at {outside:g} Hz lies outside 0 to {sample_rate / 2:g} Hz")
+    return (weights / sums).astype(np.float32)
 
 
 @lru_cache(maxsize=16)

@@ -4,15 +4,16 @@ The store is a folder a channel, and in it one file for each batch of clips. A f
 hash of the channel's, the grid's and the clip settings; a file's name holds a hash of the clip ids
 and of the sounds' bytes. So whatever changes, numbers computed before the change have another name
 and are never served. A file is written under a temporary name, then renamed: it is there whole or
-not at all, and a killed run goes on with the files it lacks.
+not at all, and a killed run goes on with the files it lacks. One run at a time fills a store.
 """
 
 import dataclasses
 import hashlib
 import json
 import os
-import tempfile
+import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +21,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from tqdm.auto import tqdm
@@ -130,34 +132,53 @@ def build(
     for batch in _batches(table):
         files = {name: folders[name] / f"{batch.key}.safetensors" for name in channels}
         jobs.append((batch, files))
-    todo = []
-    for batch, files in jobs:
-        missing = {name: file for name, file in files.items() if not is_whole(file)}
-        if missing:
-            todo.append((batch, missing))
-    if todo:
-        for place in folders.values():
-            place.mkdir(parents=True, exist_ok=True)
-        parallel = joblib.Parallel(
-            n_jobs=n_jobs or joblib.cpu_count(), return_as="generator_unordered"
-        )
-        running = parallel(
-            joblib.delayed(_compute_batch)(
-                batch.clip_ids, batch.paths, missing, grid, clip_settings
+    with _only_run(folder):
+        todo = []
+        for batch, files in jobs:
+            missing = {name: file for name, file in files.items() if not is_whole(file)}
+            if missing:
+                todo.append((batch, missing))
+        if todo:
+            for place in folders.values():
+                place.mkdir(exist_ok=True)
+            parallel = joblib.Parallel(
+                n_jobs=n_jobs or joblib.cpu_count(), return_as="generator_unordered"
             )
-            for batch, missing in todo
-        )
-        with tqdm(
-            total=sum(len(batch.clip_ids) for batch, _ in todo),
-            desc="spectrograms",
-            unit="clip",
-            disable=not progress,
-        ) as bar:
-            for n_clips in running:
-                bar.update(n_clips)
-    store = _index(jobs, grid)
+            running = parallel(
+                joblib.delayed(_compute_batch)(
+                    batch.clip_ids, batch.paths, missing, grid, clip_settings
+                )
+                for batch, missing in todo
+            )
+            with tqdm(
+                total=sum(len(batch.clip_ids) for batch, _ in todo),
+                desc="spectrograms",
+                unit="clip",
+                disable=not progress,
+            ) as bar:
+                for n_clips in running:
+                    bar.update(n_clips)
+        store = _index(jobs, grid)
     _report_failures(store, table, strict)
     return store
+
+
+@contextmanager
+def _only_run(folder: Path) -> Iterator[None]:
+    """Hold a store alone, after any run that holds it now; clear what killed runs left behind."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        tqdm.write(f"{folder}: another run is filling this store; this one waits for it")
+        lock.acquire()
+    try:
+        for leftover in folder.glob("*/.*.safetensors.*"):
+            leftover.unlink(missing_ok=True)
+        yield
+    finally:
+        lock.release()
 
 
 @dataclass(frozen=True)
@@ -232,15 +253,17 @@ def _compute_batch(
             torch.from_numpy(waveform), list(files), grid
         ).items():
             codes[name][row] = encode(magnitude).numpy()
-    about = {
-        "clip_ids": json.dumps(kept),
-        "failed": json.dumps(failed, sort_keys=True),
-        "notes": json.dumps(notes, sort_keys=True),
-    }
+    about = {"clip_ids": kept, "failed": failed, "notes": notes}
     for name, file in files.items():
-        checksum = hashlib.sha256(codes[name].tobytes()).hexdigest()
-        write_atomically(file, save({"codes": codes[name]}, {**about, "sha256": checksum}))
+        sealed = json.dumps({**about, "sha256": _checksum(codes[name], about)}, sort_keys=True)
+        # One entry only: safetensors writes several in an order that changes from run to run.
+        write_atomically(file, save({"codes": codes[name]}, {"about": sealed}))
     return len(clip_ids)
+
+
+def _checksum(codes: np.ndarray, about: dict) -> str:
+    described = json.dumps([about, codes.dtype.str, codes.shape], sort_keys=True)
+    return hashlib.sha256(described.encode() + codes.tobytes()).hexdigest()
 
 
 def write_atomically(file: Path, content: bytes) -> None:
@@ -252,34 +275,34 @@ def write_atomically(file: Path, content: bytes) -> None:
         Where it cannot be written, a full disk for one; the message names the file and nothing half
         is left.
     """
-    handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
     try:
-        with os.fdopen(handle, "wb") as stream:
+        with temporary.open("xb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        Path(temporary).replace(file)
+        temporary.replace(file)
     except OSError as error:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise OSError(
             error.errno,
             f"{error.strerror}; what is finished is kept: make room and run again",
             str(file),
         ) from error
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
 def is_whole(file: Path) -> bool:
-    """Say whether a file is there and its numbers have the checksum they were written with."""
+    """Say whether a file is there and all that it holds has the checksum it was written with."""
     if not file.exists():
         return False
     try:
         with safe_open(file, framework="np") as shard:
-            codes = shard.get_tensor("codes")
-            return hashlib.sha256(codes.tobytes()).hexdigest() == shard.metadata()["sha256"]
-    except (SafetensorError, KeyError, TypeError):
+            about = json.loads(shard.metadata()["about"])
+            return about.pop("sha256") == _checksum(shard.get_tensor("codes"), about)
+    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError):
         return False
 
 
@@ -288,13 +311,11 @@ def _index(jobs: list[tuple[_Batch, dict[str, Path]]], grid: Grid) -> Store:
     for _, files in jobs:
         for name, file in files.items():
             with safe_open(file, framework="np") as shard:
-                about = shard.metadata()
-            rows = {
-                clip_id: (file, row) for row, clip_id in enumerate(json.loads(about["clip_ids"]))
-            }
+                about = json.loads(shard.metadata()["about"])
+            rows = {clip_id: (file, row) for row, clip_id in enumerate(about["clip_ids"])}
             store.places.setdefault(name, {}).update(rows)
-            store.failed.update(json.loads(about["failed"]))
-            store.notes.update(json.loads(about["notes"]))
+            store.failed.update(about["failed"])
+            store.notes.update(about["notes"])
     return store
 
 

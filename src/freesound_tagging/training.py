@@ -24,7 +24,6 @@ from fastai.callback.mixup import MixUp
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
-from fastai.metrics import accuracy
 from fastai.optimizer import Adam
 from fastai.torch_core import set_seed
 from torch import Tensor
@@ -57,7 +56,7 @@ RESULT_COLUMNS = [
 
 def top1_accuracy(predictions: Tensor, targets: Tensor) -> Tensor:
     """Return the share of clips whose first choice is right; logits (n, classes), targets (n,)."""
-    return accuracy(predictions, targets)
+    return (_ranks(predictions, targets) == 0).float().mean()
 
 
 def top3_error(predictions: Tensor, targets: Tensor) -> Tensor:
@@ -72,10 +71,17 @@ def map3(predictions: Tensor, targets: Tensor) -> Tensor:
 
 
 def _ranks(predictions: Tensor, targets: Tensor) -> Tensor:
-    """Return how many classes score higher than the true one, (n,) floats."""
+    """Return the place of the true class in each row, 0 for the highest score, (n,) floats.
+
+    As in `evaluation.target_ranks`: of equal scores the lower index ranks first. A score that is
+    not a number ranks last, so that a network that has diverged is not taken for a perfect one.
+    """
     predictions = predictions.as_subclass(Tensor)
-    true = predictions.gather(1, targets.as_subclass(Tensor).view(-1, 1))
-    return (predictions > true).sum(dim=1).float()
+    targets = targets.as_subclass(Tensor).view(-1, 1)
+    true = predictions.gather(1, targets)
+    before = torch.arange(predictions.shape[1], device=predictions.device) < targets
+    ahead = ~(predictions <= true) | ((predictions == true) & before)
+    return ahead.sum(dim=1).float()
 
 
 def make_learner(dls: DataLoaders, profile: Profile) -> Learner:
@@ -267,9 +273,9 @@ def _is_done(place: Path, key: str) -> bool:
     try:
         record = json.loads(_row_file(place).read_text())
         scores = _score_file(place).read_bytes()
-    except (FileNotFoundError, json.JSONDecodeError):
+        return record["key"] == key and record["sha256"] == hashlib.sha256(scores).hexdigest()
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return False
-    return record["key"] == key and record["sha256"] == hashlib.sha256(scores).hexdigest()
 
 
 def _run(
@@ -288,11 +294,11 @@ def _run(
     start = time.perf_counter()
     scores = train_and_score(table, store, variant, fold, seed, profile)
     seconds = time.perf_counter() - start
-    metrics = clip_metrics(scores)
     if not np.isfinite(scores.drop(columns=KEYS).to_numpy()).all():
         raise ValueError(
             f"{variant}, fold {fold}, seed {seed}: training diverged, the scores are not finite"
         )
+    metrics = clip_metrics(scores)
     row = {
         "dataset": dataset,
         "profile": profile_name,

@@ -128,8 +128,8 @@ def exact_histograms(
         return torch_backend.exact_histograms(x, settings, chunks)
     n_samples = x.shape[-1]
     energies, counts = [], []
-    for signal in x.numpy():
+    for signal in x.detach().numpy():
         energy, count = exact.histograms(scipy.fft.rfft(signal), n_samples, settings)
-        energies.append(torch.from_numpy(energy))
-        counts.append(torch.from_numpy(count))
-    return torch.stack(energies), torch.stack(counts)
+        energies.append(energy)
+        counts.append(count)
+    return torch.from_numpy(np.stack(energies)), torch.from_numpy(np.stack(counts))

@@ -1,0 +1,79 @@
+"""How long `make run` and `make test` take, and their peak memory: ``python commands.py run test``.
+
+Run it in an installed clone. Memory is the sum over the command and all processes it starts,
+sampled twice a second; shared pages count once for each process (RSS), so the true figure is lower.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[2]
+RECORD = Path(__file__).with_suffix(".json")
+
+
+def tree_memory(process: psutil.Process) -> int:
+    """Return the resident bytes of a process and its descendants."""
+    total = 0
+    for member in [process, *process.children(recursive=True)]:
+        try:
+            total += member.memory_info().rss
+        except psutil.NoSuchProcess:
+            continue  # it ended between the listing and the look
+    return total
+
+
+def measure(command: list[str]) -> dict:
+    """Run a command in the repository and return its seconds, exit status and peak memory."""
+    start, peak = time.perf_counter(), 0
+    running = subprocess.Popen(command, cwd=ROOT)
+    process = psutil.Process(running.pid)
+    while running.poll() is None:
+        try:
+            peak = max(peak, tree_memory(process))
+        except psutil.NoSuchProcess:
+            break
+        time.sleep(0.5)
+    return {
+        "command": " ".join(command),
+        "exit_status": running.wait(),
+        "seconds": round(time.perf_counter() - start, 1),
+        "peak_memory_gb": round(peak / 1e9, 2),
+        "load_average_before": round(os.getloadavg()[0], 2),
+    }
+
+
+def processor() -> str:
+    """Return the processor's name, where the system tells it."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def main() -> None:
+    """Measure the targets named on the command line and keep the record of the others."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("targets", nargs="+", choices=["run", "test"])
+    targets = parser.parse_args().targets
+    record = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+    for target in targets:
+        record[target] = {
+            "date": datetime.now(timezone.utc).date().isoformat(),
+            "machine": f"{processor()}, {os.cpu_count()} cores, {platform.system()}",
+            "python": platform.python_version(),
+            **measure(["make", target]),
+        }
+        RECORD.write_text(json.dumps(record, indent=1) + "\n")
+        print(json.dumps(record[target], indent=1))
+
+
+if __name__ == "__main__":
+    main()

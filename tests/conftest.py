@@ -1,0 +1,112 @@
+"""A few dozen short sounds, the table of them and its store, made once for all tests."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile as sf
+
+from freesound_tagging import store as stores
+from freesound_tagging.profiles import PROFILES, Profile
+from freesound_tagging.store import Store
+from freesound_tagging.variants import CHANNELS, Grid
+
+matplotlib.use("Agg")  # tests draw, nobody looks
+
+RATE = 22_050
+LABELS = ("clicks", "sweep", "tone")
+FOLDS = (0, 1, 2)
+TAKES = 3
+
+
+def sound(label: str, take: int, seconds: float = 0.4) -> np.ndarray:
+    """Return one of three plain kinds of sound; every take has its own pitch or rate."""
+    t = np.arange(round(seconds * RATE)) / RATE
+    if label == "tone":
+        waveform = np.sin(2 * np.pi * (700 + 90 * take) * t)
+    elif label == "sweep":
+        waveform = np.sin(2 * np.pi * (500 + 60 * take + 4000 * t) * t)
+    else:
+        waveform = np.zeros(len(t))
+        waveform[:: 900 + 70 * take] = 1.0
+    noise = np.random.default_rng(take).standard_normal(len(t))
+    return (0.5 * waveform + 0.002 * noise).astype(np.float32)
+
+
+def make_table(folder: Path, labels=LABELS, folds=FOLDS, takes: int = TAKES) -> pd.DataFrame:
+    """Write sounds and return their table.
+
+    Files are named by a hash, so that neither the directory's order nor the order of the table's
+    rows is that of the clip ids: whatever goes by position goes wrong.
+    """
+    rows = []
+    for label in labels:
+        for fold in folds:
+            for take in range(takes):
+                clip_id = f"{label}-{fold}-{take}"
+                path = folder / f"{hashlib.sha256(clip_id.encode()).hexdigest()[:8]}.wav"
+                sf.write(path, sound(label, 10 * fold + take), RATE, subtype="FLOAT")
+                rows.append((clip_id, str(path), label, fold, f"recording-{label}-{fold}"))
+    table = pd.DataFrame(rows, columns=["clip_id", "path", "label", "fold", "group"])
+    table = table.assign(split="train", verified=True).set_index("clip_id")
+    return table.sample(frac=1, random_state=1)
+
+
+@pytest.fixture(scope="session")
+def grid() -> Grid:
+    """The smallest grid there is: 29 rows, 28 columns."""
+    return PROFILES["smoke"].grid
+
+
+@pytest.fixture(scope="session")
+def profile() -> Profile:
+    """The smoke profile on all folds, with batches that divide the clips unevenly."""
+    return replace(PROFILES["smoke"], folds=None, batch_size=7, max_clips=None)
+
+
+@pytest.fixture(scope="session")
+def _table(tmp_path_factory) -> pd.DataFrame:
+    return make_table(tmp_path_factory.mktemp("sounds"))
+
+
+@pytest.fixture
+def table(_table: pd.DataFrame) -> pd.DataFrame:
+    """27 clips: 3 classes x 3 folds x 3 takes, in no particular order."""
+    return _table.copy()
+
+
+@pytest.fixture(scope="session")
+def store(_table: pd.DataFrame, grid: Grid, tmp_path_factory) -> Store:
+    """The store of `table` with every channel."""
+    folder = tmp_path_factory.mktemp("store")
+    return stores.build(_table, list(CHANNELS), grid, folder, n_jobs=1, progress=False)
+
+
+@pytest.fixture
+def small_table(tmp_path: Path) -> pd.DataFrame:
+    """Six clips of the test's own, to be spoilt at will."""
+    folder = tmp_path / "sounds"
+    folder.mkdir()
+    return make_table(folder, folds=(0, 1), takes=1)
+
+
+@pytest.fixture
+def small_batches(monkeypatch) -> int:
+    """Make the store cut clips into batches of two, so that few clips make many files."""
+    monkeypatch.setattr(stores, "BATCH_CLIPS", 2)
+    return 2
+
+
+@pytest.fixture
+def write_sound() -> Callable[[str | Path, np.ndarray], None]:
+    """Return a function that writes a waveform to a path."""
+
+    def write(path: str | Path, waveform: np.ndarray) -> None:
+        sf.write(path, waveform, RATE, subtype="FLOAT")
+
+    return write

@@ -1,0 +1,356 @@
+"""Every picture goes to the network by clip id, with its own planes, label and fold."""
+
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from freesound_tagging.dataloaders import (
+    Loudness,
+    MaskBands,
+    PictureAxes,
+    ReadPicture,
+    ShiftInTime,
+    TensorSpectrogram,
+    make_dataloaders,
+    picture_axes,
+    plane_statistics,
+)
+from freesound_tagging.spectrograms import axis_frequencies, decoding_table
+from freesound_tagging.store import Store
+from freesound_tagging.variants import VARIANTS, get_variant
+
+# One of each kind: a plane on either scale, three planes on one axis, three on three axes.
+KINDS = ["log_linear", "hires_q8", "3ch_hires_q1_q4_q8", "3ch_linear_mel_log"]
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def plain(profile):
+    """Return the profile without augmentation."""
+    return replace(profile, time_shift=0.0, mask=0.0, mixup=0.0)
+
+
+def whole_epoch(loader) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return all pictures and targets of a loader."""
+    batches = [(pictures.as_subclass(torch.Tensor), targets) for pictures, targets in loader]
+    return torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
+
+
+def expected_pictures(table, store, variant: str, fold: int, clip_ids) -> torch.Tensor:
+    """Work out by plain steps what a network should see of some clips with one fold held out."""
+    training = sorted(table.index[table["fold"] != fold])
+    planes = []
+    for channel, loudness in get_variant(variant).planes:
+        values = decoding_table(loudness).numpy()
+        seen = values[store.read(channel, training)].astype(np.float64)
+        planes.append((values[store.read(channel, list(clip_ids))] - seen.mean()) / seen.std())
+    return torch.from_numpy(np.stack(planes, axis=1).astype(np.float32))
+
+
+# --- which clip, which plane, which label ------------------------------------------------------
+
+
+@pytest.mark.parametrize("variant", KINDS)
+def test_held_out_batches_are_the_clips_of_the_fold(table, store, profile, variant):
+    dls = make_dataloaders(table, store, variant, 1, profile)
+    clip_ids = list(dls.valid_ds.items)
+    assert sorted(clip_ids) == sorted(table.index[table["fold"] == 1])
+    pictures, targets = whole_epoch(dls.valid)
+    torch.testing.assert_close(
+        pictures, expected_pictures(table, store, variant, 1, clip_ids), rtol=1e-4, atol=1e-4
+    )
+    assert [dls.vocab[target] for target in targets] == list(table.loc[clip_ids, "label"])
+
+
+@pytest.mark.parametrize("variant", KINDS)
+def test_training_batches_are_all_other_clips(table, store, profile, variant):
+    # Without augmentation every training picture is found, once at most, with its own label.
+    dls = make_dataloaders(table, store, variant, 2, plain(profile))
+    training = sorted(table.index[table["fold"] != 2])
+    assert sorted(dls.train_ds.items) == training
+    expected = expected_pictures(table, store, variant, 2, training)
+    pictures, targets = whole_epoch(dls.train)
+    distances = torch.cdist(pictures.flatten(1), expected.flatten(1))
+    assert distances.min(dim=1).values.max() < 0.1
+    found = distances.argmin(dim=1).tolist()
+    assert len(set(found)) == len(found)
+    labels = [table.loc[training[i], "label"] for i in found]
+    assert [dls.vocab[target] for target in targets] == labels
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_planes_are_the_channels_that_the_variant_names(table, store, variant):
+    clip_ids = list(table.index)  # in the table's own order, which is nobody else's
+    read = ReadPicture(store, get_variant(variant), clip_ids)
+    for clip_id in clip_ids[::7]:
+        codes = read(clip_id)
+        assert isinstance(codes, TensorSpectrogram)
+        assert codes.dtype == torch.uint8
+        assert len(codes) == len(VARIANTS[variant].planes)
+        for plane, channel in enumerate(VARIANTS[variant].channels):
+            np.testing.assert_array_equal(codes[plane], store.read(channel, [clip_id])[0])
+
+
+def test_order_of_the_rows_means_nothing(table, store, profile):
+    shuffled = table.sample(frac=1, random_state=99)
+    assert list(shuffled.index) != list(table.index)
+    seen = []
+    for rows in (table, shuffled):
+        torch.manual_seed(0)
+        dls = make_dataloaders(rows, store, "3ch_hires_q1_q8_log_db", 0, profile)
+        seen.append((list(dls.valid_ds.items), dls.valid.one_batch()))
+    assert seen[0][0] == seen[1][0]
+    assert torch.equal(seen[0][1][0], seen[1][1][0])
+    assert torch.equal(seen[0][1][1], seen[1][1][1])
+
+
+def test_index_without_a_name_and_numbers_for_labels(table, store, profile):
+    table.index.name = None
+    table["label"] = table["label"].map({"clicks": "10", "sweep": "9", "tone": "1"})
+    dls = make_dataloaders(table, store, "log_db", 0, profile)
+    assert list(dls.vocab) == ["1", "10", "9"]
+
+
+def test_clips_that_could_not_be_read_are_left_out(table, store, profile):
+    gone = ["clicks-0-1", "tone-2-2"]
+    places = {
+        channel: {clip_id: place for clip_id, place in rows.items() if clip_id not in gone}
+        for channel, rows in store.places.items()
+    }
+    lacking = Store(store.grid, places, dict.fromkeys(gone, "unreadable"))
+    dls = make_dataloaders(table, lacking, "log_db", 0, profile)
+    assert not set(gone) & {*dls.train_ds.items, *dls.valid_ds.items}
+    assert len(dls.train_ds) + len(dls.valid_ds) == len(table) - len(gone)
+    left = table.drop(gone)
+    pictures, targets = whole_epoch(dls.valid)
+    expected = expected_pictures(left, store, "log_db", 0, dls.valid_ds.items)
+    torch.testing.assert_close(pictures, expected, rtol=1e-4, atol=1e-4)
+    assert [dls.vocab[t] for t in targets] == list(left.loc[list(dls.valid_ds.items), "label"])
+
+
+# --- codes become floats -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variant", KINDS)
+def test_codes_become_floats_of_mean_0_and_deviation_1(table, store, profile, variant):
+    dls = make_dataloaders(table, store, variant, 0, plain(profile))
+    item = dls.train_ds[0][0]
+    assert item.dtype == torch.uint8
+    everything = torch.stack([dls.train_ds[i][0] for i in range(len(dls.train_ds))])
+    floats = dls.train.after_batch((TensorSpectrogram(everything),))[0]
+    assert floats.dtype == torch.float32
+    assert isinstance(floats, TensorSpectrogram)
+    planes = floats.as_subclass(torch.Tensor).double()
+    np.testing.assert_allclose(planes.mean(dim=(0, 2, 3)), 0, atol=1e-3)
+    np.testing.assert_allclose(planes.std(dim=(0, 2, 3)), 1, atol=1e-3)
+
+
+def test_every_transform_accepts_a_typed_picture(grid):
+    # fastai hands a picture back untouched where a transform's annotation does not match its type.
+    codes = TensorSpectrogram(torch.randint(0, 256, (4, 1, 16, 20), dtype=torch.uint8))
+    statistics = torch.tensor([0.5]), torch.tensor([0.25])
+    torch.manual_seed(0)
+    for transform in (Loudness(("db",), *statistics), ShiftInTime(0.5)):
+        assert not torch.equal(transform(codes, split_idx=0), codes)
+    floats = Loudness(("db",), *statistics)(codes)
+    assert not torch.equal(MaskBands(0.9)(floats, split_idx=0), floats)
+
+
+def test_loudness_goes_there_and_back(store, table):
+    codes = torch.from_numpy(store.read("log", list(table.index)))[:, None]
+    for scale in ("db", "linear"):
+        loudness = Loudness((scale,), *plane_statistics(codes, (scale,)))
+        there = loudness(TensorSpectrogram(codes))
+        back = loudness.decode(there)
+        expected = decoding_table(scale)[codes.long()]
+        torch.testing.assert_close(back.as_subclass(torch.Tensor), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_statistics_are_those_of_numpy():
+    codes = torch.randint(0, 256, (3, 2, 5, 7), dtype=torch.uint8)
+    mean, deviation = plane_statistics(codes, ("db", "linear"))
+    for plane, scale in enumerate(("db", "linear")):
+        values = decoding_table(scale).double()[codes[:, plane].long()].numpy()
+        assert float(mean[plane]) == pytest.approx(values.mean(), rel=1e-6)
+        assert float(deviation[plane]) == pytest.approx(values.std(), rel=1e-6)
+
+
+def test_a_plane_of_one_value_does_not_divide_by_zero():
+    codes = torch.zeros(2, 1, 3, 3, dtype=torch.uint8)
+    loudness = Loudness(("db",), *plane_statistics(codes, ("db",)))
+    assert torch.isfinite(loudness(TensorSpectrogram(codes))).all()
+
+
+class Scrambled(Store):
+    """A store that gives other pictures for some of its clips."""
+
+    def read(self, channel, clip_ids):
+        codes = super().read(channel, clip_ids)
+        spoilt = [clip_id.split("-")[1] == "0" for clip_id in clip_ids]
+        codes[spoilt] = 255 - codes[spoilt]
+        return codes
+
+
+def test_statistics_come_from_the_training_clips_only(table, store, profile):
+    scrambled = Scrambled(store.grid, store.places)
+    found = {}
+    for name, source in {"as they are": store, "spoilt": scrambled}.items():
+        for fold in (0, 1):
+            dls = make_dataloaders(table, source, "log_db", fold, profile)
+            (loudness,) = (t for t in dls.train.after_batch.fs if isinstance(t, Loudness))
+            found[name, fold] = float(loudness.mean), float(loudness.deviation)
+    assert found["as they are", 0] == found["spoilt", 0]  # fold 0 is held out: nobody looks at it
+    assert found["as they are", 1] != found["spoilt", 1]
+
+
+# --- augmentation ------------------------------------------------------------------------------
+
+
+def test_augmentation_touches_training_batches_only(table, store, profile):
+    dls = make_dataloaders(table, store, "hires_q2", 0, profile)
+    training = torch.stack([dls.train_ds[i][0] for i in range(7)])
+    expected = expected_pictures(table, store, "hires_q2", 0, dls.valid_ds.items)
+    for _ in range(2):  # one after the other, as epochs go
+        dls.train.before_iter()
+        twice = [dls.train.after_batch((TensorSpectrogram(training.clone()),))[0] for _ in "ab"]
+        assert not torch.equal(*twice)
+        pictures, _ = whole_epoch(dls.valid)
+        torch.testing.assert_close(pictures, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_shift_turns_each_picture_around_as_a_whole():
+    torch.manual_seed(0)
+    columns = 20
+    codes = torch.randint(0, 256, (200, 3, 5, columns), dtype=torch.uint8)
+    shifted = ShiftInTime(0.25)(TensorSpectrogram(codes), split_idx=0).as_subclass(torch.Tensor)
+    shifts = set()
+    for before, after in zip(codes, shifted, strict=True):
+        matches = [s for s in range(-10, 10) if torch.equal(after, before.roll(s, dims=2))]
+        assert len(matches) == 1  # rows and planes stay together
+        shifts.add(matches[0])
+    assert shifts == set(range(-5, 6))
+
+
+def test_a_mask_hides_one_band_of_rows_and_one_of_columns():
+    torch.manual_seed(0)
+    ones = TensorSpectrogram(torch.ones(200, 2, 30, 40))
+    masked = MaskBands(0.2)(ones, split_idx=0).as_subclass(torch.Tensor)
+    assert set(masked.unique().tolist()) == {0.0, 1.0}
+    assert torch.equal(masked[:, 0], masked[:, 1])  # the planes show the same sound
+    widths = []
+    for picture in masked[:, 0]:
+        for dimension, size in ((1, 30), (0, 40)):
+            hidden = (picture == 0).all(dim=dimension).nonzero().flatten()
+            assert len(hidden) <= 0.2 * size + 1
+            assert (hidden.diff() == 1).all()  # one band
+            widths.append(len(hidden))
+        rows, cols = (picture == 0).all(dim=1), (picture == 0).all(dim=0)
+        assert torch.equal(picture == 0, rows[:, None] | cols[None, :])
+    assert max(widths) > 4 and min(widths) == 0
+
+
+def test_transforms_leave_their_input_alone():
+    codes = TensorSpectrogram(torch.randint(0, 256, (4, 1, 8, 9), dtype=torch.uint8))
+    floats = TensorSpectrogram(torch.rand(4, 1, 8, 9))
+    copies = codes.clone(), floats.clone()
+    ShiftInTime(0.5)(codes, split_idx=0)
+    MaskBands(0.5)(floats, split_idx=0)
+    assert torch.equal(codes, copies[0]) and torch.equal(floats, copies[1])
+
+
+# --- drawing -----------------------------------------------------------------------------------
+
+
+def labels_of(texts) -> list[str]:
+    return [text.get_text() for text in texts]
+
+
+@pytest.mark.parametrize("variant", KINDS)
+def test_show_batch_draws_hertz_and_seconds(table, store, profile, variant):
+    dls = make_dataloaders(table, store, variant, 0, profile)
+    dls.show_batch(max_n=4)
+    drawn = [ax for ax in plt.gcf().axes if ax.images]
+    assert len(drawn) == 4
+    for ax in drawn:
+        assert ax.get_title() in set(table["label"])
+        assert ax.get_xlabel() == "time (s)"
+        ticks = dict(zip(labels_of(ax.get_xticklabels()), ax.get_xticks(), strict=True))
+        step = store.grid.times[1] - store.grid.times[0]
+        assert ticks["1"] == pytest.approx((1 - store.grid.times[0]) / step)
+        if variant == "3ch_linear_mel_log":
+            assert ax.get_ylabel() == "frequency (axes differ)"
+        else:
+            assert ax.get_ylabel() == "frequency (Hz)"
+            places = dict(zip(labels_of(ax.get_yticklabels()), ax.get_yticks(), strict=True))
+            hertz = axis_frequencies("log", store.grid)
+            row = np.interp(1000, hertz, np.arange(len(hertz)))
+            assert places["1k"] == pytest.approx(row)
+        image = ax.images[0]
+        assert image.origin == "lower"  # low frequencies at the bottom
+        values = np.ma.getdata(image.get_array())
+        assert values.min() >= 0 and values.max() <= 1
+        assert values.max() > 0.3  # decoded, not the normalised floats or an empty picture
+
+
+def test_one_picture_of_the_data_set_draws_hertz_and_seconds(table, store, profile):
+    dls = make_dataloaders(table, store, "log_db", 0, profile)
+    dls.train_ds.show(dls.train_ds[3])
+    assert plt.gca().get_xlabel() == "time (s)"
+    assert plt.gca().get_ylabel() == "frequency (Hz)"
+
+
+def test_a_picture_draws_without_axes_too():
+    picture = TensorSpectrogram(torch.randint(0, 256, (1, 6, 8), dtype=torch.uint8))
+    assert picture.show().get_xlabel() == "column"
+    axes = PictureAxes(np.geomspace(50, 9000, 6), np.linspace(0.05, 1.95, 8), True)
+    assert picture.show(axes=axes).get_ylabel() == "frequency (Hz)"
+
+
+def test_axes_of_a_variant(store):
+    axes = picture_axes(get_variant("mel_linear"), store)
+    np.testing.assert_array_equal(axes.frequencies, axis_frequencies("mel", store.grid))
+    np.testing.assert_array_equal(axes.times, store.grid.times)
+    assert not axes.decibels
+    assert picture_axes(get_variant("3ch_linear_mel_log"), store).frequencies is None
+    assert picture_axes(get_variant("3ch_log_db_windows"), store).decibels
+
+
+# --- errors ------------------------------------------------------------------------------------
+
+
+def test_a_fold_that_is_not_there_lists_the_folds(table, store, profile):
+    with pytest.raises(ValueError, match=r"fold 7 .*\[0, 1, 2\]"):
+        make_dataloaders(table, store, "log_db", 7, profile)
+
+
+def test_one_fold_leaves_nothing_to_train_on(table, store, profile):
+    with pytest.raises(ValueError, match="fold 0 leaves nothing to train on"):
+        make_dataloaders(table[table["fold"] == 0], store, "log_db", 0, profile)
+
+
+def test_a_class_without_training_clips_is_named(table, store, profile):
+    lacking = pd.concat([table[table["label"] != "tone"], table.query("label=='tone' & fold==1")])
+    with pytest.raises(ValueError, match="fold 1: no training clip of 'tone'"):
+        make_dataloaders(lacking, store, "log_db", 1, profile)
+
+
+def test_unknown_variant_and_missing_channel(table, store, profile, grid):
+    with pytest.raises(ValueError, match="unknown variant 'mfcc'; the known ones are: linear_lin"):
+        make_dataloaders(table, store, "mfcc", 0, profile)
+    only_log = Store(grid, {"log": store.places["log"]})
+    with pytest.raises(KeyError, match="'mel' is not in the store; it holds: log"):
+        make_dataloaders(table, only_log, "mel_db", 0, profile)
+
+
+def test_batches_larger_than_the_data_still_train(table, store, profile):
+    dls = make_dataloaders(table, store, "log_db", 0, replace(profile, batch_size=1000))
+    assert len(dls.train) == 1
+    assert len(dls.train.one_batch()[0]) == 18

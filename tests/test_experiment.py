@@ -1,0 +1,81 @@
+"""What a person types: the data set, the profile, the variant; and what a wrong word gets."""
+
+import pandas as pd
+import pytest
+
+from freesound_tagging import experiment as experiments
+from freesound_tagging import run
+from freesound_tagging.datasets import DATASETS
+from freesound_tagging.experiment import open_experiment, thin
+from freesound_tagging.profiles import PROFILES
+from freesound_tagging.variants import VARIANTS
+
+
+def only_error(capsys) -> str:
+    """Return the one line that was printed, on stderr."""
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("error: ")
+    assert said.err.count("\n") == 1
+    return said.err
+
+
+def test_unknown_data_set_lists_the_known_ones(capsys):
+    assert run.main(["--dataset", "nonesuch", "--profile", "smoke"]) == 2
+    said = only_error(capsys)
+    assert "DATASET 'nonesuch'" in said
+    assert all(name in said for name in DATASETS)
+    assert ".csv" in said
+
+
+def test_unknown_profile_lists_the_known_ones(capsys):
+    assert run.main(["--dataset", "microcalls", "--profile", "tpu"]) == 2
+    said = only_error(capsys)
+    assert "PROFILE 'tpu'" in said
+    assert all(name in said for name in PROFILES)
+
+
+def test_a_table_that_is_not_there_is_named(capsys, tmp_path):
+    assert run.main(["--dataset", str(tmp_path / "mine.csv"), "--profile", "smoke"]) == 2
+    assert "mine.csv" in only_error(capsys)
+
+
+def test_a_fault_in_a_table_names_its_line(capsys, tmp_path):
+    (tmp_path / "a.wav").write_bytes(b"")
+    (tmp_path / "mine.csv").write_text("file,label\na.wav,x\na.wav,x\n")
+    assert run.main(["--dataset", str(tmp_path / "mine.csv"), "--profile", "smoke"]) == 2
+    said = only_error(capsys)
+    assert "mine.csv" in said and "line 3" in said
+
+
+def test_unknown_variant_lists_the_known_ones(table, store):
+    with pytest.raises(ValueError, match="unknown variant 'mfcc'") as caught:
+        open_experiment("microcalls", "smoke").run_grid(table, store, ["mfcc"])
+    assert all(name in str(caught.value) for name in VARIANTS)
+
+
+def test_folders_of_a_data_set_and_of_a_table(tmp_path):
+    named, own = (open_experiment(name, "cpu") for name in ("esc10", str(tmp_path / "birds.csv")))
+    assert named.run_folder.parts[-3:] == ("runs", "esc10", "cpu")
+    assert own.run_folder.parts[-3:] == ("runs", "birds", "cpu")
+    assert own.store_folder.name == "birds"
+    assert own.results_folder.name == "birds"
+
+
+def test_results_that_are_not_there_say_how_to_make_them(monkeypatch, tmp_path):
+    monkeypatch.setattr(experiments.Experiment, "run_folder", property(lambda self: tmp_path))
+    with pytest.raises(FileNotFoundError, match="make run DATASET=esc10 PROFILE=smoke"):
+        open_experiment("esc10", "smoke").load_results()
+
+
+def test_thinning_keeps_every_label_and_fold(table):
+    few = thin(table, 12)
+    assert len(few) == 9
+    assert few.groupby(["label", "fold"]).ngroups == 9
+    assert thin(table, None) is table
+    assert len(thin(table, 27)) == 27
+
+
+def test_thinning_takes_the_same_clips_from_any_order(table):
+    first, second = thin(table.sort_index(), 12), thin(table.iloc[::-1], 12)
+    pd.testing.assert_frame_equal(first, second)

@@ -1,0 +1,102 @@
+"""The notebooks as committed: read in order, light, without errors; and as run: all seven, in smoke size."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+
+from freesound_tagging import experiment, run
+from freesound_tagging.variants import VARIANTS
+
+NOTEBOOKS = run.notebook_files()
+SUMMARY_COLUMNS = [
+    "variant",
+    "n",
+    "seeds",
+    "top1_accuracy",
+    "top3_error",
+    "top3_error_low",
+    "top3_error_high",
+    "map3",
+]
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda file: file.stem)
+def notebook(request):
+    return request.param, nbformat.read(request.param, as_version=4)
+
+
+def code_cells(content):
+    return [cell for cell in content.cells if cell.cell_type == "code" and cell.source.strip()]
+
+
+def test_there_are_seven_numbered_in_order():
+    assert [file.stem[:2] for file in NOTEBOOKS] == [f"{n:02d}" for n in range(1, 8)]
+
+
+def test_committed_executed_in_order_without_errors(notebook):
+    _, content = notebook
+    counts = [cell.execution_count for cell in code_cells(content)]
+    assert counts == list(range(1, len(counts) + 1))
+    outputs = [output for cell in code_cells(content) for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error"]
+
+
+def test_light_enough_to_be_rendered(notebook):
+    file, content = notebook
+    assert file.stat().st_size < 500_000
+    widgets = [
+        output
+        for cell in code_cells(content)
+        for output in cell.outputs
+        if "application/vnd.jupyter.widget-view+json" in output.get("data", {})
+    ]
+    assert not widgets, "widgets are not shown where the notebook is only rendered"
+
+
+def test_opens_with_purpose_and_closes_with_what_was_seen(notebook):
+    _, content = notebook
+    first, last = content.cells[0], content.cells[-1]
+    assert first.cell_type == last.cell_type == "markdown"
+    for word in ["Reads", "Writes", "Time"]:
+        assert word in first.source
+    text = "\n".join(cell.source for cell in content.cells if cell.cell_type == "markdown")
+    assert "## What we saw" in text
+
+
+def test_links_lead_to_notebooks_that_exist(notebook):
+    file, content = notebook
+    text = "\n".join(cell.source for cell in content.cells if cell.cell_type == "markdown")
+    for target in re.findall(r"\]\(([^)#]+\.ipynb)\)", text):
+        assert (file.parent / target).exists(), target
+
+
+def test_takes_data_set_and_profile_as_parameters(notebook):
+    _, content = notebook
+    tagged = [cell for cell in content.cells if "parameters" in cell.metadata.get("tags", [])]
+    assert len(tagged) == 1
+    assert 'dataset = "esc10"' in tagged[0].source and 'profile = "cpu"' in tagged[0].source
+
+
+def test_holds_no_path_of_the_machine_it_was_run_on(notebook):
+    file, _ = notebook
+    text = file.read_text(encoding="utf-8")
+    assert str(experiment.ROOT) not in text
+    assert str(Path.home()) + "/" not in text
+
+
+def test_make_run_executes_all_seven_and_prints_the_table(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WORK_FOLDER", str(tmp_path))
+    assert run.main(["--dataset", "microcalls", "--profile", "smoke"]) == 0
+    folder = tmp_path / "runs" / "microcalls" / "smoke"
+    assert len(list((folder / "notebooks").glob("*.ipynb"))) == len(NOTEBOOKS)
+    summary = pd.read_csv(folder / "summary.csv")
+    assert list(summary.columns) == SUMMARY_COLUMNS
+    assert set(summary["variant"]) == set(VARIANTS)
+    assert summary["top3_error"].is_monotonic_increasing
+    assert (folder / "chart.png").stat().st_size > 0
+    printed = capsys.readouterr().out
+    for word in ["3ch_log_db_windows", "results.csv", "summary.csv", "chart.png", "notebooks"]:
+        assert word in printed

@@ -1,0 +1,326 @@
+"""Pictures are computed on the axes they claim, by filterbanks without an empty band."""
+
+import librosa
+import numpy as np
+import pytest
+import torch
+import torchaudio
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from freesound_tagging.profiles import PROFILES
+from freesound_tagging.spectrograms import (
+    CODE_LEVELS,
+    axis_frequencies,
+    compute_channels,
+    decoding_table,
+    encode,
+    filterbank,
+    standard_spectrogram,
+    stft_power,
+)
+from freesound_tagging.variants import CHANNELS, DB_RANGE, VARIANTS, Channel, Grid, get_variant
+
+AXES = ("linear", "log", "mel")
+FINE = PROFILES["cpu"].grid  # hops shorter than every window: no instant is skipped
+STEP_DB = DB_RANGE / CODE_LEVELS
+
+
+def sine(frequency: float, grid: Grid = FINE, amplitude: float = 0.5) -> torch.Tensor:
+    t = np.arange(grid.n_samples) / grid.sample_rate
+    return torch.from_numpy((amplitude * np.sin(2 * np.pi * frequency * t)).astype(np.float32))
+
+
+def random_magnitude(seed: int = 0, shape: tuple[int, ...] = (12, 9)) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return 10 ** (-5 * torch.rand(shape, generator=generator))
+
+
+# --- grids and axes ----------------------------------------------------------------------------
+
+
+def test_default_grid_is_the_reference_picture():
+    grid = Grid()
+    assert (grid.n_bins, grid.n_frames) == (224, 224)
+    assert (grid.sample_rate, grid.duration, grid.hop_length) == (22_050, 2.0, 197)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_axes_reach_from_fmin_to_fmax(profile):
+    grid = PROFILES[profile].grid
+    for axis in AXES:
+        hertz = axis_frequencies(axis, grid)
+        assert hertz.shape == (grid.n_bins,)
+        assert (np.diff(hertz) > 0).all()
+        assert hertz[-1] == pytest.approx(grid.fmax)
+        if axis == "log":  # counts down from fmax in whole steps, so it ends within one of fmin
+            assert grid.fmin * 2 ** (-1 / grid.bins_per_octave) < hertz[0]
+            assert hertz[0] < grid.fmin * 2 ** (1 / grid.bins_per_octave)
+        else:
+            assert hertz[0] == pytest.approx(grid.fmin)
+
+
+def test_each_axis_is_even_on_its_own_scale():
+    linear, log, mel = (axis_frequencies(axis, FINE) for axis in AXES)
+    np.testing.assert_allclose(np.diff(linear), np.diff(linear)[0])
+    np.testing.assert_allclose(np.diff(np.log2(log)), 1 / FINE.bins_per_octave)
+    steps = np.diff(librosa.hz_to_mel(mel))
+    np.testing.assert_allclose(steps, steps[0], rtol=1e-6)
+
+
+def test_unknown_axis_lists_the_known_ones():
+    with pytest.raises(ValueError, match=r"'bark'.*linear, log, mel"):
+        axis_frequencies("bark", FINE)
+
+
+def test_unknown_variant_lists_the_known_ones():
+    with pytest.raises(ValueError, match="unknown variant 'nonesuch'") as caught:
+        get_variant("nonesuch")
+    assert all(name in str(caught.value) for name in VARIANTS)
+
+
+# --- filterbanks -------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    axis=st.sampled_from(AXES),
+    n_fft=st.sampled_from([64, 256, 512, 1000, 2048, 4096]),
+    sample_rate=st.integers(8_000, 48_000),
+    bins_per_octave=st.floats(1.5, 40),
+    fmin=st.floats(10, 500),
+    top=st.floats(0.3, 1.0),
+)
+def test_no_band_is_empty_and_rows_sum_to_one(axis, n_fft, sample_rate, bins_per_octave, fmin, top):
+    fmax = top * sample_rate / 2
+    assume(fmax > 3 * fmin)
+    grid = Grid(sample_rate, 1.0, 100, bins_per_octave, fmin, fmax)
+    weights = filterbank(axis_frequencies(axis, grid), n_fft, sample_rate)
+    assert weights.shape == (grid.n_bins, 1 + n_fft // 2)
+    assert np.isfinite(weights).all()
+    assert (weights >= 0).all()
+    assert (weights.max(axis=1) > 0).all()
+    np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-5)
+
+
+@settings(deadline=None, max_examples=30)
+@given(axis=st.sampled_from(AXES), n_fft=st.sampled_from([512, 2048, 4096]))
+def test_each_band_is_centred_on_its_row(axis, n_fft):
+    hertz = axis_frequencies(axis, FINE)
+    fft_hertz = np.arange(1 + n_fft // 2) * FINE.sample_rate / n_fft
+    peaks = fft_hertz[filterbank(hertz, n_fft, FINE.sample_rate).argmax(axis=1)]
+    assert (np.abs(peaks - hertz) <= FINE.sample_rate / n_fft).all()
+
+
+def test_mel_bands_are_those_of_librosa_and_torchaudio():
+    # Their centres leave out the two ends of the range, ours include them. Where rows lie further
+    # apart than FFT bins all three must agree; elsewhere ours are widened and theirs may be empty.
+    n_fft, hertz = 2048, axis_frequencies("mel", FINE)
+    ours = filterbank(hertz, n_fft, FINE.sample_rate)[1:-1]
+    wide = np.diff(hertz)[:-1] >= FINE.sample_rate / n_fft
+    theirs = torchaudio.functional.melscale_fbanks(
+        1 + n_fft // 2, FINE.fmin, FINE.fmax, FINE.n_bins - 2, FINE.sample_rate, None, "slaney"
+    ).numpy()
+    librosas = librosa.filters.mel(
+        sr=FINE.sample_rate,
+        n_fft=n_fft,
+        n_mels=FINE.n_bins - 2,
+        fmin=FINE.fmin,
+        fmax=FINE.fmax,
+        norm=None,
+    )
+    assert wide.sum() > 60
+    for other in (theirs.T, librosas):
+        other = other[wide] / other[wide].sum(axis=1, keepdims=True)
+        np.testing.assert_allclose(ours[wide], other, atol=2e-3)
+        assert (ours[wide].argmax(axis=1) == other.argmax(axis=1)).mean() > 0.95
+
+
+@pytest.mark.parametrize("axis", AXES)
+def test_a_row_above_half_the_sample_rate_is_an_error(axis):
+    grid = Grid(sample_rate=8_000)  # fmax stays at 11,025 Hz
+    with pytest.raises(ValueError, match="outside 0 to 4000 Hz"):
+        filterbank(axis_frequencies(axis, grid), 2048, grid.sample_rate)
+
+
+# --- where sounds land -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("frequency", [440.0, 1000.0, 2500.0, 6000.0, 9000.0])
+def test_a_sine_lands_on_its_row_on_every_axis(frequency):
+    pictures = compute_channels(sine(frequency), list(CHANNELS), FINE)
+    for name, magnitude in pictures.items():
+        hertz = axis_frequencies(CHANNELS[name].axis, FINE)
+        middle = magnitude[:, FINE.n_frames // 4 : -FINE.n_frames // 4]
+        loudest = hertz[middle.mean(dim=1).argmax()]
+        row = np.abs(hertz - frequency).argmin()
+        # One row; or one bin of the FFT, where the axis is finer than the window can tell.
+        reach = np.diff(hertz)[max(row - 1, 0) : row + 1].max()
+        if CHANNELS[name].n_fft:
+            reach = max(reach, FINE.sample_rate / CHANNELS[name].n_fft)
+        assert abs(loudest - frequency) <= reach, name
+
+
+@pytest.mark.parametrize("sample", [9_000, 20_000, 30_123])
+def test_a_click_lands_in_its_column_on_every_axis(sample):
+    waveform = torch.zeros(FINE.n_samples)
+    waveform[sample] = 1.0
+    for name, magnitude in compute_channels(waveform, list(CHANNELS), FINE).items():
+        # Above 2 kHz even q = 8 is shorter than a column; below, it rings.
+        high = magnitude[axis_frequencies(CHANNELS[name].axis, FINE) > 2000]
+        column = int(high.pow(2).sum(dim=0).argmax())
+        assert abs(FINE.times[column] - sample / FINE.sample_rate) <= (
+            FINE.hop_length / FINE.sample_rate
+        ), name
+
+
+def test_channels_share_rows_columns_and_shape(grid):
+    waveform = torch.randn(2, grid.n_samples, generator=torch.Generator().manual_seed(0))
+    pictures = compute_channels(waveform, list(CHANNELS), grid)
+    assert list(pictures) == list(CHANNELS)
+    for magnitude in pictures.values():
+        assert magnitude.shape == (2, grid.n_bins, grid.n_frames)
+        assert torch.isfinite(magnitude).all()
+        assert (magnitude >= 0).all()
+
+
+def test_a_channel_is_the_same_alone_and_among_others(grid):
+    waveform = torch.randn(grid.n_samples, generator=torch.Generator().manual_seed(0))
+    together = compute_channels(waveform, list(CHANNELS), grid)
+    for name in ("mel", "log_short", "hires_q4"):
+        alone = compute_channels(waveform, [name], grid)[name]
+        torch.testing.assert_close(alone, together[name])
+
+
+def test_silence_gives_zeros_without_nan(grid):
+    for name, magnitude in compute_channels(
+        torch.zeros(grid.n_samples), list(CHANNELS), grid
+    ).items():
+        assert not magnitude.any(), name
+        assert not encode(magnitude).any(), name
+
+
+# --- the STFT ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_fft", [256, 512, 2048])
+@pytest.mark.parametrize("hop", [100, 197, 394, 1576])
+def test_frame_j_is_centred_on_its_hop(n_fft, hop):
+    # A click at the middle of hop j has the weight of the window's middle in frame j.
+    n, j = 20_000, 5
+    waveform = torch.zeros(n)
+    waveform[j * hop + hop // 2] = 1.0
+    power = stft_power(waveform, n_fft, hop)
+    assert power.shape == (1 + n_fft // 2, -(-n // hop))
+    energy = power.sum(dim=0)
+    assert int(energy.argmax()) == j
+    peak = (2 / (n_fft / 2)) ** 2  # the window sums to 2 and is 1 in its middle before scaling
+    assert float(power[n_fft // 8, j]) == pytest.approx(peak, rel=1e-3)
+    if hop < n_fft // 2:
+        assert float(energy[j - 1]) == pytest.approx(float(energy[j + 1]), rel=0.05)
+
+
+@pytest.mark.parametrize("amplitude", [0.01, 0.5, 1.0])
+def test_magnitude_of_a_sine_is_its_amplitude(amplitude):
+    n_fft = 2048
+    frequency = 100 * FINE.sample_rate / n_fft
+    magnitude = stft_power(sine(frequency, amplitude=amplitude), n_fft, 394).sqrt()
+    middle = magnitude[:, 10:-10].amax(dim=0)
+    np.testing.assert_allclose(middle, amplitude, rtol=0.02)
+
+
+def test_outside_the_waveform_there_is_silence():
+    # Reflected edges would make a click at the very start look twice as loud.
+    at_start, inside = torch.zeros(2, 20_000)
+    at_start[60] = 1.0
+    inside[60 + 30 * 197] = 1.0
+    first = stft_power(at_start, 2048, 197)[:, 0]
+    torch.testing.assert_close(first, stft_power(inside, 2048, 197)[:, 30])
+
+
+def test_batches_are_computed_one_by_one(grid):
+    waveforms = torch.randn(2, 3, grid.n_samples, generator=torch.Generator().manual_seed(0))
+    batch = standard_spectrogram(waveforms, CHANNELS["mel"], grid)
+    assert batch.shape[:2] == (2, 3)
+    one = standard_spectrogram(waveforms[1, 2], CHANNELS["mel"], grid)
+    torch.testing.assert_close(batch[1, 2], one)
+
+
+def test_a_longer_window_tells_closer_tones_apart():
+    # Two tones 30 Hz apart: 512 samples blur them into one, 4096 show the gap.
+    waveform = sine(1000.0) + sine(1030.0)
+    grid = Grid(bins_per_octave=60)
+    hertz = axis_frequencies("log", grid)
+    between = np.abs(hertz - 1015).argmin()
+    on = np.abs(hertz - 1000).argmin()
+    dips = {}
+    for n_fft in (512, 4096):
+        spectrum = standard_spectrogram(waveform, Channel("log", n_fft=n_fft), grid)
+        level = spectrum[:, 50:-50].pow(2).mean(dim=1)
+        dips[n_fft] = float(level[between] / level[on])
+    assert dips[512] > 0.8
+    assert dips[4096] < 0.5
+
+
+# --- codes -------------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=60)
+@given(arrays(np.float32, (5, 4), elements=st.floats(0, 1e6, width=32)))
+def test_decoding_gives_back_what_was_encoded(values):
+    magnitude = torch.from_numpy(values)
+    peak = magnitude.max()
+    assume(peak > 1e-30)
+    decoded = decoding_table("db")[encode(magnitude).long()] * DB_RANGE - DB_RANGE
+    relative = (magnitude.double() / peak.double()).clamp_min(10 ** (-DB_RANGE / 20))
+    expected = 20 * torch.log10(relative)
+    assert (decoded.double() - expected).abs().max() <= STEP_DB / 2 + 1e-3
+
+
+def test_linear_and_db_are_two_scales_of_one_code():
+    codes = torch.arange(1, 256)
+    decibels = decoding_table("db")[codes] * DB_RANGE - DB_RANGE
+    np.testing.assert_allclose(
+        20 * np.log10(decoding_table("linear")[codes].numpy()), decibels, atol=1e-4
+    )
+    for loudness in ("linear", "db"):
+        table = decoding_table(loudness)
+        assert table.dtype == torch.float32
+        assert table[0] == 0
+        assert table[255] == 1
+        assert (table.diff() > 0).all()
+
+
+def test_the_floor_is_80_db_below_the_maximum():
+    magnitude = torch.tensor([[1.0, 10 ** (-79.9 / 20), 10 ** (-80.5 / 20), 0.0]])
+    assert encode(magnitude).tolist() == [[255, 0, 0, 0]]
+    assert encode(torch.tensor([[1.0, 10 ** (-79.0 / 20)]]))[0, 1] > 0
+    assert encode(torch.tensor([[1.0, 10 ** (-40 / 20)]]))[0, 1] in (127, 128)
+
+
+@given(power=st.integers(-60, 60))
+def test_codes_do_not_depend_on_level(power):
+    magnitude = random_magnitude()
+    assert torch.equal(encode(magnitude * 2.0**power), encode(magnitude))
+
+
+def test_codes_of_a_sound_do_not_depend_on_its_level(grid):
+    waveform = torch.randn(grid.n_samples, generator=torch.Generator().manual_seed(0)) * 0.1
+    for name, magnitude in compute_channels(waveform, list(CHANNELS), grid).items():
+        louder = compute_channels(waveform * 4, [name], grid)[name]
+        difference = encode(louder).int() - encode(magnitude).int()
+        assert difference.abs().max() <= 1, name
+
+
+def test_every_picture_of_a_batch_has_its_own_maximum():
+    batch = torch.stack([random_magnitude(0), random_magnitude(1) * 1e-3, torch.zeros(12, 9)])
+    codes = encode(batch)
+    assert codes.dtype == torch.uint8
+    assert codes.amax(dim=(1, 2)).tolist() == [255, 255, 0]
+    assert torch.equal(codes[1], encode(batch[1]))
+
+
+def test_unknown_loudness_lists_the_known_ones():
+    with pytest.raises(ValueError, match=r"'phon'.*db, linear"):
+        decoding_table("phon")

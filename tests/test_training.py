@@ -1,0 +1,541 @@
+"""Runs repeat to the byte, are made once, learn in two stages, and never see what they score."""
+
+import io
+import json
+import urllib.error
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torchvision
+from fastai.callback.core import Callback
+from fastai.torch_core import set_seed
+from torch import nn
+
+from freesound_tagging import store as stores
+from freesound_tagging import training
+from freesound_tagging.dataloaders import make_dataloaders
+from freesound_tagging.evaluation import KEYS, clip_metrics, map_at_k, summarise, top_k_error
+from freesound_tagging.networks import (
+    build_network,
+    compact_network,
+    count_weights,
+    layer_groups,
+    resnext_network,
+)
+from freesound_tagging.profiles import ADJUSTMENTS, PROFILES, best_device, get_profile
+from freesound_tagging.store import Store
+from freesound_tagging.training import (
+    RESULT_COLUMNS,
+    SkipValidation,
+    fit,
+    load_scores,
+    make_learner,
+    predict,
+    profile_folds,
+    run_grid,
+    train_and_score,
+)
+
+NAMES = {"dataset": "tiny", "profile_name": "smoke"}
+
+
+@pytest.fixture(autouse=True)
+def on_the_cpu(monkeypatch):
+    """Train on the CPU on every machine: its runs are the ones that repeat to the byte."""
+    monkeypatch.setattr(training, "best_device", lambda: torch.device("cpu"))
+    torch.set_num_threads(1)
+
+
+def grid_of(table, store, variants, profile, folder, **options) -> pd.DataFrame:
+    options = {"n_jobs": 1, "progress": False, **options}
+    return run_grid(table, store, variants, profile, folder, **NAMES, **options)
+
+
+def run_files(folder: Path, variant: str = "*") -> dict[str, bytes]:
+    """Return the scores of each run by name, to the byte."""
+    files = sorted((folder / "runs").glob(f"{variant}/*.csv"))
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
+
+
+def stamps(folder: Path) -> dict[str, int]:
+    files = [file for file in (folder / "runs").rglob("*") if file.is_file()]
+    return {str(file.relative_to(folder)): file.stat().st_mtime_ns for file in files}
+
+
+@pytest.fixture(scope="module")
+def _finished(_table, store, profile, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "best_device", lambda: torch.device("cpu"))
+        grid_of(_table, store, ["log_db"], replace(profile, folds=2), folder)
+    return folder
+
+
+@pytest.fixture
+def finished(_finished, tmp_path) -> Path:
+    """A copy of a folder in which log_db was run on folds 0 and 1 with seed 0."""
+    for file in _finished.rglob("*"):
+        if file.is_file():
+            target = tmp_path / "finished" / file.relative_to(_finished)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(file.read_bytes())
+    return tmp_path / "finished"
+
+
+@pytest.fixture
+def two_folds(profile):
+    return replace(profile, folds=2)
+
+
+# --- the same seed, the same scores ------------------------------------------------------------
+
+
+def test_same_seed_same_scores_other_seed_other_scores(table, store, profile):
+    texts = [
+        train_and_score(table, store, "log_db", 0, seed, profile).to_csv(index=False)
+        for seed in (0, 0, 1)
+    ]
+    assert texts[0] == texts[1]
+    assert texts[0] != texts[2].replace(",1,", ",0,")
+    scores = [pd.read_csv(io.StringIO(text)).iloc[:, 4:].to_numpy() for text in texts]
+    assert np.abs(scores[0] - scores[2]).max() > 1e-4
+
+
+def test_a_run_does_not_depend_on_its_company(table, store, two_folds, finished, tmp_path):
+    # After another variant, in other processes, from a table in another order: the same bytes.
+    alone = run_files(finished)
+    assert len(alone) == 2
+    grid_of(table, store, ["mel_db", "log_db"], replace(two_folds, folds=1), tmp_path / "after")
+    first = "runs/log_db/fold0-seed0.csv"
+    assert run_files(tmp_path / "after", "log_db") == {first: alone[first]}
+    grid_of(
+        table.sample(frac=1, random_state=5),
+        store,
+        ["log_db"],
+        two_folds,
+        tmp_path / "parallel",
+        n_jobs=2,
+    )
+    assert run_files(tmp_path / "parallel") == alone
+
+
+def test_seeds_and_folds_that_are_added_change_no_run(table, store, two_folds, finished):
+    before, written = run_files(finished), stamps(finished)
+    results = grid_of(table, store, ["log_db"], replace(two_folds, seeds=(0, 1)), finished)
+    assert len(results) == 4
+    after = stamps(finished)
+    assert written.items() <= after.items()
+    assert before.items() <= run_files(finished).items()
+    assert len(after) == 2 * len(written)
+
+
+# --- done once ---------------------------------------------------------------------------------
+
+
+def forbid_runs(monkeypatch) -> None:
+    def refuse(*arguments, **options):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(training, "train_and_score", refuse)
+
+
+def test_done_runs_are_not_repeated(table, store, two_folds, finished, monkeypatch):
+    before = stamps(finished)
+    first = pd.read_csv(finished / "results.csv")
+    forbid_runs(monkeypatch)
+    again = grid_of(table.iloc[::-1], store, ["log_db"], two_folds, finished)
+    assert stamps(finished) == before
+    pd.testing.assert_frame_equal(again, first)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epochs": 2},
+        {"lr_max": 2e-2},
+        {"lr_ratio": 4},
+        {"batch_size": 6},
+        {"mixup": 0.0},
+        {"time_shift": 0.1},
+        {"mask": 0.0},
+        {"weight_decay": 0.1},
+        {"architecture": "resnext50_32x4d"},
+    ],
+)
+def test_a_changed_setting_is_run_again(table, store, two_folds, finished, monkeypatch, change):
+    forbid_runs(monkeypatch)
+    with pytest.raises(AssertionError, match="trained again"):
+        grid_of(table, store, ["log_db"], replace(two_folds, **change), finished)
+
+
+def test_changed_labels_folds_or_sounds_are_run_again(
+    table, store, two_folds, finished, monkeypatch, grid, tmp_path
+):
+    forbid_runs(monkeypatch)
+    clip_id = table.index[0]
+    for column, value in (("label", "another"), ("fold", (table.loc[clip_id, "fold"] + 1) % 3)):
+        changed = table.copy()
+        changed.loc[clip_id, column] = value
+        with pytest.raises(AssertionError, match="trained again"):
+            grid_of(changed, store, ["log_db"], two_folds, finished)
+    swapped = table.copy()
+    swapped.iloc[:2, swapped.columns.get_loc("path")] = table["path"].iloc[1::-1].to_numpy()
+    other = stores.build(swapped, ["log"], grid, tmp_path / "store", n_jobs=1, progress=False)
+    with pytest.raises(AssertionError, match="trained again"):
+        grid_of(swapped, other, ["log_db"], two_folds, finished)
+
+
+def test_half_written_and_damaged_runs_are_made_again(table, store, two_folds, finished):
+    scores, row = (finished / "runs" / "log_db" / f"fold0-seed0.{end}" for end in ("csv", "json"))
+    other = finished / "runs" / "log_db" / "fold1-seed0.csv"
+    whole, untouched = scores.read_bytes(), other.stat().st_mtime_ns
+    for file, content in (
+        (row, None),  # killed between its two files
+        (scores, whole[:-20]),
+        (row, row.read_bytes()[:-20]),
+        (row, b"{}"),
+        (row, b"\xff\xfe"),
+    ):
+        if content is None:
+            file.unlink()
+        else:
+            file.write_bytes(content)
+        grid_of(table, store, ["log_db"], two_folds, finished)
+        assert scores.read_bytes() == whole
+        assert json.loads(row.read_text())["row"]["n"] == 9
+    assert other.stat().st_mtime_ns == untouched
+
+
+def test_a_grid_that_stops_keeps_what_is_done(table, store, two_folds, tmp_path, monkeypatch):
+    original, made = training.train_and_score, []
+
+    def stop_at_the_second(*arguments):
+        if made:
+            raise KeyboardInterrupt
+        made.append(arguments)
+        return original(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "train_and_score", stop_at_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            grid_of(table, store, ["log_db"], two_folds, tmp_path)
+    before = stamps(tmp_path)
+    assert len(before) == 2
+    assert not (tmp_path / "results.csv").exists()
+    assert len(grid_of(table, store, ["log_db"], two_folds, tmp_path)) == 2
+    assert before.items() <= stamps(tmp_path).items()
+
+
+def test_a_run_that_diverges_is_an_error_and_leaves_nothing(
+    table, store, two_folds, tmp_path, monkeypatch
+):
+    def diverge(table, store, variant, fold, seed, profile):
+        scores = pd.DataFrame({"clip_id": ["a"], "seed": 0, "fold": 0, "label": "tone"})
+        return scores.assign(clicks=0.1, sweep=np.nan, tone=0.9)
+
+    monkeypatch.setattr(training, "train_and_score", diverge)
+    with pytest.raises(ValueError, match="log_db, fold 0, seed 0: training diverged"):
+        grid_of(table, store, ["log_db"], two_folds, tmp_path)
+    assert not stamps(tmp_path)
+
+
+def test_unknown_variant_lists_the_known_ones(table, store, two_folds, tmp_path):
+    with pytest.raises(ValueError, match="unknown variant 'mfcc'; the known ones are: linear_lin"):
+        grid_of(table, store, ["log_db", "mfcc"], two_folds, tmp_path)
+    assert not stamps(tmp_path)
+
+
+def test_a_channel_that_was_not_built_is_named(table, store, grid, two_folds, tmp_path):
+    only_log = Store(grid, {"log": store.places["log"]})
+    with pytest.raises(KeyError, match="mel"):
+        grid_of(table, only_log, ["mel_db"], two_folds, tmp_path)
+
+
+# --- results -----------------------------------------------------------------------------------
+
+
+def test_every_clip_is_scored_once_a_seed(table, store, profile, tmp_path):
+    several = replace(profile, seeds=(3, 4))
+    results = grid_of(table, store, ["hires_q1"], several, tmp_path)
+    assert list(results.columns) == RESULT_COLUMNS
+    assert results[["fold", "seed"]].to_numpy().tolist() == [
+        [fold, seed] for fold in (0, 1, 2) for seed in (3, 4)
+    ]
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "results.csv"), results)
+    scores = load_scores(tmp_path, results)["hires_q1"]
+    assert list(scores.columns) == [*KEYS, "clicks", "sweep", "tone"]
+    for _, one_seed in scores.groupby("seed"):
+        assert sorted(one_seed["clip_id"]) == sorted(table.index)
+    by_clip = table.loc[scores["clip_id"]]
+    assert scores["label"].tolist() == by_clip["label"].tolist()
+    assert scores["fold"].tolist() == by_clip["fold"].tolist()
+    np.testing.assert_allclose(scores[["clicks", "sweep", "tone"]].sum(axis=1), 1, atol=1e-5)
+    for row in results.itertuples():
+        own = scores[(scores["fold"] == row.fold) & (scores["seed"] == row.seed)]
+        targets = own["label"].map({"clicks": 0, "sweep": 1, "tone": 2}).to_numpy()
+        values = own[["clicks", "sweep", "tone"]].to_numpy()
+        assert row.n == len(own) == 9
+        assert row.top1_accuracy == pytest.approx(1 - top_k_error(values, targets, 1), abs=1e-6)
+        assert row.top3_error == pytest.approx(top_k_error(values, targets), abs=1e-6)
+        assert row.map3 == pytest.approx(map_at_k(values, targets), abs=1e-6)
+        assert (row.dataset, row.profile, row.epochs) == ("tiny", "smoke", 2)
+    summary = summarise({"hires_q1": scores}, table)
+    assert summary.loc[0, ["n", "seeds"]].tolist() == [27, 2]
+
+
+def test_clip_ids_and_labels_that_look_like_numbers_survive(table, store, two_folds, tmp_path):
+    names = {clip_id: f"{i:03d}" for i, clip_id in enumerate(table.index)}
+    numbered = table.rename(index=names)
+    numbered["label"] = numbered["label"].map({"clicks": "007", "sweep": "10", "tone": "1e3"})
+    places = {"log": {names[clip_id]: place for clip_id, place in store.places["log"].items()}}
+    renamed = Store(store.grid, places)
+    results = grid_of(numbered, renamed, ["log_db"], replace(two_folds, folds=1), tmp_path)
+    scores = load_scores(tmp_path, results)["log_db"]
+    assert set(scores["clip_id"]) <= set(numbered.index)
+    assert scores["label"].tolist() == numbered.loc[scores["clip_id"], "label"].tolist()
+    assert len(clip_metrics(scores)) == 9
+
+
+def test_a_profile_runs_its_first_folds(table, profile):
+    assert profile_folds(table, profile) == [0, 1, 2]
+    assert profile_folds(table, replace(profile, folds=2)) == [0, 1]
+
+
+# --- what a network may look at ----------------------------------------------------------------
+
+
+class Recorder(Callback):
+    """Note the rate of each group at every step, and the weights at the end of each stage."""
+
+    def before_fit(self):
+        self.stages = getattr(self, "stages", [])
+        self.stages.append({"rates": [], "before": weights_of(self.learn.model)})
+
+    def after_batch(self):
+        if self.training:
+            self.stages[-1]["rates"].append([group["lr"] for group in self.opt.hypers])
+
+    def after_fit(self):
+        self.stages[-1]["after"] = weights_of(self.learn.model)
+
+
+def weights_of(network: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: weight.detach().clone() for name, weight in network.named_parameters()}
+
+
+def fitted(table, store, profile, fold: int = 0, variant: str = "log_db"):
+    """Train a learner as a run does and return it with its recorder."""
+    set_seed(0, reproducible=True)
+    learner = make_learner(make_dataloaders(table, store, variant, fold, profile), profile)
+    recorder = Recorder()
+    with learner.no_bar(), learner.no_logging(), learner.added_cbs([recorder, SkipValidation()]):
+        fit(learner, profile)
+    return learner, recorder
+
+
+class HeldOutScrambled(Store):
+    """A store whose clips of fold 0 are noise."""
+
+    def read(self, channel, clip_ids):
+        codes = super().read(channel, clip_ids)
+        noise = np.random.default_rng(0).integers(0, 256, codes.shape, dtype=np.uint8)
+        held_out = [clip_id.split("-")[1] == "0" for clip_id in clip_ids]
+        codes[held_out] = noise[held_out]
+        return codes
+
+
+def test_held_out_clips_leave_no_trace_in_the_network(table, store, profile):
+    learner, _ = fitted(table, store, profile)
+    items = set(learner.dls.train_ds.items)
+    assert items == set(table.index[table["fold"] != 0])
+
+    other = table.copy()
+    held_out = other["fold"] == 0
+    other.loc[held_out, "label"] = np.roll(other.loc[held_out, "label"].to_numpy(), 4)
+    scrambled = HeldOutScrambled(store.grid, store.places)
+    again, _ = fitted(other, scrambled, profile)
+    for name, value in learner.model.state_dict().items():
+        assert torch.equal(value, again.model.state_dict()[name]), name
+    assert not np.allclose(predict(learner), predict(again))  # the fold itself did change
+
+    changed_training, _ = fitted(table, scrambled, profile, fold=1)
+    plain_training, _ = fitted(table, store, profile, fold=1)
+    weights = [next(run.model.parameters()) for run in (changed_training, plain_training)]
+    assert not torch.equal(*weights)  # the comparison can fail
+
+
+def test_predictions_are_those_of_each_clip_on_its_own(table, store, profile):
+    learner, _ = fitted(table, store, profile)
+    scores = predict(learner)
+    assert scores.index.name == "clip_id"
+    model = learner.model.eval()
+    for i, clip_id in enumerate(learner.dls.valid_ds.items):
+        picture = learner.dls.valid_ds[i][0][None]
+        picture = learner.dls.valid.after_batch((picture,))[0]
+        with torch.no_grad():
+            alone = model(picture).softmax(dim=1)[0]
+        np.testing.assert_allclose(scores.loc[clip_id], alone.numpy(), atol=1e-5)
+
+
+# --- two stages, three rates -------------------------------------------------------------------
+
+
+def test_frozen_first_then_all_layers_with_differential_rates(table, store, profile):
+    profile = replace(profile, frozen_epochs=1, epochs=2)
+    learner, recorder = fitted(table, store, profile)
+    frozen, free = recorder.stages
+    kernels = [
+        f"{name}.weight"
+        for name, part in learner.model.named_modules()
+        if isinstance(part, nn.Conv2d)
+    ]
+    assert len(kernels) == 5
+    head = [name for name in frozen["before"] if name.startswith("2.")]
+    for name in kernels:
+        assert torch.equal(frozen["before"][name], frozen["after"][name])
+        assert not torch.equal(free["before"][name], free["after"][name])
+    for name in head:
+        assert not torch.equal(frozen["before"][name], frozen["after"][name])
+        assert not torch.equal(free["before"][name], free["after"][name])
+
+    steps = len(learner.dls.train)
+    assert (len(frozen["rates"]), len(free["rates"])) == (steps, 2 * steps)
+    rates = np.array(free["rates"])
+    assert rates.shape[1] == 3
+    assert (np.diff(rates, axis=1) > 0).all()  # early layers least, the head most, at every step
+    np.testing.assert_allclose(rates[:, 2] / rates[:, 0], profile.lr_ratio, rtol=1e-6)
+    assert rates.max() <= profile.lr_max * (1 + 1e-9)
+    assert np.array(frozen["rates"]).max() <= profile.frozen_lr * (1 + 1e-9)
+    assert rates[:, 2].argmax() not in (0, len(rates) - 1)  # one cycle: up, then down
+
+
+def test_the_rate_finder_and_a_logged_epoch_work(table, store, profile):
+    learner = make_learner(make_dataloaders(table, store, "log_db", 0, profile), profile)
+    with learner.no_bar(), learner.no_logging():
+        suggestion = learner.lr_find(show_plot=False, num_it=12)
+        learner.fit_one_cycle(1, 1e-3)
+    assert 1e-8 < suggestion.valley < 10
+    names = ["epoch", "train_loss", "valid_loss", "top1_accuracy", "top3_error", "map3", "time"]
+    assert list(learner.recorder.metric_names) == names
+    assert len(learner.recorder.values) == 1
+
+
+# --- metrics -----------------------------------------------------------------------------------
+
+
+def test_metrics_of_the_learner_are_those_of_the_evaluation(table, store, profile):
+    learner, _ = fitted(table, store, profile)
+    with learner.no_bar():
+        _, top1, top3, mean_precision = learner.validate()
+    scores = predict(learner)
+    labels = table.loc[scores.index, "label"]
+    targets = labels.map({label: i for i, label in enumerate(scores.columns)}).to_numpy()
+    values = scores.to_numpy()
+    assert top1 == pytest.approx(1 - top_k_error(values, targets, 1), abs=1e-6)
+    assert top3 == pytest.approx(top_k_error(values, targets, 3), abs=1e-6)
+    assert mean_precision == pytest.approx(map_at_k(values, targets, 3), abs=1e-6)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_metrics_on_many_classes_and_ties(ties):
+    generator = np.random.default_rng(0)
+    logits = generator.standard_normal((200, 12))
+    if ties:
+        logits = logits.round()
+        logits[:5] = 0
+    targets = generator.integers(0, 12, 200)
+    given = torch.from_numpy(logits).float(), torch.from_numpy(targets)
+    assert float(training.top1_accuracy(*given)) == pytest.approx(
+        1 - top_k_error(logits, targets, 1)
+    )
+    assert float(training.top3_error(*given)) == pytest.approx(top_k_error(logits, targets, 3))
+    assert float(training.map3(*given)) == pytest.approx(map_at_k(logits, targets, 3))
+
+
+def test_a_network_that_gives_no_numbers_is_not_perfect():
+    logits, targets = torch.full((4, 5), torch.nan), torch.tensor([0, 1, 2, 3])
+    assert training.top1_accuracy(logits, targets) == 0
+    assert training.top3_error(logits, targets) == 1
+    assert training.map3(logits, targets) == 0
+
+
+# --- networks and profiles ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("planes", [1, 3])
+@pytest.mark.parametrize("shape", [(29, 28), (112, 112), (33, 57)])
+def test_the_compact_network_takes_any_picture(planes, shape):
+    network = compact_network(7).eval()
+    assert network(torch.randn(2, planes, *shape)).shape == (2, 7)
+    assert count_weights(network) < 200_000
+
+
+def test_one_plane_and_three_equal_planes_are_the_same_to_a_network():
+    network = compact_network(4).eval()
+    picture = torch.randn(2, 1, 29, 28)
+    torch.testing.assert_close(network(picture), network(picture.expand(-1, 3, -1, -1)))
+
+
+def test_groups_of_layers_hold_every_weight_once():
+    network = build_network("compact", 5)
+    groups = layer_groups(network)
+    assert len(groups) == 3
+    held = [id(weight) for group in groups for weight in group]
+    assert sorted(held) == sorted({id(weight) for weight in network.parameters()})
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        urllib.error.URLError("no route to host"),
+        OSError("read-only file system"),
+        RuntimeError("invalid hash value"),
+    ],
+)
+def test_weights_that_cannot_be_fetched_give_a_warning_and_a_network(monkeypatch, failure):
+    original = torchvision.models.resnext50_32x4d
+
+    def offline(weights=None):
+        if weights is not None:
+            raise failure
+        return original(weights=None)
+
+    monkeypatch.setattr(torchvision.models, "resnext50_32x4d", offline)
+    with pytest.warns(UserWarning, match=r"no ImageNet weights for resnext50_32x4d") as caught:
+        network = resnext_network(6)
+    said = str(caught[0].message)
+    assert str(failure) in said
+    assert "checkpoints" in said and ".pth" in said  # where to put what file
+    assert len(layer_groups(network)) == 3
+    with torch.no_grad():
+        assert network.eval()(torch.randn(1, 1, 64, 64)).shape == (1, 6)
+
+
+def test_unknown_names_list_the_known_ones():
+    with pytest.raises(ValueError, match=r"'vgg'.*compact, resnext50_32x4d"):
+        build_network("vgg", 3)
+    with pytest.raises(ValueError, match="n_classes must be 2 or more, got 1"):
+        build_network("compact", 1)
+    with pytest.raises(ValueError, match=r"unknown PROFILE 'tpu'.*gpu, cpu, smoke"):
+        get_profile("tpu")
+
+
+def test_adjustments_apply_to_their_data_set_in_the_cpu_profile_only():
+    for dataset, changes in ADJUSTMENTS.items():
+        assert get_profile("cpu", dataset) == replace(PROFILES["cpu"], **changes)
+        assert get_profile("gpu", dataset) == PROFILES["gpu"]
+    assert get_profile("cpu", "esc10") == PROFILES["cpu"]
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "expected"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")]
+)
+def test_the_device_is_cuda_then_mps_then_cpu(monkeypatch, cuda, mps, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert best_device().type == expected

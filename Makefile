@@ -23,7 +23,7 @@ run: setup
 	$(BIN)/python -m freesound_tagging.run --dataset "$(DATASET)" --profile "$(PROFILE)"
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: setup
 	$(BIN)/ruff format --check .

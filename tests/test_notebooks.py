@@ -1,4 +1,4 @@
-"""The notebooks as committed: read in order, light, without errors; and as run: all seven, in smoke size."""
+"""The notebooks as committed (in order, light, no errors) and as run: all seven, smoke size."""
 
 import re
 from pathlib import Path

@@ -113,6 +113,19 @@ def test_each_band_is_centred_on_its_row(axis, n_fft):
     assert (np.abs(peaks - hertz) <= FINE.sample_rate / n_fft).all()
 
 
+@pytest.mark.parametrize("axis", ["log", "mel"])
+def test_rows_finer_than_the_fft_interpolate_between_its_bins(axis):
+    n_fft, hertz = 512, axis_frequencies(axis, FINE)
+    bin_width = FINE.sample_rate / n_fft
+    weights = filterbank(hertz, n_fft, FINE.sample_rate)
+    spacing = np.diff(hertz)
+    fine = np.flatnonzero((spacing[1:] < bin_width) & (hertz[1:-1] > bin_width)) + 1
+    assert len(fine) > 5
+    centroids = weights[fine] @ (np.arange(1 + n_fft // 2) * bin_width)
+    np.testing.assert_allclose(centroids, hertz[fine], rtol=1e-5)
+    assert ((weights[fine] > 0).sum(axis=1) <= 2).all()
+
+
 def test_mel_bands_are_those_of_librosa_and_torchaudio():
     # Their centres leave out the two ends of the range, ours include them. Where rows lie further
     # apart than FFT bins all three must agree; elsewhere ours are widened and theirs may be empty.

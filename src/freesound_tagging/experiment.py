@@ -11,7 +11,7 @@ from freesound_tagging.profiles import Profile, get_profile
 from freesound_tagging.variants import CHANNELS, VARIANTS
 
 ROOT = Path(__file__).resolve().parents[2]
-"""The repository; the package is installed in place (``pip install -e .``), beside its notebooks."""
+"""The repository: the package is installed in place (``pip install -e .``)."""
 
 
 def work_folder() -> Path:

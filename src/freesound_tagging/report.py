@@ -21,7 +21,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from freesound_tagging import plots
+from freesound_tagging import evaluation, plots
 from freesound_tagging.experiment import ROOT, Experiment, open_experiment
 from freesound_tagging.profiles import best_device
 from freesound_tagging.store import write_atomically
@@ -29,6 +29,8 @@ from freesound_tagging.variants import VARIANTS
 
 BEGIN = "<!-- results: written by make report, do not edit -->"
 END = "<!-- results: end -->"
+METRICS = ("top3_error", "top1_accuracy", "map3")
+REFERENCES = ("log_db", "mel_db")
 
 
 def write_chart(summary: pd.DataFrame, file: Path, title: str) -> None:
@@ -53,19 +55,55 @@ def publish(experiment: Experiment) -> Path:
             f"{experiment.run_folder}: no runs of {', '.join(sorted(missing))} yet"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    summary = experiment.write_summary(experiment.load_table())
+    table, scores = experiment.load_table(), experiment.load_scores()
+    summary = evaluation.summarise(scores, table)
+    differences = compare(scores, table)
     results.to_csv(folder / "results.csv", index=False)
     summary.to_csv(folder / "summary.csv", index=False, float_format="%.6g")
-    scores = pd.concat(
-        frame.assign(variant=variant) for variant, frame in experiment.load_scores().items()
-    )
-    scores = scores[["variant", *scores.columns.drop("variant")]]
-    text = io.StringIO()
-    scores.to_csv(text, index=False, float_format="%.5g")
-    write_atomically(folder / "scores.csv.gz", gzip.compress(text.getvalue().encode(), mtime=0))
+    differences.to_csv(folder / "differences.csv", index=False, float_format="%.6g")
+    write_atomically(folder / "scores.csv.gz", pack_scores(scores, table))
     write_chart(summary, folder / "chart.png", chart_title(experiment.name, summary))
     (folder / "README.md").write_text(_about(experiment, results))
     return folder
+
+
+def compare(scores: dict[str, pd.DataFrame], table: pd.DataFrame) -> pd.DataFrame:
+    """Return the paired differences from each reference, in each metric.
+
+    Columns metric, reference, variant, difference, low, high (`evaluation.paired_differences`).
+    """
+    parts = [
+        evaluation.paired_differences(scores, table, reference, metric).assign(
+            metric=metric, reference=reference
+        )
+        for metric in METRICS
+        for reference in REFERENCES
+    ]
+    columns = ["metric", "reference", "variant", "difference", "low", "high"]
+    return pd.concat(parts, ignore_index=True)[columns]
+
+
+def pack_scores(scores: dict[str, pd.DataFrame], table: pd.DataFrame) -> bytes:
+    """Return all out-of-fold scores as one compressed CSV, the same bytes for the same scores."""
+    frames = pd.concat(
+        frame.assign(variant=name, group=frame["clip_id"].map(table["group"]))
+        for name, frame in scores.items()
+    )
+    first = ["variant", "group"]
+    text = io.StringIO()
+    frames[[*first, *frames.columns.drop(first)]].to_csv(text, index=False, float_format="%.5g")
+    return gzip.compress(text.getvalue().encode(), mtime=0)
+
+
+def unpack_scores(file: Path) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
+    """Return the scores that `pack_scores` wrote, and a clip table with the column group."""
+    frame = pd.read_csv(file, dtype={"clip_id": str, "group": str, "label": str})
+    table = frame.drop_duplicates("clip_id").set_index("clip_id")[["group"]]
+    scores = {
+        name: part.drop(columns=["variant", "group"]).reset_index(drop=True)
+        for name, part in frame.groupby("variant", sort=False)
+    }
+    return scores, table
 
 
 def chart_title(name: str, summary: pd.DataFrame) -> str:
@@ -89,6 +127,7 @@ Python {platform.python_version()}, {packages}.
 - `results.csv` one row a run: variant, fold, seed.
 - `summary.csv` one row a variant: out-of-fold figures, 95 % interval of top-3 error over source
   recordings.
+- `differences.csv` each variant against log_db and mel_db on the same clips, with 95 % intervals.
 - `scores.csv.gz` the out-of-fold probabilities of every clip, from which the other two can be
   computed again.
 - `chart.png` the summary as a picture.
@@ -102,19 +141,30 @@ def results_section(folder: Path) -> str:
         name = summary_file.parent.name
         summary = pd.read_csv(summary_file)
         profile = pd.read_csv(summary_file.parent / "results.csv")["profile"].iloc[0]
+        differences = pd.read_csv(summary_file.parent / "differences.csv")
+        against = differences[
+            (differences["metric"] == "top1_accuracy") & (differences["reference"] == "log_db")
+        ].set_index("variant")
         lines = [
             f"### {name} ({profile} profile, {summary['n'].max()} clips, "
             f"{summary['seeds'].max()} seed(s))",
             "",
-            "| variant | top-3 error | 95 % interval | top-1 accuracy | MAP@3 |",
-            "|---|---|---|---|---|",
+            "| variant | top-3 error | 95 % interval | MAP@3 | top-1 accuracy "
+            "| minus log_db's | 95 % interval |",
+            "|---|---|---|---|---|---|---|",
         ]
-        lines += [
-            f"| {row.variant} | {row.top3_error:.4f} "
-            f"| {row.top3_error_low:.4f} to {row.top3_error_high:.4f} "
-            f"| {row.top1_accuracy:.3f} | {row.map3:.3f} |"
-            for row in summary.itertuples()
-        ]
+        for row in summary.itertuples():
+            paired = "| | |"
+            if row.variant in against.index:
+                other = against.loc[row.variant]
+                paired = (
+                    f"| {other['difference']:+.3f} | {other['low']:+.3f} to {other['high']:+.3f} |"
+                )
+            lines.append(
+                f"| {row.variant} | {row.top3_error:.4f} "
+                f"| {row.top3_error_low:.4f} to {row.top3_error_high:.4f} "
+                f"| {row.map3:.3f} | {row.top1_accuracy:.3f} {paired}"
+            )
         lines += ["", f"![{name}: top-3 error of each variant](results/{name}/chart.png)", ""]
         parts.append("\n".join(lines))
     return "\n".join(parts)

@@ -1,7 +1,8 @@
 """How long `make run` and `make test` take, and their peak memory: ``python commands.py run test``.
 
-Run it in an installed clone. Memory is the sum over the command and all processes it starts,
-sampled twice a second; shared pages count once for each process (RSS), so the true figure is lower.
+Run it in an installed clone, on an idle machine. Memory is the sum over the command and all
+processes it starts, sampled once a second; a page that several share counts once in all (PSS),
+where the system tells it, which Linux does.
 """
 
 import argparse
@@ -20,12 +21,13 @@ RECORD = Path(__file__).with_suffix(".json")
 
 
 def tree_memory(process: psutil.Process) -> int:
-    """Return the resident bytes of a process and its descendants."""
+    """Return the bytes in memory of a process and its descendants."""
     total = 0
     for member in [process, *process.children(recursive=True)]:
         try:
-            total += member.memory_info().rss
-        except psutil.NoSuchProcess:
+            memory = member.memory_full_info()
+            total += getattr(memory, "pss", memory.rss)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue  # it ended between the listing and the look
     return total
 
@@ -40,7 +42,7 @@ def measure(command: list[str]) -> dict:
             peak = max(peak, tree_memory(process))
         except psutil.NoSuchProcess:
             break
-        time.sleep(0.5)
+        time.sleep(1)
     return {
         "command": " ".join(command),
         "exit_status": running.wait(),

@@ -157,8 +157,10 @@ def _cut_chunk(file: BinaryIO, size_format: str, wanted: bytes) -> str:
         file.seek(at)
         name, (size,) = file.read(4), struct.unpack(size_format, file.read(4))
         if name == wanted:
-            # Programs that write to a pipe leave the size at its largest value: length unknown.
-            if size < 0xFFFFFF00 and at + 8 + size > end:
+            # Programs that write to a pipe leave a size near the largest 31- or 32-bit number: the
+            # length was unknown to them.
+            unknown = size >= 0xFFFFFF00 or 0x7FFFF000 <= size <= 0x80000000
+            if not unknown and at + 8 + size > end:
                 return f"its header promises {size} bytes of samples, it holds {end - at - 8}"
             return ""
         at += 8 + size + size % 2

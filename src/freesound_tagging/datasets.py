@@ -413,6 +413,10 @@ def _check_files(clips: Iterable[dict]) -> None:
         raise DataError(f"{named}{more}. Put the files there, or take them out of the table")
 
 
+RESERVED_LABELS = ("clip_id", "seed", "fold", "label", "group", "variant")
+"""Columns that stand beside one column a class in tables of scores."""
+
+
 def _as_table(clips: list[dict]) -> pd.DataFrame:
     """Check what holds of every data set, and sort by clip id."""
     clips = sorted(clips, key=lambda clip: clip["clip_id"])
@@ -435,7 +439,18 @@ def _as_table(clips: list[dict]) -> pd.DataFrame:
                 f"fold {first['fold']} ({first['where']}); keep the clips of one source recording "
                 "in one fold"
             )
+    if len(folds_of_label) < 2:
+        raise DataError(
+            f"{train[0]['where'] if train else 'the table'}: there is only the label "
+            f"{', '.join(map(repr, folds_of_label)) or 'of no clip'}; a tagger needs two or more"
+        )
     for label, folds in folds_of_label.items():
+        if label in RESERVED_LABELS:
+            example = next(clip for clip in train if clip["label"] == label)
+            raise DataError(
+                f"{example['where']}: {label!r} cannot be a label: it names a column of the "
+                f"results (so do {', '.join(RESERVED_LABELS)})"
+            )
         if len(folds) < 2:
             example = next(clip for clip in train if clip["label"] == label)
             raise DataError(

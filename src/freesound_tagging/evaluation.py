@@ -90,7 +90,7 @@ def clip_metrics(scores: pd.DataFrame) -> pd.DataFrame:
 def bootstrap_interval(
     values: pd.Series,
     groups: pd.Series,
-    resamples: int = 9999,
+    resamples: int = 2999,
     seed: int = 0,
     limits: tuple[float, float] = (0.0, 1.0),
 ) -> tuple[float, float]:
@@ -203,6 +203,7 @@ def hardest_pairs(counts: pd.DataFrame, n: int = 5) -> pd.DataFrame:
         if totals[a] + totals[b]
     ]
     pairs = pd.DataFrame(rows, columns=["class_a", "class_b", "a_as_b", "b_as_a", "share"])
+    pairs = pairs[pairs["share"] > 0]
     return pairs.sort_values("share", ascending=False, kind="stable").head(n).reset_index(drop=True)
 
 

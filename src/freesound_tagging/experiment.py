@@ -4,9 +4,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from freesound_tagging import datasets, evaluation, store, training
+from freesound_tagging.clips import ClipError, ClipSettings, load_clip
 from freesound_tagging.profiles import Profile, get_profile
 from freesound_tagging.variants import CHANNELS, VARIANTS
 
@@ -21,6 +23,11 @@ def work_folder() -> Path:
     and pictures of a large data set may need another disk.
     """
     return Path(os.environ.get("WORK_FOLDER") or ROOT).resolve()
+
+
+def is_table(dataset: str) -> bool:
+    """Say whether a data set is named by the path of a table of one's own."""
+    return dataset.lower().endswith(".csv")
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ class Experiment:
     @property
     def name(self) -> str:
         """A name for folders: the data set's, or the stem of the table."""
-        return Path(self.dataset).stem if self.dataset.endswith(".csv") else self.dataset
+        return Path(self.dataset).stem if is_table(self.dataset) else self.dataset
 
     @property
     def raw_folder(self) -> Path:
@@ -72,11 +79,26 @@ class Experiment:
         if self.dataset == "microcalls":
             options["clips_per_class"] = self.profile.clips_per_class
         dataset = self.dataset
-        if dataset.endswith(".csv") and not Path(dataset).is_absolute():
+        if is_table(dataset) and not Path(dataset).is_absolute():
             dataset = str(ROOT / dataset)
         table = datasets.load(dataset, self.raw_folder, **options)
         table = table[table["split"] == "train"]
         return thin(table, self.profile.max_clips)
+
+    def examples(self, table: pd.DataFrame) -> dict[str, tuple[str, np.ndarray]]:
+        """Return label -> (clip id, waveform): its first clip that is readable and not silent."""
+        settings = ClipSettings(self.profile.grid.sample_rate, self.profile.grid.duration)
+        found: dict[str, tuple[str, np.ndarray]] = {}
+        for clip_id, clip in table.iterrows():
+            if clip["label"] in found:
+                continue
+            try:
+                waveform, note = load_clip(clip["path"], settings)
+            except ClipError:
+                continue  # the store reports it, with all others
+            if note != "silent":
+                found[clip["label"]] = (clip_id, waveform)
+        return found
 
     def build_store(self, table: pd.DataFrame, channels: list[str] | None = None) -> store.Store:
         """Compute what the store lacks (by default every channel) and return it.
@@ -88,7 +110,7 @@ class Experiment:
             list(CHANNELS) if channels is None else channels,
             self.profile.grid,
             self.store_folder,
-            strict=os.environ.get("STRICT", "0") == "1",
+            strict=os.environ.get("STRICT", "").lower() in ("1", "true", "yes"),
         )
 
     def run_grid(
@@ -141,8 +163,13 @@ def open_experiment(dataset: str, profile: str) -> Experiment:
         Where either is unknown; the message lists the known ones.
     """
     get_profile(profile)
-    if not dataset.endswith(".csv") and dataset not in datasets.DATASETS:
-        known = ", ".join(datasets.DATASETS)
+    known = ", ".join(datasets.DATASETS)
+    if is_table(dataset) and Path(dataset).stem in datasets.DATASETS:
+        raise ValueError(
+            f"{dataset}: a table of your own cannot have the name of a data set ({known}), for its "
+            "runs are kept under its name; rename the file"
+        )
+    if not is_table(dataset) and dataset not in datasets.DATASETS:
         raise ValueError(
             f"unknown DATASET {dataset!r}; the known ones are: {known}, "
             "or a table of your own, path/to/table.csv"

@@ -25,7 +25,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import soundfile
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 # Part of the folder's name: raise it whenever the same seed would give other sounds, so that
 # sounds of an older version are never served for the new one.

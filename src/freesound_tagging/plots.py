@@ -6,9 +6,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
-from freesound_tagging.variants import DB_RANGE
+from freesound_tagging.variants import DB_RANGE, FAMILIES, VARIANTS
 
 COLOURS = "magma"
+FAMILY_COLOURS = dict(zip(FAMILIES, ("tab:blue", "tab:orange", "tab:green"), strict=True))
 
 
 def _edges(centres: np.ndarray) -> np.ndarray:
@@ -149,7 +150,7 @@ def show_summary(summary: pd.DataFrame, *, ax: Axes | None = None, title: str = 
         _, ax = plt.subplots(figsize=(7, 0.32 * len(summary) + 1.2))
     ranked = summary.iloc[::-1].reset_index(drop=True)
     for row, entry in ranked.iterrows():
-        colour = _family_colour(entry["variant"])
+        colour = FAMILY_COLOURS[VARIANTS[entry["variant"]].family]
         ax.plot(
             [entry["top3_error_low"], entry["top3_error_high"]],
             [row, row],
@@ -168,19 +169,6 @@ def show_summary(summary: pd.DataFrame, *, ax: Axes | None = None, title: str = 
     ax.legend(fontsize=7, loc="lower right")
     ax.set_title(title, fontsize=10)
     return ax
-
-
-FAMILY_COLOURS = {
-    "standard": "tab:blue",
-    "high resolution": "tab:orange",
-    "3 channels": "tab:green",
-}
-
-
-def _family_colour(variant: str) -> str:
-    if variant.startswith("3ch"):
-        return FAMILY_COLOURS["3 channels"]
-    return FAMILY_COLOURS["high resolution" if variant.startswith("hires") else "standard"]
 
 
 def show_confusion(counts: pd.DataFrame, *, ax: Axes | None = None, title: str = "") -> Axes:

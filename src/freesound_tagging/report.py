@@ -47,8 +47,12 @@ def publish(experiment: Experiment) -> Path:
     ------
     FileNotFoundError
         Where the run is not finished.
+    ValueError
+        Where it was made with the smoke profile.
     """
     results, folder = experiment.load_results(), experiment.results_folder
+    if experiment.profile_name == "smoke":
+        raise ValueError("the smoke profile's scores say nothing; publish cpu or gpu")
     missing = set(VARIANTS) - set(results["variant"])
     if missing:
         raise FileNotFoundError(
@@ -97,7 +101,9 @@ def pack_scores(scores: dict[str, pd.DataFrame], table: pd.DataFrame) -> bytes:
 
 def unpack_scores(file: Path) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
     """Return the scores that `pack_scores` wrote, and a clip table with the column group."""
-    frame = pd.read_csv(file, dtype={"clip_id": str, "group": str, "label": str})
+    str_columns = {"variant": str, "clip_id": str, "group": str, "label": str}
+    # A label may be "None" or "NA"; it is a word here, not a gap.
+    frame = pd.read_csv(file, dtype=str_columns, keep_default_na=False)
     table = frame.drop_duplicates("clip_id").set_index("clip_id")[["group"]]
     scores = {
         name: part.drop(columns=["variant", "group"]).reset_index(drop=True)
@@ -118,8 +124,8 @@ def _about(experiment: Experiment, results: pd.DataFrame) -> str:
     )
     return f"""# {experiment.name}
 
-Measured with `make run DATASET={experiment.dataset} PROFILE={experiment.profile_name}` and copied
-here by `make publish` on {datetime.now(timezone.utc):%Y-%m-%d}; {platform.system()}
+Measured with `make run DATASET={experiment.name} PROFILE={experiment.profile_name}`, copied here by
+`make publish` on {datetime.now(timezone.utc):%Y-%m-%d}; {platform.system()}
 {platform.machine()}, {joblib.cpu_count()} cores, device {device.type},
 Python {platform.python_version()}, {packages}.
 {len(results)} runs, {results["seconds"].sum() / 3600:.2f} core-hours of training.

@@ -16,7 +16,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from freesound_tagging.datasets import DATASETS
 from freesound_tagging.errors import DataError
-from freesound_tagging.experiment import ROOT, open_experiment
+from freesound_tagging.experiment import ROOT, is_table, open_experiment
 from freesound_tagging.profiles import PROFILES
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -57,10 +57,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dataset", default="microcalls", help=f"{', '.join(DATASETS)} or a .csv")
     parser.add_argument("--profile", default="cpu", help=", ".join(PROFILES))
     options = parser.parse_args(arguments)
+    for variable in ("WORK_FOLDER", "DATA_MIRROR"):  # notebooks run in a folder of their own
+        if os.environ.get(variable):
+            os.environ[variable] = str(Path(os.environ[variable]).expanduser().resolve())
     try:
         dataset = options.dataset
-        if dataset.endswith(".csv"):
-            dataset = str(Path(dataset).resolve())  # notebooks run in a folder of their own
+        if is_table(dataset):
+            dataset = str(Path(dataset).expanduser().resolve())
         experiment = open_experiment(dataset, options.profile)
         # A fault in the data shows here, in one line, before any notebook starts.
         experiment.load_table()

@@ -24,7 +24,7 @@ import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from freesound_tagging.clips import ClipError, ClipSettings, load_clip
 from freesound_tagging.datasets import DataError

@@ -27,7 +27,7 @@ from fastai.losses import CrossEntropyLossFlat
 from fastai.optimizer import Adam
 from fastai.torch_core import set_seed
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from freesound_tagging.dataloaders import make_dataloaders
 from freesound_tagging.evaluation import KEYS, clip_metrics
@@ -227,6 +227,8 @@ def run_grid(
                 if not _is_done(job[3], key):
                     todo.append(job)
     if todo:
+        # Until all runs are made again, the old table does not fit the scores beside it.
+        (folder / "results.csv").unlink(missing_ok=True)
         workers = n_jobs or (joblib.cpu_count() if best_device().type == "cpu" else 1)
         parallel = joblib.Parallel(n_jobs=workers, return_as="generator_unordered")
         running = parallel(
@@ -255,7 +257,7 @@ def load_scores(folder: str | Path, results: pd.DataFrame) -> dict[str, pd.DataF
     for row in results.itertuples():
         file = _score_file(Path(folder) / "runs" / row.variant / f"fold{row.fold}-seed{row.seed}")
         scores.setdefault(row.variant, []).append(
-            pd.read_csv(file, dtype={"clip_id": str, "label": str})
+            pd.read_csv(file, dtype={"clip_id": str, "label": str}, keep_default_na=False)
         )
     return {variant: pd.concat(frames, ignore_index=True) for variant, frames in scores.items()}
 

@@ -87,6 +87,16 @@ class Variant:
         """Names of the stored channels, in plane order."""
         return tuple(channel for channel, _ in self.planes)
 
+    @property
+    def family(self) -> str:
+        """One of `FAMILIES`: three planes, one reassigned plane, or one standard plane."""
+        if len(self.planes) > 1:
+            return "3 channels"
+        return "standard" if CHANNELS[self.channels[0]].q is None else "high resolution"
+
+
+FAMILIES = ("standard", "high resolution", "3 channels")
+
 
 CHANNELS: dict[str, Channel] = {
     "linear": Channel("linear", n_fft=2048),

@@ -4,8 +4,10 @@ import re
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 
 from freesound_tagging import experiment, run
 from freesound_tagging.variants import VARIANTS
@@ -100,3 +102,30 @@ def test_make_run_executes_all_seven_and_prints_the_table(tmp_path, monkeypatch,
     printed = capsys.readouterr().out
     for word in ["3ch_log_db_windows", "results.csv", "summary.csv", "chart.png", "notebooks"]:
         assert word in printed
+
+
+def test_unreadable_clips_take_no_notebook_down(tmp_path, monkeypatch):
+    sounds = tmp_path / "sounds"
+    sounds.mkdir()
+    lines = ["file,label"]
+    for label, frequency in [("high", 3000.0), ("low", 300.0)]:
+        for take, content in enumerate(["text", "empty", "silent", "good", "good", "good"]):
+            file = sounds / f"{label}-{take}.wav"
+            lines.append(f"sounds/{file.name},{label}")
+            time = np.arange(22_050) / 22_050
+            if content == "text":
+                file.write_text("not audio")
+            elif content == "empty":
+                file.write_bytes(b"")
+            else:
+                level = 0.0 if content == "silent" else 0.1 * take
+                soundfile.write(file, level * np.sin(2 * np.pi * frequency * time), 22_050)
+    table = tmp_path / "own.csv"
+    table.write_text("\n".join(lines))
+    monkeypatch.setenv("WORK_FOLDER", str(tmp_path))
+    parameters = {"dataset": str(table), "profile": "smoke"}
+    for source in NOTEBOOKS:
+        if source.stem[:2] in ("01", "02", "04"):
+            run.run_notebook(source, tmp_path / "out" / source.name, parameters, progress=False)
+    printed = (tmp_path / "out" / "04_generate_spectrograms.ipynb").read_text(encoding="utf-8")
+    assert "high-0.wav" in printed and "low-1.wav" in printed

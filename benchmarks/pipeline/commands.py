@@ -1,7 +1,7 @@
 """How long `make run` and `make test` take, and their peak memory: ``python commands.py run test``.
 
 Run it in an installed clone, on an idle machine. Memory is the sum over the command and all
-processes it starts, sampled once a second; a page that several share counts once in all (PSS),
+processes it starts, sampled every four seconds; a page that several share counts once in all (PSS),
 where the system tells it, which Linux does.
 """
 
@@ -42,7 +42,7 @@ def measure(command: list[str]) -> dict:
             peak = max(peak, tree_memory(process))
         except psutil.NoSuchProcess:
             break
-        time.sleep(1)
+        time.sleep(4)  # a look at shared pages costs a fair part of a second
     return {
         "command": " ".join(command),
         "exit_status": running.wait(),

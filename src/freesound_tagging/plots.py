@@ -166,7 +166,7 @@ def show_summary(summary: pd.DataFrame, *, ax: Axes | None = None, title: str = 
     ax.grid(axis="x", alpha=0.3)
     for family, colour in FAMILY_COLOURS.items():
         ax.plot([], [], "o-", color=colour, label=family)
-    ax.legend(fontsize=7, loc="lower right")
+    ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3, frameon=False)
     ax.set_title(title, fontsize=10)
     return ax
 

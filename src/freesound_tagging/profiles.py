@@ -109,7 +109,7 @@ ADJUSTMENTS: dict[str, dict] = {
     "microcalls": {
         "mixup": 0.0,
         "mask": 0.0,
-        "epochs": 16,
+        "epochs": 13,
         "batch_size": 16,
         "lr_max": 4e-3,
     },

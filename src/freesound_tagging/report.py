@@ -114,7 +114,12 @@ def unpack_scores(file: Path) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
 
 def chart_title(name: str, summary: pd.DataFrame) -> str:
     """Return the line above a chart: data set, clips and seeds."""
-    return f"{name}: {summary['n'].max()} clips, {summary['seeds'].max()} seed(s)"
+    return f"{name}: {summary['n'].max()} clips, {_seeds(summary)}"
+
+
+def _seeds(summary: pd.DataFrame) -> str:
+    n = summary["seeds"].max()
+    return f"{n} seed{'s' if n > 1 else ''}"
 
 
 def _about(experiment: Experiment, results: pd.DataFrame) -> str:
@@ -128,13 +133,13 @@ Measured with `make run DATASET={experiment.name} PROFILE={experiment.profile_na
 `make publish` on {datetime.now(timezone.utc):%Y-%m-%d}; {platform.system()}
 {platform.machine()}, {joblib.cpu_count()} cores, device {device.type},
 Python {platform.python_version()}, {packages}.
-{len(results)} runs, {results["seconds"].sum() / 3600:.2f} core-hours of training.
+{len(results)} runs; their wall-clock times add up to {results["seconds"].sum() / 3600:.2f} hours.
 
 - `results.csv` one row a run: variant, fold, seed.
 - `summary.csv` one row a variant: out-of-fold figures, 95 % interval of top-3 error over source
   recordings.
 - `differences.csv` each variant against log_db and mel_db on the same clips, with 95 % intervals.
-- `scores.csv.gz` the out-of-fold probabilities of every clip, from which the other two can be
+- `scores.csv.gz` the out-of-fold probabilities of every clip, from which all else can be
   computed again.
 - `chart.png` the summary as a picture.
 """
@@ -152,8 +157,7 @@ def results_section(folder: Path) -> str:
             (differences["metric"] == "top1_accuracy") & (differences["reference"] == "log_db")
         ].set_index("variant")
         lines = [
-            f"### {name} ({profile} profile, {summary['n'].max()} clips, "
-            f"{summary['seeds'].max()} seed(s))",
+            f"### {name} ({profile} profile, {summary['n'].max()} clips, {_seeds(summary)})",
             "",
             "| variant | top-3 error | 95 % interval | MAP@3 | top-1 accuracy "
             "| minus log_db's | 95 % interval |",

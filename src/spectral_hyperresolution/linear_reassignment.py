@@ -110,10 +110,12 @@ def high_resolution_spectrogram(
     device = x.device if device is None else torch.device(device)
     if chunks is not None:
         chunks = whole_number(chunks, "chunks")
-    energy, count = exact_histograms(channels.to(device, dtype), settings, chunks)
+    # MPS has no float64, in which points are added up.
+    working = torch.device("cpu") if device.type == "mps" else device
+    energy, count = exact_histograms(channels.to(working, dtype), settings, chunks)
     energy, count = energy.sum(0), count.sum(0)
     energy = torch.where(count < count.max().sqrt(), 0, energy)
-    return energy.flip(0).T.to(dtype).contiguous()
+    return energy.flip(0).T.to(device, dtype).contiguous()
 
 
 # The published package spelled it so in two of its modules.

@@ -224,6 +224,7 @@ class LinearReassignment(torch.nn.Module):
         -------
         tensor, shape (..., frequency, time)
             Energy, >= 0, on the waveform's device and in its dtype (float32 for half precision).
+            For a waveform on MPS, which has no float64, the work is done on the CPU.
             With a sequence of q, shape (..., q, frequency, time); with `consensus`, without q.
 
         Raises
@@ -235,6 +236,8 @@ class LinearReassignment(torch.nn.Module):
         """
         x = as_float_tensor(waveform, "waveform")
         check_samples(x, "waveform")
+        if x.device.type == "mps":  # it has no float64, in which points are added up
+            return self.forward(x.cpu()).to(x.device)
         dtype = x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32
         flat = x.reshape(-1, x.shape[-1]).to(dtype)
         frames = self.settings[0].frames(x.shape[-1])

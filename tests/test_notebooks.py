@@ -91,6 +91,7 @@ def test_holds_no_path_of_the_machine_it_was_run_on(notebook):
 
 def test_make_run_executes_all_seven_and_prints_the_table(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("WORK_FOLDER", str(tmp_path))
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # no workers beside those of the tests
     assert run.main(["--dataset", "microcalls", "--profile", "smoke"]) == 0
     folder = tmp_path / "runs" / "microcalls" / "smoke"
     assert len(list((folder / "notebooks").glob("*.ipynb"))) == len(NOTEBOOKS)
@@ -123,6 +124,7 @@ def test_unreadable_clips_take_no_notebook_down(tmp_path, monkeypatch):
     table = tmp_path / "own.csv"
     table.write_text("\n".join(lines))
     monkeypatch.setenv("WORK_FOLDER", str(tmp_path))
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # no workers beside those of the tests
     parameters = {"dataset": str(table), "profile": "smoke"}
     for source in NOTEBOOKS:
         if source.stem[:2] in ("01", "02", "04"):

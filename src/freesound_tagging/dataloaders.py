@@ -19,7 +19,7 @@ from freesound_tagging import plots
 from freesound_tagging.profiles import Profile
 from freesound_tagging.spectrograms import axis_frequencies, decoding_table
 from freesound_tagging.store import Store
-from freesound_tagging.variants import CHANNELS, Variant, get_variant
+from freesound_tagging.variants import Variant, get_channel, get_variant
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class GatheredBatches(TfmdDL):
 
 def picture_axes(variant: Variant, store: Store) -> PictureAxes:
     """Return the axes of a variant's pictures."""
-    axes = {CHANNELS[channel].axis for channel in variant.channels}
+    axes = {get_channel(channel).axis for channel in variant.channels}
     frequencies = axis_frequencies(axes.pop(), store.grid) if len(axes) == 1 else None
     return PictureAxes(frequencies, store.grid.times, variant.planes[0][1] == "db")
 
@@ -120,6 +120,24 @@ class Loudness(DisplayedTransform):
         pictures = TensorSpectrogram(values.clamp(0, 1))
         pictures.axes = self.axes  # each picture taken out of the batch inherits them
         return pictures
+
+
+class CropInTime(DisplayedTransform):
+    """Show the network a random stretch of each training picture, ``share`` of its columns."""
+
+    order, split_idx = 6, 0
+
+    def __init__(self, share: float):
+        self.share = share
+
+    def encodes(self, pictures: TensorSpectrogram):
+        n, _, _, columns = pictures.shape
+        seen = max(1, round(self.share * columns))
+        starts = torch.randint(0, columns - seen + 1, (n,), device=pictures.device)
+        source = starts[:, None] + torch.arange(seen, device=pictures.device)
+        values = pictures.as_subclass(torch.Tensor)
+        source = source[:, None, None, :].expand(*values.shape[:3], seen)
+        return TensorSpectrogram(values.gather(3, source))
 
 
 class ShiftInTime(DisplayedTransform):
@@ -232,6 +250,8 @@ def make_dataloaders(
     batch_transforms = [Loudness(loudness, mean, deviation, read.axes)]
     if profile.time_shift:
         batch_transforms.append(ShiftInTime(profile.time_shift))
+    if profile.crop < 1:
+        batch_transforms.append(CropInTime(profile.crop))
     if profile.mask:
         batch_transforms.append(MaskBands(profile.mask))
     labels = dict(zip(items["clip_id"], items["label"], strict=True))

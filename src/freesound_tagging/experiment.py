@@ -1,7 +1,7 @@
 """One experiment = a data set and a profile: where its files lie, and its steps for notebooks."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import pandas as pd
 from freesound_tagging import datasets, evaluation, store, training
 from freesound_tagging.clips import ClipError, ClipSettings, load_clip
 from freesound_tagging.profiles import Profile, get_profile
-from freesound_tagging.variants import CHANNELS, VARIANTS
+from freesound_tagging.variants import VARIANTS, channels_of
 
 ROOT = Path(__file__).resolve().parents[2]
 """The repository: the package is installed in place (``pip install -e .``)."""
@@ -45,8 +45,18 @@ class Experiment:
 
     @property
     def profile(self) -> Profile:
-        """The profile's settings, adjusted to the data set."""
-        return get_profile(self.profile_name, self.dataset)
+        """The profile's settings, adjusted to the data set.
+
+        The environment variable ``SEEDS`` asks for so many seeds, 0 first; runs that were made with
+        fewer are kept.
+        """
+        profile = get_profile(self.profile_name, self.dataset)
+        seeds = os.environ.get("SEEDS")
+        if not seeds:
+            return profile
+        if not seeds.isdecimal() or int(seeds) < 1:
+            raise ValueError(f"SEEDS must be a whole number of 1 or more, got {seeds!r}")
+        return replace(profile, seeds=tuple(range(int(seeds))))
 
     @property
     def name(self) -> str:
@@ -101,13 +111,13 @@ class Experiment:
         return found
 
     def build_store(self, table: pd.DataFrame, channels: list[str] | None = None) -> store.Store:
-        """Compute what the store lacks (by default every channel) and return it.
+        """Compute what the store lacks (by default all that the variants need) and return it.
 
         The environment variable ``STRICT=1`` makes any unreadable clip an error.
         """
         return store.build(
             table,
-            list(CHANNELS) if channels is None else channels,
+            channels_of(VARIANTS) if channels is None else channels,
             self.profile.grid,
             self.store_folder,
             strict=os.environ.get("STRICT", "").lower() in ("1", "true", "yes"),

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
-from freesound_tagging.variants import DB_RANGE, FAMILIES, VARIANTS
+from freesound_tagging.variants import DB_RANGE, FAMILIES, get_variant
 
 COLOURS = "magma"
 FAMILY_COLOURS = dict(zip(FAMILIES, ("tab:blue", "tab:orange", "tab:green"), strict=True))
@@ -150,7 +150,7 @@ def show_summary(summary: pd.DataFrame, *, ax: Axes | None = None, title: str = 
         _, ax = plt.subplots(figsize=(7, 0.32 * len(summary) + 1.2))
     ranked = summary.iloc[::-1].reset_index(drop=True)
     for row, entry in ranked.iterrows():
-        colour = FAMILY_COLOURS[VARIANTS[entry["variant"]].family]
+        colour = FAMILY_COLOURS[get_variant(entry["variant"]).family]
         ax.plot(
             [entry["top3_error_low"], entry["top3_error_high"]],
             [row, row],

@@ -15,12 +15,16 @@ class Profile:
     ----------
     grid : the time-frequency grid of all pictures.
     architecture : ``"compact"`` or ``"resnext50_32x4d"``.
+    width : planes of the compact network's first convolution; the others follow from it.
     batch_size : pictures a step.
     frozen_epochs, frozen_lr : first stage, only the head learns.
     epochs, lr_max, lr_ratio : second stage, all learn; the first layers at ``lr_max / lr_ratio``,
         the head at ``lr_max``.
-    weight_decay : decoupled weight decay of Adam.
+    optimizer : key of `freesound_tagging.training.OPTIMIZERS`.
+    weight_decay : of the optimizer.
     mixup : alpha of mixup's Beta distribution; 0 switches it off.
+    crop : share of a training picture's columns that the network sees at a time, from a random
+        start; 1 shows all. Held-out clips are always seen whole.
     time_shift : largest circular shift of a training picture, as a share of its length.
     mask : widest band of rows, and of columns, hidden in a training picture, as a share; 0 switches
         it off.
@@ -38,8 +42,11 @@ class Profile:
     epochs: int
     lr_max: float
     lr_ratio: float
+    width: int = 8
+    optimizer: str = "adamw"
     weight_decay: float = 0.01
     mixup: float = 0.0
+    crop: float = 1.0
     time_shift: float = 0.0
     mask: float = 0.0
     folds: int | None = None
@@ -101,17 +108,27 @@ PROFILES: dict[str, Profile] = {
 }
 
 
-# The generated calls differ in fine detail, which blending two clips or hiding a part of one takes
-# away; and there is no end of new ones, so that augmentation has less to make up for. Small steps
-# on small batches learn most in the few seconds a run may take if the first `make run` is to end
-# within ten minutes.
 ADJUSTMENTS: dict[str, dict] = {
+    # The generated calls differ in fine detail, which blending two clips or hiding a part of one
+    # takes away; and there is no end of new ones, so that augmentation has less to make up for.
+    # They last 0.4 to 1.2 s and lie between 400 and 6,000 Hz: the grid spends its cells there, at
+    # the full grid's bins an octave. Small batches learn most in the few seconds that a run may
+    # take if the first `make run` is to end within ten minutes.
     "microcalls": {
+        "grid": Grid(duration=1.3, hop_length=394, bins_per_octave=26.2, fmin=400.0, fmax=6_000.0),
         "mixup": 0.0,
         "mask": 0.0,
-        "epochs": 13,
+        "epochs": 20,
         "batch_size": 16,
         "lr_max": 4e-3,
+    },
+    # Digits last 0.4 s and were recorded at 8 kHz. Some 2,500 clips an epoch: a few epochs do, and
+    # mixup only slows so short a training down.
+    "fsdd": {
+        "grid": Grid(duration=0.75, hop_length=300, bins_per_octave=13.0, fmin=60.0, fmax=4_000.0),
+        "mixup": 0.0,
+        "mask": 0.2,
+        "epochs": 5,
     },
 }
 """Settings of a data set that take the place of the `cpu` profile's."""

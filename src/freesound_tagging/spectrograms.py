@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from freesound_tagging.variants import CHANNELS, DB_RANGE, Channel, Grid
+from freesound_tagging.variants import DB_RANGE, Channel, Grid, get_channel
 from spectral_hyperresolution import LinearReassignment
 
 CODE_LEVELS = 255
@@ -28,7 +28,7 @@ def axis_frequencies(axis: str, grid: Grid) -> np.ndarray:
     Raises
     ------
     ValueError
-        Where ``axis`` is not linear, log or mel.
+        Where ``axis`` is not linear, log, mel or mel_htk.
     """
     if axis == "log":
         steps_below_fmax = np.arange(grid.n_bins)[::-1]
@@ -37,7 +37,12 @@ def axis_frequencies(axis: str, grid: Grid) -> np.ndarray:
         return np.linspace(grid.fmin, grid.fmax, grid.n_bins)
     if axis == "mel":
         return librosa.mel_frequencies(grid.n_bins, fmin=grid.fmin, fmax=grid.fmax)
-    raise ValueError(f"unknown axis {axis!r}; the known ones are: linear, log, mel")
+    if axis == "mel_htk":
+        edges = librosa.mel_frequencies(
+            2 * grid.n_bins + 1, fmin=grid.fmin, fmax=grid.fmax, htk=True
+        )
+        return edges[1::2]  # the middles of the bins that reassignment sorts into
+    raise ValueError(f"unknown axis {axis!r}; the known ones are: linear, log, mel, mel_htk")
 
 
 def filterbank(frequencies: np.ndarray, n_fft: int, sample_rate: int) -> np.ndarray:
@@ -83,8 +88,10 @@ def _filterbank_tensor(axis: str, n_fft: int, grid: Grid) -> Tensor:
     return torch.from_numpy(filterbank(axis_frequencies(axis, grid), n_fft, grid.sample_rate))
 
 
-@lru_cache(maxsize=4)
-def _reassignment(qs: tuple[float, ...], grid: Grid) -> LinearReassignment:
+@lru_cache(maxsize=8)
+def _reassignment(
+    qs: tuple[float, ...], axis: str, count_threshold: bool, consensus: int | None, grid: Grid
+) -> LinearReassignment:
     return LinearReassignment(
         grid.sample_rate,
         q=qs,
@@ -93,6 +100,10 @@ def _reassignment(qs: tuple[float, ...], grid: Grid) -> LinearReassignment:
         fmin=grid.fmin,
         fmax=grid.fmax,
         oversampling=grid.oversampling,
+        axis="mel" if axis == "mel_htk" else axis,
+        n_bins=None if axis == "log" else grid.n_bins,
+        count_threshold=count_threshold,
+        consensus=consensus,
     )
 
 
@@ -134,13 +145,13 @@ def standard_spectrogram(waveform: Tensor, channel: Channel, grid: Grid) -> Tens
 def compute_channels(waveform: Tensor, names: Sequence[str], grid: Grid) -> dict[str, Tensor]:
     """Compute several channels of a batch of waveforms.
 
-    The reassigned channels are computed in one call, so that they share the transform of the
-    signal.
+    Reassigned channels that differ in q alone are computed in one call, so that they share the
+    transform of the signal.
 
     Parameters
     ----------
     waveform : float32, shape (..., time).
-    names : keys of `freesound_tagging.variants.CHANNELS`.
+    names : keys of `freesound_tagging.variants.CHANNELS` or ``CONTROL_CHANNELS``.
     grid : the time-frequency grid.
 
     Returns
@@ -148,15 +159,23 @@ def compute_channels(waveform: Tensor, names: Sequence[str], grid: Grid) -> dict
     Magnitude by channel name, each of shape (..., grid.n_bins, n_frames), lowest row first.
     """
     magnitudes = {}
-    reassigned = [name for name in names if CHANNELS[name].q is not None]
-    if reassigned:
-        qs = tuple(float(CHANNELS[name].q) for name in reassigned)
-        power = _reassignment(qs, grid)(waveform)
-        for position, name in enumerate(reassigned):
-            magnitudes[name] = power[..., position, :, :].sqrt()
+    alike: dict[tuple, list[str]] = {}
     for name in names:
-        if name not in magnitudes:
-            magnitudes[name] = standard_spectrogram(waveform, CHANNELS[name], grid)
+        channel = get_channel(name)
+        if channel.q is None:
+            magnitudes[name] = standard_spectrogram(waveform, channel, grid)
+        elif channel.consensus:
+            transform = _reassignment(
+                channel.q, channel.axis, channel.count_threshold, channel.consensus, grid
+            )
+            magnitudes[name] = transform(waveform).sqrt()
+        else:
+            alike.setdefault((channel.axis, channel.count_threshold), []).append(name)
+    for (axis, count_threshold), group in alike.items():
+        qs = tuple(float(get_channel(name).q) for name in group)
+        power = _reassignment(qs, axis, count_threshold, None, grid)(waveform)
+        for position, name in enumerate(group):
+            magnitudes[name] = power[..., position, :, :].sqrt()
     return {name: magnitudes[name] for name in names}
 
 

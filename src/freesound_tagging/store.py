@@ -29,7 +29,7 @@ from tqdm import tqdm
 from freesound_tagging.clips import ClipError, ClipSettings, load_clip
 from freesound_tagging.datasets import DataError
 from freesound_tagging.spectrograms import compute_channels, encode
-from freesound_tagging.variants import CHANNELS, Grid
+from freesound_tagging.variants import Grid, get_channel
 
 BATCH_CLIPS = 32
 """Clips of one file: what a kill can lose, and what one worker holds in memory."""
@@ -120,11 +120,8 @@ def build(
     OSError
         Where the disk is full: what is finished stays, and the same call goes on from there.
     """
-    unknown = [name for name in channels if name not in CHANNELS]
-    if unknown:
-        raise ValueError(
-            f"unknown channel {unknown[0]!r}; the known ones are: {', '.join(CHANNELS)}"
-        )
+    for name in channels:
+        get_channel(name)  # an unknown one is refused before any work
     folder = Path(folder)
     folders = {name: _channel_folder(folder, name, grid) for name in channels}
     clip_settings = ClipSettings(grid.sample_rate, grid.duration)
@@ -221,7 +218,7 @@ def _channel_folder(folder: Path, name: str, grid: Grid) -> Path:
     """Return a channel's folder, named by a hash of all settings that its numbers depend on."""
     settings = {
         "algorithm": ALGORITHM,
-        "channel": dataclasses.asdict(CHANNELS[name]),
+        "channel": dataclasses.asdict(get_channel(name)),
         "grid": dataclasses.asdict(grid),
     }
     return folder / f"{name}-{_short_hash(json.dumps(settings, sort_keys=True))}"

@@ -9,7 +9,9 @@ import hashlib
 import io
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import fastai.callback.fp16
@@ -24,7 +26,7 @@ from fastai.callback.mixup import MixUp
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
-from fastai.optimizer import Adam
+from fastai.optimizer import SGD, Adam, ranger
 from fastai.torch_core import set_seed
 from torch import Tensor
 from tqdm import tqdm
@@ -38,6 +40,14 @@ from freesound_tagging.variants import get_variant
 
 TRAINING_ALGORITHM = 1
 """Raise it when the same settings would give other scores: it is part of every run's key."""
+
+OPTIMIZERS: dict[str, Callable] = {
+    "adam": partial(Adam, decouple_wd=False),
+    "adamw": Adam,  # fastai's Adam decouples the weight decay unless told otherwise
+    "sgd": partial(SGD, mom=0.9),
+    "lookahead_radam": ranger,
+}
+"""The optimizers by name; one-cycle training moves the momentum of all of them."""
 
 RESULT_COLUMNS = [
     "dataset",
@@ -85,16 +95,16 @@ def _ranks(predictions: Tensor, targets: Tensor) -> Tensor:
 
 
 def make_learner(dls: DataLoaders, profile: Profile) -> Learner:
-    """Return a fastai Learner: the profile's network in three groups, Adam, the three metrics.
+    """Return a fastai Learner: network in three groups, optimizer, the three metrics.
 
     On CUDA it trains in mixed precision; on a CPU pictures are laid out channels last, which its
     convolutions prefer.
     """
     learner = Learner(
         dls,
-        build_network(profile.architecture, len(dls.vocab)),
+        build_network(profile.architecture, len(dls.vocab), profile.width),
         loss_func=CrossEntropyLossFlat(),
-        opt_func=Adam,
+        opt_func=OPTIMIZERS[profile.optimizer],
         splitter=layer_groups,
         metrics=[top1_accuracy, top3_error, map3],
         wd=profile.weight_decay,
@@ -181,6 +191,106 @@ def profile_folds(table: pd.DataFrame, profile: Profile) -> list[int]:
     return sorted(int(fold) for fold in table["fold"].unique())[: profile.folds]
 
 
+@dataclass(frozen=True)
+class Run:
+    """One run to make: one variant, one held-out fold, one seed, and where its files go.
+
+    ``place`` is the path of its two files without their suffixes; ``key`` a hash of all that its
+    scores depend on besides fold and seed. With ``keep_diverged`` a run whose scores are not finite
+    is no error: it is kept as one that gives every class the same score, and its record says so.
+    """
+
+    table: pd.DataFrame
+    store: Store
+    variant: str
+    fold: int
+    seed: int
+    profile: Profile
+    dataset: str
+    profile_name: str
+    place: Path
+    key: str
+    keep_diverged: bool = False
+
+
+def plan_runs(
+    table: pd.DataFrame,
+    store: Store,
+    variants: Sequence[str],
+    profile: Profile,
+    folder: str | Path,
+    *,
+    dataset: str,
+    profile_name: str,
+    folds: Sequence[int] | None = None,
+    keep_diverged: bool = False,
+) -> list[Run]:
+    """Return the runs of variant x fold x seed, in this order; none is made yet.
+
+    Parameters
+    ----------
+    table : clips, index ``clip_id``.
+    store : holds the channels of all variants.
+    variants : keys of `freesound_tagging.variants.VARIANTS` or ``CONTROL_VARIANTS``.
+    profile : network, schedule, folds and seeds.
+    folder : where runs are kept, in ``folder/runs``.
+    dataset, profile_name : names that go into the results.
+    folds : the folds held out, by default the profile's.
+    keep_diverged : see `Run`.
+    """
+    runs = []
+    for variant in variants:
+        key = run_key(table, store, variant, profile)
+        for fold in profile_folds(table, profile) if folds is None else folds:
+            for seed in profile.seeds:
+                place = Path(folder) / "runs" / variant / f"fold{fold}-seed{seed}"
+                runs.append(
+                    Run(
+                        table,
+                        store,
+                        variant,
+                        fold,
+                        seed,
+                        profile,
+                        dataset,
+                        profile_name,
+                        place,
+                        key,
+                        keep_diverged,
+                    )
+                )
+    return runs
+
+
+def make_runs(runs: Sequence[Run], *, n_jobs: int | None = None, progress: bool = True) -> None:
+    """Make every run that is not done yet.
+
+    On a CPU one run goes to each core; on a GPU they follow one another. Each run writes two files,
+    its scores and its row of results, so a stopped grid goes on where it was.
+
+    Parameters
+    ----------
+    n_jobs : worker processes, by default one a core on a CPU and one on a GPU.
+    progress : show a progress bar with an estimate of the remaining time.
+    """
+    todo = [run for run in runs if not _is_done(run.place, run.key)]
+    if not todo:
+        return
+    workers = n_jobs or (joblib.cpu_count() if best_device().type == "cpu" else 1)
+    parallel = joblib.Parallel(n_jobs=workers, return_as="generator_unordered")
+    made = parallel(joblib.delayed(_make_run)(run) for run in todo)
+    done = len(runs) - len(todo)
+    with tqdm(total=len(runs), initial=done, desc="runs", unit="run", disable=not progress) as bar:
+        for _ in made:
+            bar.update()
+
+
+def collect_results(runs: Sequence[Run]) -> pd.DataFrame:
+    """Return one row for each run that was made, columns `RESULT_COLUMNS`, in the order given."""
+    rows = [json.loads(_row_file(run.place).read_text())["row"] for run in runs]
+    return pd.DataFrame(rows, columns=RESULT_COLUMNS)
+
+
 def run_grid(
     table: pd.DataFrame,
     store: Store,
@@ -195,59 +305,23 @@ def run_grid(
 ) -> pd.DataFrame:
     """Make every run of variant x fold x seed that is not done yet and return all results.
 
-    On a CPU one run goes to each core; on a GPU they follow one another. Each run writes two files
-    under ``folder/runs``, its scores and its row of results, so a stopped grid goes on where it
-    was.
-
-    Parameters
-    ----------
-    table : clips, index ``clip_id``.
-    store : holds the channels of all variants.
-    variants : keys of `freesound_tagging.variants.VARIANTS`.
-    profile : network, schedule, folds and seeds.
-    folder : where runs are kept; ``results.csv`` is written there.
-    dataset, profile_name : names that go into the results.
-    n_jobs : worker processes, by default one a core on a CPU and one on a GPU.
-    progress : show a progress bar with an estimate of the remaining time.
+    Parameters as in `plan_runs` and `make_runs`; ``folder/results.csv`` is written once all runs
+    are made.
 
     Returns
     -------
     One row a run, columns `RESULT_COLUMNS`, sorted by variant (in the order given), fold, seed.
     """
-    folder = Path(folder)
-    jobs, todo = [], []
-    for variant in variants:
-        key = run_key(table, store, variant, profile)
-        place = folder / "runs" / variant
-        place.mkdir(parents=True, exist_ok=True)
-        for fold in profile_folds(table, profile):
-            for seed in profile.seeds:
-                job = (variant, fold, seed, place / f"fold{fold}-seed{seed}", key)
-                jobs.append(job)
-                if not _is_done(job[3], key):
-                    todo.append(job)
-    if todo:
-        # Until all runs are made again, the old table does not fit the scores beside it.
-        (folder / "results.csv").unlink(missing_ok=True)
-        workers = n_jobs or (joblib.cpu_count() if best_device().type == "cpu" else 1)
-        parallel = joblib.Parallel(n_jobs=workers, return_as="generator_unordered")
-        running = parallel(
-            joblib.delayed(_run)(table, store, job, profile, dataset, profile_name) for job in todo
-        )
-        with tqdm(
-            total=len(jobs),
-            initial=len(jobs) - len(todo),
-            desc="runs",
-            unit="run",
-            disable=not progress,
-        ) as bar:
-            for _ in running:
-                bar.update()
-    results = pd.DataFrame(
-        [json.loads(_row_file(place).read_text())["row"] for _, _, _, place, _ in jobs],
-        columns=RESULT_COLUMNS,
+    runs = plan_runs(
+        table, store, variants, profile, folder, dataset=dataset, profile_name=profile_name
     )
-    write_atomically(folder / "results.csv", results.to_csv(index=False).encode())
+    file = Path(folder) / "results.csv"
+    if not all(_is_done(run.place, run.key) for run in runs):
+        # Until all runs are made again, the old table does not fit the scores beside it.
+        file.unlink(missing_ok=True)
+        make_runs(runs, n_jobs=n_jobs, progress=progress)
+    results = collect_results(runs)
+    write_atomically(file, results.to_csv(index=False).encode())
     return results
 
 
@@ -280,43 +354,40 @@ def _is_done(place: Path, key: str) -> bool:
         return False
 
 
-def _run(
-    table: pd.DataFrame,
-    store: Store,
-    job: tuple[str, int, int, Path, str],
-    profile: Profile,
-    dataset: str,
-    profile_name: str,
-) -> None:
+def _make_run(run: Run) -> None:
     """Make one run and write its two files."""
-    variant, fold, seed, place, key = job
+    run.place.parent.mkdir(parents=True, exist_ok=True)
     if best_device().type == "cpu":
         # Runs go side by side, and one thread adds up the same way every time.
         torch.set_num_threads(1)
     start = time.perf_counter()
-    scores = train_and_score(table, store, variant, fold, seed, profile)
+    scores = train_and_score(run.table, run.store, run.variant, run.fold, run.seed, run.profile)
     seconds = time.perf_counter() - start
-    if not np.isfinite(scores.drop(columns=KEYS).to_numpy()).all():
-        raise ValueError(
-            f"{variant}, fold {fold}, seed {seed}: training diverged, the scores are not finite"
-        )
+    note = {}
+    classes = [column for column in scores if column not in KEYS]
+    if not np.isfinite(scores[classes].to_numpy()).all():
+        message = f"{run.variant}, fold {run.fold}, seed {run.seed}: training diverged"
+        if not run.keep_diverged:
+            raise ValueError(f"{message}, the scores are not finite")
+        scores[classes] = 1 / len(classes)
+        note = {"note": message}
     metrics = clip_metrics(scores)
     row = {
-        "dataset": dataset,
-        "profile": profile_name,
-        "variant": variant,
-        "fold": fold,
-        "seed": seed,
+        "dataset": run.dataset,
+        "profile": run.profile_name,
+        "variant": run.variant,
+        "fold": run.fold,
+        "seed": run.seed,
         "n": len(scores),
         "top1_accuracy": round(float(metrics["top1_accuracy"].mean()), 6),
         "top3_error": round(float(metrics["top3_error"].mean()), 6),
         "map3": round(float(metrics["map3"].mean()), 6),
-        "epochs": profile.frozen_epochs + profile.epochs,
+        "epochs": run.profile.frozen_epochs + run.profile.epochs,
         "seconds": round(seconds, 2),
     }
     text = io.StringIO()
     scores.to_csv(text, index=False, float_format="%.9g")
     content = text.getvalue().encode()
-    write_atomically(_score_file(place), content)
-    record = {"key": key, "sha256": hashlib.sha256(content).hexdigest(), "row": row}
-    write_atomically(_row_file(place), json.dumps(record, indent=1).encode())
+    write_atomically(_score_file(run.place), content)
+    record = {"key": run.key, "sha256": hashlib.sha256(content).hexdigest(), "row": row, **note}
+    write_atomically(_row_file(run.place), json.dumps(record, indent=1).encode())

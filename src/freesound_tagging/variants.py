@@ -6,6 +6,7 @@ the same clip.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,15 +65,20 @@ class Channel:
 
     Attributes
     ----------
-    axis : ``"linear"``, ``"log"`` or ``"mel"``.
+    axis : ``"linear"``, ``"log"``, ``"mel"`` (Slaney's, as in librosa) or ``"mel_htk"`` (even steps
+        of log(1 + f / 700 Hz), the mel axis that reassignment sorts into).
     n_fft : window length in samples of a standard spectrogram; None for a reassigned one.
-    q : quality factor of a reassigned spectrogram, bandwidth = frequency / (2 pi q); None for a
-        standard one.
+    q : quality factor of a reassigned spectrogram, bandwidth = frequency / (2 pi q); several for a
+        consensus; None for a standard one.
+    count_threshold : of a reassigned one: drop bins that few points fall into, as the authors do.
+    consensus : keep the energy that at least this many of the q put into the same bin.
     """
 
     axis: str
     n_fft: int | None = None
-    q: float | None = None
+    q: float | tuple[float, ...] | None = None
+    count_threshold: bool = True
+    consensus: int | None = None
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,7 @@ class Variant:
         """One of `FAMILIES`: three planes, one reassigned plane, or one standard plane."""
         if len(self.planes) > 1:
             return "3 channels"
-        return "standard" if CHANNELS[self.channels[0]].q is None else "high resolution"
+        return "standard" if get_channel(self.channels[0]).q is None else "high resolution"
 
 
 FAMILIES = ("standard", "high resolution", "3 channels")
@@ -139,14 +145,59 @@ VARIANTS: dict[str, Variant] = {
 }
 
 
-def get_variant(name: str) -> Variant:
-    """Return the variant of that name.
+# Not of the comparison itself: each undoes one thing, so that a gain can be put down to its cause
+# (`freesound_tagging.studies` says which).
+CONTROL_CHANNELS: dict[str, Channel] = {
+    "mel_htk": Channel("mel_htk", n_fft=2048),
+    "hires_q8_linear": Channel("linear", q=8),
+    "hires_q8_mel": Channel("mel_htk", q=8),
+    "hires_q8_all_points": Channel("log", q=8, count_threshold=False),
+    "hires_consensus": Channel("log", q=(1, 2, 4, 8), consensus=2),
+}
+
+CONTROL_VARIANTS: dict[str, Variant] = {
+    "log_short_db": Variant("standard, log axis, dB, short window", (("log_short", "db"),)),
+    "log_long_db": Variant("standard, log axis, dB, long window", (("log_long", "db"),)),
+    "mel_htk_db": Variant("standard, HTK mel axis, dB", (("mel_htk", "db"),)),
+    "hires_q8_linear": Variant("high resolution, q = 8, linear axis", (("hires_q8_linear", "db"),)),
+    "hires_q8_mel": Variant("high resolution, q = 8, HTK mel axis", (("hires_q8_mel", "db"),)),
+    "hires_q8_all_points": Variant(
+        "high resolution, q = 8, no count threshold", (("hires_q8_all_points", "db"),)
+    ),
+    "hires_consensus": Variant(
+        "high resolution, two of four q agree", (("hires_consensus", "db"),)
+    ),
+}
+
+
+def get_channel(name: str) -> Channel:
+    """Return the channel of that name.
 
     Raises
     ------
     ValueError
         Where the name is unknown; the message lists the known ones.
     """
-    if name not in VARIANTS:
-        raise ValueError(f"unknown variant {name!r}; the known ones are: {', '.join(VARIANTS)}")
-    return VARIANTS[name]
+    return _look_up("channel", name, {**CHANNELS, **CONTROL_CHANNELS})
+
+
+def get_variant(name: str) -> Variant:
+    """Return the variant of that name, of the comparison or of its controls.
+
+    Raises
+    ------
+    ValueError
+        Where the name is unknown; the message lists the known ones.
+    """
+    return _look_up("variant", name, {**VARIANTS, **CONTROL_VARIANTS})
+
+
+def _look_up(kind: str, name: str, known: dict):
+    if name not in known:
+        raise ValueError(f"unknown {kind} {name!r}; the known ones are: {', '.join(known)}")
+    return known[name]
+
+
+def channels_of(names: Iterable[str]) -> list[str]:
+    """Return the names of the channels that the named variants are made of, each once."""
+    return list(dict.fromkeys(channel for name in names for channel in get_variant(name).channels))

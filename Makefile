@@ -4,10 +4,11 @@
 
 DATASET ?= microcalls
 PROFILE ?= cpu
+STUDY ?=
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup run test lint notebooks publish report clean
+.PHONY: setup run study test lint notebooks publish report clean
 
 setup: .venv/ready
 
@@ -22,6 +23,10 @@ setup: .venv/ready
 run: setup
 	$(BIN)/python -m freesound_tagging.run --dataset "$(DATASET)" --profile "$(PROFILE)"
 
+# One of the studies around the grid, for example: make study DATASET=esc10 STUDY=controls
+study: setup
+	$(BIN)/python -m freesound_tagging.studies --dataset "$(DATASET)" --study "$(STUDY)"
+
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
@@ -33,9 +38,10 @@ lint: setup
 notebooks: setup
 	cd notebooks && ../$(BIN)/jupyter nbconvert --to notebook --execute --inplace [0-9]*.ipynb
 
-# Copy a finished run's measurements into results/, which is committed; then write them into the README.
+# Copy the measurements of a finished run, or with STUDY= of a study, into results/, which is committed;
+# then write them into the README.
 publish: setup
-	$(BIN)/python -m freesound_tagging.report publish --dataset "$(DATASET)" --profile "$(PROFILE)"
+	$(BIN)/python -m freesound_tagging.report publish --dataset "$(DATASET)" --profile "$(PROFILE)" --study "$(STUDY)"
 
 report: setup
 	$(BIN)/python -m freesound_tagging.report

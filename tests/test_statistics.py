@@ -236,6 +236,19 @@ def test_more_clips_of_the_same_recordings_narrow_nothing_but_more_recordings_do
     )
 
 
+def test_recordings_of_unequal_size_do_not_pass_for_a_difference():
+    # One recording holds half of the clips: a resample has 40 clips more or fewer, and its mean is
+    # over the clips that it has. Nearly all clips differ alike, so the mean hardly moves.
+    groups = np.concatenate([np.zeros(40, int), np.arange(1, 41)])
+    ranks, other = np.ones(80, int), np.zeros(80, int)
+    other[::8] = 1
+    row = one_row(ranks, other, groups)
+    difference = pd.Series(ranks - other)
+    expected = evaluation.bootstrap_interval(difference, pd.Series(groups), limits=(-1, 1))
+    assert (row["low"], row["high"]) == pytest.approx(expected, abs=0.03)
+    assert row["standard_error"] < 0.06
+
+
 def test_more_runs_of_a_clip_are_not_more_recordings():
     generator = np.random.default_rng(0)
     ranks, other = generator.integers(0, 5, (2, 60))

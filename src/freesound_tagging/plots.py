@@ -4,11 +4,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from freesound_tagging.variants import DB_RANGE, FAMILIES, get_variant
 
 COLOURS = "magma"
+METRIC_TITLES = {"top3_error": "top-3 error", "top1_accuracy": "top-1 accuracy", "map3": "MAP@3"}
 FAMILY_COLOURS = dict(zip(FAMILIES, ("tab:blue", "tab:orange", "tab:green"), strict=True))
 
 
@@ -169,6 +171,82 @@ def show_summary(summary: pd.DataFrame, *, ax: Axes | None = None, title: str = 
     ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3, frameon=False)
     ax.set_title(title, fontsize=10)
     return ax
+
+
+def show_differences(
+    tests: pd.DataFrame, *, reference: str, metric: str, ax: Axes | None = None, title: str = ""
+) -> Axes:
+    """Draw each variant's paired difference from a reference, with 95 % intervals, best on top.
+
+    Filled dots are differences that hold after Holm's correction, open ones those that do not.
+
+    Parameters
+    ----------
+    tests : as returned by `freesound_tagging.statistics.paired_tests`.
+    reference, metric : which of the comparisons.
+    """
+    chosen = (tests["reference"] == reference) & (tests["metric"] == metric)
+    ranked = tests[chosen].iloc[::-1].reset_index(drop=True)
+    if ax is None:
+        _, ax = plt.subplots(figsize=(7, 0.32 * len(ranked) + 1.2))
+    for row, entry in ranked.iterrows():
+        colour = FAMILY_COLOURS[get_variant(entry["variant"]).family]
+        ax.plot([entry["low"], entry["high"]], [row, row], color=colour, linewidth=2)
+        found = entry["better"] or entry["worse"]
+        ax.plot(entry["difference"], row, "o", color=colour, mfc=colour if found else "white")
+    ax.axvline(0, color="black", linewidth=0.8)
+    ax.set_yticks(range(len(ranked)), ranked["variant"], fontsize=8)
+    ax.set_xlabel(
+        f"{METRIC_TITLES[metric]} minus that of {reference}, same clips and seeds "
+        "(bar: 95 % interval;\nfilled: told apart after Holm's correction)",
+        fontsize=8,
+    )
+    ax.grid(axis="x", alpha=0.3)
+    for family, colour in FAMILY_COLOURS.items():
+        ax.plot([], [], "o-", color=colour, label=family)
+    ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, frameon=False)
+    ax.set_title(title, fontsize=10)
+    return ax
+
+
+def show_curves(curve: pd.DataFrame, study: str) -> Figure:
+    """Draw accuracy on microcalls against difficulty or noise, and the gain over log dB.
+
+    Parameters
+    ----------
+    curve : as returned by `freesound_tagging.findings.curve`.
+    study : ``"difficulty"`` or ``"noise"``.
+    """
+    labels = {
+        "difficulty": "difficulty (1: the corpus as it is; higher: finer distinctions)",
+        "noise": "signal-to-noise ratio (dB)",
+    }
+    figure, axes = plt.subplots(2, 3, figsize=(12, 6.4), sharex=True, sharey="row")
+    place = curve["cell"].str.removesuffix("dB").astype(float)
+    for column, detail in enumerate(["all", "frequency", "time"]):
+        for number, (name, part) in enumerate(
+            curve[curve["detail"] == detail].groupby("variant", sort=False)
+        ):
+            colour, x = plt.get_cmap("tab10")(number), place[part.index]
+            top, bottom = axes[0, column], axes[1, column]
+            top.plot(x, part["top1_accuracy"], "o-", markersize=4, color=colour, label=name)
+            top.fill_between(x, part["low"], part["high"], color=colour, alpha=0.08)
+            if name != "log_db":
+                bottom.plot(x, part["difference"], "o-", markersize=4, color=colour)
+                limits = part["difference_low"], part["difference_high"]
+                bottom.fill_between(x, *limits, color=colour, alpha=0.12)
+        families = "all families" if detail == "all" else f"families that differ in {detail}"
+        top.set_title(families, fontsize=10)
+        bottom.axhline(0, color="black", linewidth=0.8)
+        bottom.set_xlabel(labels[study], fontsize=8)
+        if study == "difficulty":
+            bottom.set_xscale("log", base=2)
+            bottom.set_xticks(sorted(place.unique()), [f"{x:g}" for x in sorted(place.unique())])
+    axes[0, 0].set_ylabel("top-1 accuracy (chance: 1/16)", fontsize=8)
+    axes[1, 0].set_ylabel("minus log_db's, same clips", fontsize=8)
+    axes[0, 0].legend(fontsize=7)
+    figure.tight_layout()
+    return figure
 
 
 def show_confusion(counts: pd.DataFrame, *, ax: Axes | None = None, title: str = "") -> Axes:

@@ -1,7 +1,9 @@
 """Measurements -> ``results/`` (committed) -> the tables in README.md.
 
-``publish`` copies a finished run into ``results/<data set>``; without an argument, the README's
-results section is written anew from what lies there. Nothing in that section is typed by hand.
+``publish`` copies a finished run into ``results/<data set>``, or a study into a folder in it;
+without an argument, the README's results section is written anew from what lies there. Nothing in
+that section is typed by hand. All that is published is computed from the scores as they are
+published, so that anyone can compute it again.
 """
 
 import argparse
@@ -10,6 +12,7 @@ import io
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -19,9 +22,11 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 
-from freesound_tagging import evaluation, plots
+from freesound_tagging import answers, evaluation, findings, plots, statistics, studies
+from freesound_tagging.evaluation import KEYS
 from freesound_tagging.experiment import ROOT, Experiment, open_experiment
 from freesound_tagging.profiles import best_device
 from freesound_tagging.store import write_atomically
@@ -29,19 +34,17 @@ from freesound_tagging.variants import VARIANTS
 
 BEGIN = "<!-- results: written by make report, do not edit -->"
 END = "<!-- results: end -->"
-METRICS = ("top3_error", "top1_accuracy", "map3")
-REFERENCES = ("log_db", "mel_db")
+FULL_SCORES = 60_000
+"""Of a variant with more scores than this, only those are published that its ranks depend on."""
 
 
 def write_chart(summary: pd.DataFrame, file: Path, title: str) -> None:
     """Draw the ranked table into a PNG file."""
-    axes = plots.show_summary(summary, title=title)
-    axes.figure.savefig(file, dpi=110, bbox_inches="tight", metadata={"Software": None})
-    plt.close(axes.figure)
+    save_figure(plots.show_summary(summary, title=title).figure, file)
 
 
 def publish(experiment: Experiment) -> Path:
-    """Copy a finished run's measurements and chart to ``results/<data set>``; return that folder.
+    """Copy a finished run's measurements and charts to ``results/<data set>``; return that folder.
 
     Raises
     ------
@@ -58,58 +61,163 @@ def publish(experiment: Experiment) -> Path:
         raise FileNotFoundError(
             f"{experiment.run_folder}: no runs of {', '.join(sorted(missing))} yet"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    table, scores = experiment.load_table(), experiment.load_scores()
-    summary = evaluation.summarise(scores, table)
-    differences = compare(scores, table)
+    table = experiment.load_table()
+    (folder / "scores").mkdir(parents=True, exist_ok=True)
+    for name, frame in experiment.load_scores().items():
+        content = pack_scores({name: frame}, table)
+        write_atomically(folder / "scores" / f"{name}.csv.gz", content)
     results.to_csv(folder / "results.csv", index=False)
-    summary.to_csv(folder / "summary.csv", index=False, float_format="%.6g")
-    differences.to_csv(folder / "differences.csv", index=False, float_format="%.6g")
-    write_atomically(folder / "scores.csv.gz", pack_scores(scores, table))
+    scores, groups = read_scores(folder)
+    for name, frame in analyse_grid(results, scores, groups).items():
+        frame.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
+    summary = pd.read_csv(folder / "summary.csv")
     write_chart(summary, folder / "chart.png", chart_title(experiment.name, summary))
+    axes = plots.show_differences(
+        pd.read_csv(folder / "tests.csv"), reference="log_db", metric=statistics.VERDICT_METRIC
+    )
+    save_figure(axes.figure, folder / "differences.png")
     (folder / "README.md").write_text(_about(experiment, results))
     return folder
 
 
-def compare(scores: dict[str, pd.DataFrame], table: pd.DataFrame) -> pd.DataFrame:
-    """Return the paired differences from each reference, in each metric.
+def analyse_grid(
+    results: pd.DataFrame, scores: dict[str, pd.DataFrame], table: pd.DataFrame
+) -> dict[str, pd.DataFrame]:
+    """Return what is published of a grid besides its results: file name -> table.
 
-    Columns metric, reference, variant, difference, low, high (`evaluation.paired_differences`).
+    ``summary`` (`evaluation.summarise`), ``tests`` (`statistics.paired_tests`) and, where there are
+    several seeds, ``variance`` (`statistics.variance_shares` of each metric).
     """
-    parts = [
-        evaluation.paired_differences(scores, table, reference, metric).assign(
-            metric=metric, reference=reference
+    tables = {
+        "summary": evaluation.summarise(scores, table),
+        "tests": statistics.paired_tests(scores, table),
+    }
+    if results["seed"].nunique() > 1:
+        tables["variance"] = pd.concat(
+            statistics.variance_shares(results, metric).assign(metric=metric)
+            for metric in statistics.METRICS
         )
-        for metric in METRICS
-        for reference in REFERENCES
-    ]
-    columns = ["metric", "reference", "variant", "difference", "low", "high"]
-    return pd.concat(parts, ignore_index=True)[columns]
+    return tables
+
+
+def publish_study(experiment: Experiment, study: str) -> Path:
+    """Copy a finished study to ``results/<data set>/<study>``; return that folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        Where the study is not finished.
+    ValueError
+        Where it is unknown, or not asked on this data set.
+    """
+    studies.check_study(experiment, study)
+    scores = studies.load_scores(experiment, study)
+    folder = experiment.results_folder / study
+    (folder / "scores").mkdir(parents=True, exist_ok=True)
+    table = experiment.load_table()
+    if study == "speakers":
+        table = studies.digit_and_speaker(table)
+    for cell, variants in scores.items():
+        write_atomically(folder / "scores" / f"{cell}.csv.gz", pack_scores(variants, table))
+    results = pd.read_csv(studies.study_folder(experiment, study) / "results.csv")
+    results.to_csv(folder / "results.csv", index=False)
+    for name, frame in analyse_study(study, folder).items():
+        frame.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
+    if study in ("difficulty", "noise"):
+        figure = plots.show_curves(pd.read_csv(folder / "curve.csv", dtype={"cell": str}), study)
+        save_figure(figure, folder / "curve.png")
+    return folder
+
+
+def analyse_study(study: str, folder: Path) -> dict[str, pd.DataFrame]:
+    """Return the tables that answer a study, from its published results and scores."""
+    results = pd.read_csv(folder / "results.csv", dtype={"cell": str})
+    scores, table = read_cells(folder, results["cell"].unique())
+    if study == "controls":
+        return {"claims": findings.judge_claims(scores, table)}
+    if study in ("difficulty", "noise"):
+        return {"curve": findings.curve(scores, table)}
+    if study == "speakers":
+        (cell,) = scores
+        return analyse_grid(results, scores[cell], table)
+    if study == "trials":
+        folds = next(iter(read_scores(folder.parent)[0].values()))
+        folds = folds.drop_duplicates("clip_id").set_index("clip_id")[["fold"]]
+        choices = studies.choose_trials(scores, folds)
+        settings = pd.DataFrame(studies.TRIALS)
+        number = choices["trial"].str.removeprefix("trial").astype(int)
+        return {"choices": choices.join(settings.loc[number].reset_index(drop=True))}
+    if study == "tuned":
+        return {"tuned": findings.compare_tuned(scores, table)}
+    return {"steps": findings.tagger_steps(scores, results, table)}
 
 
 def pack_scores(scores: dict[str, pd.DataFrame], table: pd.DataFrame) -> bytes:
-    """Return all out-of-fold scores as one compressed CSV, the same bytes for the same scores."""
-    frames = pd.concat(
-        frame.assign(variant=name, group=frame["clip_id"].map(table["group"]))
-        for name, frame in scores.items()
-    )
+    """Return out-of-fold scores as one compressed CSV, the same bytes for the same scores.
+
+    Of a variant with more than `FULL_SCORES` scores only those are kept that are among a clip's
+    three highest or no lower than that of its true class: ranks, and with them every metric, stay
+    the same, and the file small. The others are left blank.
+    """
+    frames = []
+    for name, frame in scores.items():
+        classes = evaluation.classes_of(frame)
+        frame = frame.sort_values(["seed", "clip_id"]).reset_index(drop=True)
+        if len(frame) * len(classes) > FULL_SCORES:
+            values = frame[classes].to_numpy()
+            places = frame["label"].map({label: i for i, label in enumerate(classes)})
+            true = values[np.arange(len(frame)), places.to_numpy(dtype=int)]
+            third = np.sort(values, axis=1)[:, -min(3, len(classes))]
+            kept = values >= np.minimum(true, third)[:, None]
+            frame = frame.assign(**frame[classes].where(kept))
+        frames.append(frame.assign(variant=name, group=frame["clip_id"].map(table["group"])))
     first = ["variant", "group"]
+    together = pd.concat(frames)
     text = io.StringIO()
-    frames[[*first, *frames.columns.drop(first)]].to_csv(text, index=False, float_format="%.5g")
+    together[[*first, *together.columns.drop(first)]].to_csv(text, index=False, float_format="%.5g")
     return gzip.compress(text.getvalue().encode(), mtime=0)
 
 
 def unpack_scores(file: Path) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
     """Return the scores that `pack_scores` wrote, and a clip table with the column group."""
-    str_columns = {"variant": str, "clip_id": str, "group": str, "label": str}
+    words = dict.fromkeys(("variant", "clip_id", "group", "label"), str)
     # A label may be "None" or "NA"; it is a word here, not a gap.
-    frame = pd.read_csv(file, dtype=str_columns, keep_default_na=False)
+    frame = pd.read_csv(file, dtype=words, keep_default_na=False, na_values={})
+    classes = [column for column in frame if column not in (*KEYS, "variant", "group")]
+    frame[classes] = frame[classes].replace("", 0).astype(float)
     table = frame.drop_duplicates("clip_id").set_index("clip_id")[["group"]]
     scores = {
         name: part.drop(columns=["variant", "group"]).reset_index(drop=True)
         for name, part in frame.groupby("variant", sort=False)
     }
     return scores, table
+
+
+def read_scores(folder: Path) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
+    """Return the published scores of a grid, in the order of its results, and a clip table."""
+    scores = {}
+    for variant in pd.read_csv(folder / "results.csv")["variant"].unique():
+        own, table = unpack_scores(folder / "scores" / f"{variant}.csv.gz")
+        scores |= own
+    return scores, table
+
+
+def read_cells(
+    folder: Path, cells: Sequence[str]
+) -> tuple[dict[str, dict[str, pd.DataFrame]], pd.DataFrame]:
+    """Return the published scores of a study, cell -> variant -> frame, and a clip table."""
+    unpacked = {cell: unpack_scores(folder / "scores" / f"{cell}.csv.gz") for cell in cells}
+    tables = pd.concat(table for _, table in unpacked.values())
+    return (
+        {cell: scores for cell, (scores, _) in unpacked.items()},
+        tables[~tables.index.duplicated()],
+    )
+
+
+def save_figure(figure: plt.Figure, file: Path) -> None:
+    """Write a figure as PNG, the same bytes for the same figure, and close it."""
+    figure.savefig(file, dpi=110, bbox_inches="tight", metadata={"Software": None})
+    plt.close(figure)
 
 
 def chart_title(name: str, summary: pd.DataFrame) -> str:
@@ -138,46 +246,20 @@ Python {platform.python_version()}, {packages}.
 - `results.csv` one row a run: variant, fold, seed.
 - `summary.csv` one row a variant: out-of-fold figures, 95 % interval of top-3 error over source
   recordings.
-- `differences.csv` each variant against log_db and mel_db on the same clips, with 95 % intervals.
-- `scores.csv.gz` the out-of-fold probabilities of every clip, from which all else can be
-  computed again.
-- `chart.png` the summary as a picture.
+- `tests.csv` each variant against mel_db and log_db on the same clips and seeds, in three metrics:
+  difference, 95 % interval over source recordings, p value, p value after Holm's correction, the
+  smallest difference that this much data can detect.
+- `variance.csv` the shares of the variance between runs: representation, fold, seed.
+- `scores/` the out-of-fold probabilities of every clip, from which all else can be computed again;
+  of large sets only those that the ranks depend on.
+- `chart.png` the summary as a picture, `differences.png` the tests of MAP@3 against log_db.
+- folders: studies, each with its results, scores, and the table that answers it.
 """
 
 
 def results_section(folder: Path) -> str:
-    """Return the README's results section in Markdown, from every data set in the folder."""
-    parts = []
-    for summary_file in sorted(folder.glob("*/summary.csv")):
-        name = summary_file.parent.name
-        summary = pd.read_csv(summary_file)
-        profile = pd.read_csv(summary_file.parent / "results.csv")["profile"].iloc[0]
-        differences = pd.read_csv(summary_file.parent / "differences.csv")
-        against = differences[
-            (differences["metric"] == "top1_accuracy") & (differences["reference"] == "log_db")
-        ].set_index("variant")
-        lines = [
-            f"### {name} ({profile} profile, {summary['n'].max()} clips, {_seeds(summary)})",
-            "",
-            "| variant | top-3 error | 95 % interval | MAP@3 | top-1 accuracy "
-            "| minus log_db's | 95 % interval |",
-            "|---|---|---|---|---|---|---|",
-        ]
-        for row in summary.itertuples():
-            paired = "| | |"
-            if row.variant in against.index:
-                other = against.loc[row.variant]
-                paired = (
-                    f"| {other['difference']:+.3f} | {other['low']:+.3f} to {other['high']:+.3f} |"
-                )
-            lines.append(
-                f"| {row.variant} | {row.top3_error:.4f} "
-                f"| {row.top3_error_low:.4f} to {row.top3_error_high:.4f} "
-                f"| {row.map3:.3f} | {row.top1_accuracy:.3f} {paired}"
-            )
-        lines += ["", f"![{name}: top-3 error of each variant](results/{name}/chart.png)", ""]
-        parts.append("\n".join(lines))
-    return "\n".join(parts)
+    """Return the README's results section in Markdown, from all that is published in a folder."""
+    return answers.findings_section(folder)
 
 
 def write_readme(readme: Path, folder: Path) -> None:
@@ -202,10 +284,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("action", nargs="?", choices=["publish"])
     parser.add_argument("--dataset", default="microcalls")
     parser.add_argument("--profile", default="cpu")
+    parser.add_argument("--study", default="", help=", ".join(studies.STUDIES))
     options = parser.parse_args(arguments)
     if options.action == "publish":
         try:
-            folder = publish(open_experiment(options.dataset, options.profile))
+            experiment = open_experiment(options.dataset, options.profile)
+            if options.study:
+                folder = publish_study(experiment, options.study)
+            else:
+                folder = publish(experiment)
         except (ValueError, FileNotFoundError) as error:
             print(f"error: {error}", file=sys.stderr)
             return 2

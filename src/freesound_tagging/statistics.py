@@ -44,10 +44,12 @@ COLUMNS = [
     "p_holm",
     "better",
     "worse",
+    "fragile",
     "folds_better",
     "folds",
     "seed_deviation",
     "standard_error",
+    "cautious_error",
     "detectable",
 ]
 """Columns of `paired_tests`."""
@@ -139,11 +141,15 @@ def paired_tests(
       (1 + resamples), where mean* is a resample's mean.
     - p_holm : p adjusted over the family (`holm`).
     - better, worse : whether p_holm is below 0.05 and the difference in that direction.
+    - fragile : whether it is better or worse, but no longer so (normal p value over the family, by
+      `holm`) when the standard error is the cautious one, or when there is one seed only.
     - folds_better, folds : folds in which the variant is better (ties do not count), and all.
     - seed_deviation : standard deviation over seeds of each seed's mean difference; NaN with one
       seed. The standard error does not hold what moves all clips of a training run together, so
       a verdict is fragile where this is not small beside the difference.
     - standard_error : standard deviation of the bootstrap means.
+    - cautious_error : sqrt(standard_error^2 + seed_deviation^2 / seeds), which counts the luck of
+      training as well, and some of the clips' chance twice; NaN with one seed.
     - detectable : smallest true difference that is found with probability 0.8 at the strictest step
       of Holm, (z(1 - 0.05 / (2 m)) + z(0.8)) * standard_error with m variants in the family.
 
@@ -223,12 +229,21 @@ def paired_tests(
                     }
                 )
             critical = norm.ppf(1 - LEVEL / (2 * max(1, len(family))))
-            for row, p_holm in zip(family, holm([row["p"] for row in family]), strict=True):
+            for row in family:
+                luck = row["seed_deviation"] ** 2 / values.shape[1]
+                row["cautious_error"] = np.sqrt(row["standard_error"] ** 2 + luck)
+            for row, p_holm, cautious_p in zip(
+                family,
+                holm([row["p"] for row in family]),
+                holm([_normal_p(row["difference"], row["cautious_error"]) for row in family]),
+                strict=True,
+            ):
                 found = bool(p_holm < LEVEL)
                 row["p_holm"] = p_holm
                 row["better"] = found and sign * row["difference"] > 0
                 row["worse"] = found and sign * row["difference"] < 0
                 error = row["standard_error"]
+                row["fragile"] = found and not cautious_p < LEVEL
                 row["detectable"] = (critical + norm.ppf(POWER)) * error if error > 0 else np.nan
             # Rounded, so that equal differences go by name and not by their last digits.
             rows += sorted(
@@ -323,9 +338,17 @@ def _interval_and_p(
     }
 
 
+def _normal_p(mean: float, error: float) -> float:
+    """Return the two-sided p value of no difference; 1 where there is none, NaN without error."""
+    if abs(mean) < ROUNDING:
+        return 1.0
+    return float(2 * norm.sf(abs(mean) / error)) if error > 0 else np.nan
+
+
 def _typed(rows: list[dict]) -> pd.DataFrame:
     """Return rows as a frame whose types do not depend on whether there are any."""
-    words, flags, counts = COLUMNS[:3], ["better", "worse"], ["folds_better", "folds"]
+    words, counts = COLUMNS[:3], ["folds_better", "folds"]
+    flags = ["better", "worse", "fragile"]
     types = dict.fromkeys(COLUMNS, float) | dict.fromkeys(words, object)
     types |= dict.fromkeys(flags, bool) | dict.fromkeys(counts, int)
     return pd.DataFrame(rows, columns=COLUMNS).astype(types)

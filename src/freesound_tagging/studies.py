@@ -102,7 +102,7 @@ def _cell(
         profile,
         study_folder(experiment, study) / name,
         dataset=experiment.name,
-        profile_name=PROFILE,
+        profile_name=experiment.profile_name,
         folds=folds,
         keep_diverged=keep_diverged,
     )
@@ -119,7 +119,7 @@ def _grid_cell(experiment: Experiment, variants: Sequence[str], seeds: Sequence[
         replace(experiment.profile, seeds=tuple(seeds)),
         experiment.run_folder,
         dataset=experiment.name,
-        profile_name=PROFILE,
+        profile_name=experiment.profile_name,
     )
     return Cell("grid", runs)
 

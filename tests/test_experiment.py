@@ -1,5 +1,7 @@
 """What a person types: the data set, the profile, the variant; and what a wrong word gets."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
@@ -7,7 +9,7 @@ from freesound_tagging import experiment as experiments
 from freesound_tagging import run
 from freesound_tagging.datasets import DATASETS
 from freesound_tagging.experiment import open_experiment, thin
-from freesound_tagging.profiles import PROFILES
+from freesound_tagging.profiles import PROFILES, get_profile
 from freesound_tagging.variants import VARIANTS
 
 
@@ -79,3 +81,36 @@ def test_thinning_keeps_every_label_and_fold(table):
 def test_thinning_takes_the_same_clips_from_any_order(table):
     first, second = thin(table.sort_index(), 12), thin(table.iloc[::-1], 12)
     pd.testing.assert_frame_equal(first, second)
+
+
+# --- seeds -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("asked", "seeds"), [("1", (0,)), ("2", (0, 1)), ("5", (0, 1, 2, 3, 4))])
+def test_seeds_of_the_environment_count_from_0(monkeypatch, asked, seeds):
+    monkeypatch.setenv("SEEDS", asked)
+    profile = open_experiment("fsdd", "cpu").profile
+    assert profile.seeds == seeds
+    # Nothing else changes, the data set's adjustments among it.
+    assert replace(profile, seeds=(0,)) == get_profile("cpu", "fsdd")
+
+
+@pytest.mark.parametrize("asked", [None, ""])
+def test_without_a_word_on_seeds_the_profile_says(monkeypatch, asked):
+    if asked is None:
+        monkeypatch.delenv("SEEDS", raising=False)
+    else:
+        monkeypatch.setenv("SEEDS", asked)
+    for name in PROFILES:
+        assert open_experiment("esc10", name).profile == get_profile(name, "esc10")
+
+
+@pytest.mark.parametrize("asked", ["0", "x", "-1", "1.5", "2 "])
+def test_seeds_that_are_no_number_are_refused_before_any_work(monkeypatch, capsys, tmp_path, asked):
+    monkeypatch.setenv("SEEDS", asked)
+    monkeypatch.setenv("WORK_FOLDER", str(tmp_path))
+    with pytest.raises(ValueError, match=f"SEEDS must be a whole number of 1 or more, .*{asked!r}"):
+        _ = open_experiment("microcalls", "smoke").profile
+    assert run.main(["--dataset", "microcalls", "--profile", "smoke"]) == 2
+    assert "SEEDS" in only_error(capsys)
+    assert not list(tmp_path.iterdir())

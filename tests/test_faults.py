@@ -19,7 +19,7 @@ import spectral_hyperresolution
 from freesound_tagging import datasets, spectrograms, training
 from freesound_tagging import store as stores
 from freesound_tagging.dataloaders import ReadPicture, make_dataloaders
-from freesound_tagging.evaluation import map_at_k, paired_differences, summarise
+from freesound_tagging.evaluation import map_at_k, summarise
 from freesound_tagging.experiment import open_experiment
 from freesound_tagging.profiles import PROFILES
 from freesound_tagging.spectrograms import (
@@ -29,6 +29,7 @@ from freesound_tagging.spectrograms import (
     encode,
     filterbank,
 )
+from freesound_tagging.statistics import paired_tests
 from freesound_tagging.training import RESULT_COLUMNS, load_scores, run_grid
 from freesound_tagging.variants import CHANNELS, VARIANTS, Grid, get_variant
 from spectral_hyperresolution import LinearReassignment, high_resolution_spectrogram
@@ -233,7 +234,7 @@ def test_fault_07_one_run_of_each_cell_and_no_control(table, store, profile, tmp
     summary = summarise(scores, table)
     assert summary["seeds"].tolist() == [2, 2]
     assert (summary["top3_error_low"] < summary["top3_error_high"]).all()
-    (pair,) = paired_differences(scores, table, "log_db", "top1_accuracy").itertuples()
+    (pair,) = paired_tests(scores, table, ["log_db"], ["top1_accuracy"]).itertuples()
     assert pair.low < pair.high
     # The control has three resolutions of the standard picture, as the mix that it controls for.
     control = [CHANNELS[channel] for channel in VARIANTS["3ch_log_db_windows"].channels]

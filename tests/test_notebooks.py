@@ -1,4 +1,4 @@
-"""The notebooks as committed (in order, light, no errors) and as run: all seven, smoke size."""
+"""The notebooks as committed (in order, light, no errors) and as run: all eight, smoke size."""
 
 import re
 from pathlib import Path
@@ -34,8 +34,8 @@ def code_cells(content):
     return [cell for cell in content.cells if cell.cell_type == "code" and cell.source.strip()]
 
 
-def test_there_are_seven_numbered_in_order():
-    assert [file.stem[:2] for file in NOTEBOOKS] == [f"{n:02d}" for n in range(1, 8)]
+def test_there_are_eight_numbered_in_order():
+    assert [file.stem[:2] for file in NOTEBOOKS] == [f"{n:02d}" for n in range(1, 9)]
 
 
 def test_committed_executed_in_order_without_errors(notebook):
@@ -89,7 +89,7 @@ def test_holds_no_path_of_the_machine_it_was_run_on(notebook):
     assert str(Path.home()) + "/" not in text
 
 
-def test_make_run_executes_all_seven_and_prints_the_table(tmp_path, monkeypatch, capsys):
+def test_make_run_executes_all_eight_and_prints_the_table(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("WORK_FOLDER", str(tmp_path))
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # no workers beside those of the tests
     assert run.main(["--dataset", "microcalls", "--profile", "smoke"]) == 0

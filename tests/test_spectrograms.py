@@ -1,5 +1,7 @@
 """Pictures are computed on the axes they claim, by filterbanks without an empty band."""
 
+from dataclasses import replace
+
 import librosa
 import numpy as np
 import pytest
@@ -20,10 +22,26 @@ from freesound_tagging.spectrograms import (
     standard_spectrogram,
     stft_power,
 )
-from freesound_tagging.variants import CHANNELS, DB_RANGE, VARIANTS, Channel, Grid, get_variant
+from freesound_tagging.variants import (
+    CHANNELS,
+    CONTROL_CHANNELS,
+    CONTROL_VARIANTS,
+    DB_RANGE,
+    FAMILIES,
+    VARIANTS,
+    Channel,
+    Grid,
+    channels_of,
+    get_channel,
+    get_variant,
+)
+from spectral_hyperresolution import LinearReassignment
 
-AXES = ("linear", "log", "mel")
+AXES = ("linear", "log", "mel", "mel_htk")
+ALL_CHANNELS = CHANNELS | CONTROL_CHANNELS
+ALL_VARIANTS = VARIANTS | CONTROL_VARIANTS
 FINE = PROFILES["cpu"].grid  # hops shorter than every window: no instant is skipped
+COARSE = PROFILES["smoke"].grid
 STEP_DB = DB_RANGE / CODE_LEVELS
 
 
@@ -53,6 +71,10 @@ def test_axes_reach_from_fmin_to_fmax(profile):
         hertz = axis_frequencies(axis, grid)
         assert hertz.shape == (grid.n_bins,)
         assert (np.diff(hertz) > 0).all()
+        if axis == "mel_htk":  # the middles of bins: half a bin within the range at either end
+            assert grid.fmin < hertz[0] < grid.fmin + np.diff(hertz)[0]
+            assert grid.fmax - np.diff(hertz)[-1] < hertz[-1] < grid.fmax
+            continue
         assert hertz[-1] == pytest.approx(grid.fmax)
         if axis == "log":  # counts down from fmax in whole steps, so it ends within one of fmin
             assert grid.fmin * 2 ** (-1 / grid.bins_per_octave) < hertz[0]
@@ -62,22 +84,88 @@ def test_axes_reach_from_fmin_to_fmax(profile):
 
 
 def test_each_axis_is_even_on_its_own_scale():
-    linear, log, mel = (axis_frequencies(axis, FINE) for axis in AXES)
+    linear, log, mel, mel_htk = (axis_frequencies(axis, FINE) for axis in AXES)
     np.testing.assert_allclose(np.diff(linear), np.diff(linear)[0])
     np.testing.assert_allclose(np.diff(np.log2(log)), 1 / FINE.bins_per_octave)
     steps = np.diff(librosa.hz_to_mel(mel))
     np.testing.assert_allclose(steps, steps[0], rtol=1e-6)
+    steps = np.diff(librosa.hz_to_mel(mel_htk, htk=True))
+    np.testing.assert_allclose(steps, steps[0], rtol=1e-6)
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    sample_rate=st.integers(8_000, 48_000),
+    bins_per_octave=st.floats(1.5, 40),
+    fmin=st.floats(10, 500),
+    top=st.floats(0.3, 1.0),
+)
+def test_standard_and_reassigned_pictures_share_their_rows(sample_rate, bins_per_octave, fmin, top):
+    fmax = top * sample_rate / 2
+    assume(fmax > 3 * fmin)
+    grid = Grid(sample_rate, 1.0, 100, bins_per_octave, fmin, fmax)
+    for axis, theirs, n_bins in (("log", "log", None), ("mel_htk", "mel", grid.n_bins)):
+        transform = LinearReassignment(
+            sample_rate, 1.0, 100, bins_per_octave, fmin, fmax, axis=theirs, n_bins=n_bins
+        )
+        np.testing.assert_allclose(axis_frequencies(axis, grid), transform.frequencies, rtol=1e-9)
 
 
 def test_unknown_axis_lists_the_known_ones():
-    with pytest.raises(ValueError, match=r"'bark'.*linear, log, mel"):
+    with pytest.raises(ValueError, match=r"'bark'.*linear, log, mel, mel_htk"):
         axis_frequencies("bark", FINE)
 
 
-def test_unknown_variant_lists_the_known_ones():
-    with pytest.raises(ValueError, match="unknown variant 'nonesuch'") as caught:
-        get_variant("nonesuch")
-    assert all(name in str(caught.value) for name in VARIANTS)
+# --- names -------------------------------------------------------------------------------------
+
+
+def test_every_name_gives_what_was_declared_under_it():
+    assert not CHANNELS.keys() & CONTROL_CHANNELS.keys()
+    assert not VARIANTS.keys() & CONTROL_VARIANTS.keys()
+    assert all(get_channel(name) is channel for name, channel in ALL_CHANNELS.items())
+    assert all(get_variant(name) is variant for name, variant in ALL_VARIANTS.items())
+
+
+@pytest.mark.parametrize("name", ALL_VARIANTS)
+def test_a_variant_is_one_plane_or_three_of_known_channels(name):
+    variant = get_variant(name)
+    assert len(variant.planes) in (1, 3)
+    assert all(channel in ALL_CHANNELS for channel in variant.channels)
+    assert all(loudness in ("db", "linear") for _, loudness in variant.planes)
+    assert variant.family in FAMILIES
+    assert (variant.family == "3 channels") == (len(variant.planes) == 3)
+    if len(variant.planes) == 1:
+        assert (variant.family == "high resolution") == (name.startswith("hires"))
+
+
+def test_no_two_variants_are_the_same_pictures():
+    planes = [variant.planes for variant in ALL_VARIANTS.values()]
+    titles = [variant.title for variant in ALL_VARIANTS.values()]
+    assert len(set(planes)) == len(set(titles)) == len(ALL_VARIANTS)
+
+
+@given(st.lists(st.sampled_from(sorted(ALL_VARIANTS))))
+def test_channels_of_variants_are_named_once_in_order(names):
+    found = channels_of(names)
+    assert len(found) == len(set(found))
+    assert set(found) == {channel for name in names for channel in get_variant(name).channels}
+    assert channels_of(iter(names)) == found
+    assert channels_of([*names, *names]) == found
+    if names:  # those of the first variant come first, in the order of its planes
+        first = list(dict.fromkeys(get_variant(names[0]).channels))
+        assert found[: len(first)] == first
+
+
+def test_unknown_names_list_the_known_ones():
+    for look_up, kind, known in (
+        (get_channel, "channel", ALL_CHANNELS),
+        (get_variant, "variant", ALL_VARIANTS),
+    ):
+        with pytest.raises(ValueError, match=f"unknown {kind} 'nonesuch'") as caught:
+            look_up("nonesuch")
+        assert all(name in str(caught.value) for name in known)
+    with pytest.raises(ValueError, match="unknown variant 'nonesuch'"):
+        channels_of(["log_db", "nonesuch"])
 
 
 # --- filterbanks -------------------------------------------------------------------------------
@@ -162,26 +250,30 @@ def test_a_row_above_half_the_sample_rate_is_an_error(axis):
 
 @pytest.mark.parametrize("frequency", [440.0, 1000.0, 2500.0, 6000.0, 9000.0])
 def test_a_sine_lands_on_its_row_on_every_axis(frequency):
-    pictures = compute_channels(sine(frequency), list(CHANNELS), FINE)
+    pictures = compute_channels(sine(frequency), list(ALL_CHANNELS), FINE)
     for name, magnitude in pictures.items():
-        hertz = axis_frequencies(CHANNELS[name].axis, FINE)
+        hertz = axis_frequencies(ALL_CHANNELS[name].axis, FINE)
         middle = magnitude[:, FINE.n_frames // 4 : -FINE.n_frames // 4]
         loudest = hertz[middle.mean(dim=1).argmax()]
         row = np.abs(hertz - frequency).argmin()
         # One row; or one bin of the FFT, where the axis is finer than the window can tell.
         reach = np.diff(hertz)[max(row - 1, 0) : row + 1].max()
-        if CHANNELS[name].n_fft:
-            reach = max(reach, FINE.sample_rate / CHANNELS[name].n_fft)
+        if ALL_CHANNELS[name].n_fft:
+            reach = max(reach, FINE.sample_rate / ALL_CHANNELS[name].n_fft)
         assert abs(loudest - frequency) <= reach, name
 
 
 @pytest.mark.parametrize("sample", [9_000, 20_000, 30_123])
-def test_a_click_lands_in_its_column_on_every_axis(sample):
+def test_a_click_lands_in_its_column_on_every_axis(sample, monkeypatch):
+    # Scan lines lie evenly over octaves, so a linear axis has few points in each of its high rows,
+    # and the count threshold drops all that a lone click leaves there.
+    whole = replace(CONTROL_CHANNELS["hires_q8_linear"], count_threshold=False)
+    monkeypatch.setitem(CONTROL_CHANNELS, "hires_q8_linear", whole)
     waveform = torch.zeros(FINE.n_samples)
     waveform[sample] = 1.0
-    for name, magnitude in compute_channels(waveform, list(CHANNELS), FINE).items():
+    for name, magnitude in compute_channels(waveform, list(ALL_CHANNELS), FINE).items():
         # Above 2 kHz even q = 8 is shorter than a column; below, it rings.
-        high = magnitude[axis_frequencies(CHANNELS[name].axis, FINE) > 2000]
+        high = magnitude[axis_frequencies(ALL_CHANNELS[name].axis, FINE) > 2000]
         column = int(high.pow(2).sum(dim=0).argmax())
         assert abs(FINE.times[column] - sample / FINE.sample_rate) <= (
             FINE.hop_length / FINE.sample_rate
@@ -190,8 +282,8 @@ def test_a_click_lands_in_its_column_on_every_axis(sample):
 
 def test_channels_share_rows_columns_and_shape(grid):
     waveform = torch.randn(2, grid.n_samples, generator=torch.Generator().manual_seed(0))
-    pictures = compute_channels(waveform, list(CHANNELS), grid)
-    assert list(pictures) == list(CHANNELS)
+    pictures = compute_channels(waveform, list(ALL_CHANNELS), grid)
+    assert list(pictures) == list(ALL_CHANNELS)
     for magnitude in pictures.values():
         assert magnitude.shape == (2, grid.n_bins, grid.n_frames)
         assert torch.isfinite(magnitude).all()
@@ -200,18 +292,66 @@ def test_channels_share_rows_columns_and_shape(grid):
 
 def test_a_channel_is_the_same_alone_and_among_others(grid):
     waveform = torch.randn(grid.n_samples, generator=torch.Generator().manual_seed(0))
-    together = compute_channels(waveform, list(CHANNELS), grid)
-    for name in ("mel", "log_short", "hires_q4"):
+    together = compute_channels(waveform, list(ALL_CHANNELS), grid)
+    for name in ("mel", "log_short", "hires_q4", *CONTROL_CHANNELS):
         alone = compute_channels(waveform, [name], grid)[name]
         torch.testing.assert_close(alone, together[name])
 
 
 def test_silence_gives_zeros_without_nan(grid):
     for name, magnitude in compute_channels(
-        torch.zeros(grid.n_samples), list(CHANNELS), grid
+        torch.zeros(grid.n_samples), list(ALL_CHANNELS), grid
     ).items():
         assert not magnitude.any(), name
         assert not encode(magnitude).any(), name
+
+
+# --- the controls ------------------------------------------------------------------------------
+
+
+def sounds_of(seed: int, grid: Grid) -> torch.Tensor:
+    """Return a tone, clicks and noise, all at once and each as loud as the seed says."""
+    generator = np.random.default_rng(seed)
+    t = np.arange(grid.n_samples) / grid.sample_rate
+    tone = np.sin(2 * np.pi * generator.uniform(200, 8000) * t)
+    clicks = np.zeros(grid.n_samples)
+    clicks[generator.integers(0, grid.n_samples, 5)] = 1.0
+    noise = generator.standard_normal(grid.n_samples)
+    tone_level, click_level, noise_level = 10 ** generator.uniform(-3, 0, 3)
+    waveform = tone_level * tone + click_level * clicks + noise_level * noise
+    return torch.from_numpy(waveform.astype(np.float32))
+
+
+@settings(deadline=None, max_examples=15)
+@given(seed=st.integers(0, 10_000))
+def test_without_the_count_threshold_bins_are_added_and_none_changed(seed):
+    waveform = sounds_of(seed, FINE)
+    pictures = compute_channels(waveform, ["hires_q8", "hires_q8_all_points"], FINE)
+    on, off = pictures.values()
+    kept = on > 0
+    torch.testing.assert_close(off[kept], on[kept])
+    assert int((off > 0).sum()) > int(kept.sum())
+
+
+@settings(deadline=None, max_examples=10)
+@given(seed=st.integers(0, 10_000))
+def test_a_consensus_is_where_two_of_the_four_q_are(seed):
+    alone = ["hires_q1", "hires_q2", "hires_q4", "hires_q8"]
+    assert CONTROL_CHANNELS["hires_consensus"].q == tuple(CHANNELS[name].q for name in alone)
+    pictures = compute_channels(sounds_of(seed, COARSE), [*alone, "hires_consensus"], COARSE)
+    consensus = pictures.pop("hires_consensus")
+    agreeing = torch.stack([magnitude > 0 for magnitude in pictures.values()]).sum(dim=0)
+    assert torch.equal(consensus > 0, agreeing >= 2)
+    assert not consensus[agreeing == 0].any()
+
+
+@pytest.mark.parametrize("axis", ["linear", "mel"])
+def test_a_control_keeps_what_the_other_axis_shows(axis):
+    # The same points in other rows: column by column, nearly the same energy.
+    names = ["hires_q8_all_points", f"hires_q8_{axis}"]
+    log, other = compute_channels(sounds_of(3, FINE), names, FINE).values()
+    energies = [magnitude.pow(2).sum(dim=0) for magnitude in (log, other)]
+    assert float(torch.corrcoef(torch.stack(energies))[0, 1]) > 0.95
 
 
 # --- the STFT ----------------------------------------------------------------------------------
@@ -320,7 +460,7 @@ def test_codes_do_not_depend_on_level(power):
 
 def test_codes_of_a_sound_do_not_depend_on_its_level(grid):
     waveform = torch.randn(grid.n_samples, generator=torch.Generator().manual_seed(0)) * 0.1
-    for name, magnitude in compute_channels(waveform, list(CHANNELS), grid).items():
+    for name, magnitude in compute_channels(waveform, list(ALL_CHANNELS), grid).items():
         louder = compute_channels(waveform * 4, [name], grid)[name]
         difference = encode(louder).int() - encode(magnitude).int()
         assert difference.abs().max() <= 1, name

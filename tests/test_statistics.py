@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from freesound_tagging import evaluation, statistics
+from freesound_tagging import statistics
+from freesound_tagging.evaluation import bootstrap_interval, clip_metrics
 from freesound_tagging.statistics import (
     COLUMNS,
     METRICS,
@@ -208,11 +209,18 @@ def test_the_interval_is_that_of_evaluation():
     tests = paired_tests(scores, table).set_index(["metric", "reference", "variant"])
     for metric in METRICS:
         for reference in REFERENCES:
-            theirs = evaluation.paired_differences(scores, table, reference, metric)
-            for row in theirs.itertuples():
-                own = tests.loc[(metric, reference, row.variant)]
-                assert own["difference"] == pytest.approx(row.difference)
-                assert (own["low"], own["high"]) == pytest.approx((row.low, row.high), abs=0.01)
+            measured = {
+                name: clip_metrics(frame).set_index(["clip_id", "seed"])[metric]
+                for name, frame in scores.items()
+            }
+            for variant in scores.keys() - {reference}:
+                difference = measured[variant] - measured[reference]
+                clip_ids = difference.index.get_level_values("clip_id")
+                groups = pd.Series(clip_ids.map(table["group"]), difference.index)
+                low, high = bootstrap_interval(difference, groups, limits=(-1.0, 1.0))
+                own = tests.loc[(metric, reference, variant)]
+                assert own["difference"] == pytest.approx(difference.mean())
+                assert (own["low"], own["high"]) == pytest.approx((low, high), abs=0.01)
 
 
 # --- paired tests: whole recordings are drawn --------------------------------------------------
@@ -244,7 +252,7 @@ def test_recordings_of_unequal_size_do_not_pass_for_a_difference():
     other[::8] = 1
     row = one_row(ranks, other, groups)
     difference = pd.Series(ranks - other)
-    expected = evaluation.bootstrap_interval(difference, pd.Series(groups), limits=(-1, 1))
+    expected = bootstrap_interval(difference, pd.Series(groups), limits=(-1, 1))
     assert (row["low"], row["high"]) == pytest.approx(expected, abs=0.03)
     assert row["standard_error"] < 0.06
 
@@ -495,3 +503,39 @@ def test_designs_that_are_not_balanced_are_refused():
         variance_shares(results, "top9")
     with pytest.raises(ValueError, match="'map3' holds NaN or infinity"):
         variance_shares(results.assign(map3=[np.nan, *results["map3"][1:]]), "map3")
+
+
+def test_a_difference_that_one_seed_carries_is_fragile():
+    # Seed 0 ranks every clip first with the one and second with the other; seeds 1 and 2 do not.
+    table = pd.DataFrame({"group": np.arange(120)}, index=pd.Index(np.arange(120).astype(str)))
+    table.index.name = "clip_id"
+
+    def scored(rank_of_seed):
+        return pd.concat(
+            pd.DataFrame(
+                {
+                    "clip_id": table.index,
+                    "seed": seed,
+                    "fold": 0,
+                    "label": "a",
+                    "a": [0.5 - 0.4 * (rank == 1)] * 120,
+                    "b": 0.3,
+                    "c": 0.01,
+                }
+            ).assign(a=lambda frame: np.where(np.arange(120) % 7 == 0, 0.5, frame["a"]))
+            for seed, rank in rank_of_seed.items()
+        )
+
+    for ranks, fragile in (({0: 1, 1: 0, 2: 0}, True), ({0: 1, 1: 1, 2: 1}, False)):
+        scores = {"poor": scored(ranks), "good": scored({0: 0, 1: 0, 2: 0})}
+        (row,) = paired_tests(scores, table, ["poor"], ["map3"]).itertuples()
+        assert row.better
+        assert row.fragile == fragile
+        assert row.cautious_error >= row.standard_error
+    (row,) = paired_tests(
+        {name: frame[frame["seed"] == 0] for name, frame in scores.items()},
+        table,
+        ["poor"],
+        ["map3"],
+    ).itertuples()
+    assert row.better and row.fragile and np.isnan(row.cautious_error)

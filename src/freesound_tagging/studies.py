@@ -29,23 +29,26 @@ SEEDS = (0, 1, 2)
 COMPARED = ("mel_db", "log_db", "hires_q8", "3ch_log_db_windows", "3ch_hires_q1_q8_log_db")
 """The two references, one high-resolution picture, the control stack, and the reference's mix."""
 
-DIFFICULTIES = (0.5, 1.0, 2.0, 4.0, 8.0)
-NOISES = (-9.0, -3.0, 3.0, 9.0, 21.0)
+DIFFICULTIES = (0.5, 1.0, 2.0, 4.0)
+NOISES = (-9.0, -1.0, 7.0, 21.0)
 """Signal-to-noise ratio in dB, the same for every clip; the grid's clips draw -4 to 16 dB."""
 
+_RATES = {
+    "adamw": (1e-2, 3e-2),
+    "adam": (1e-2, 3e-2),
+    "sgd": (1e-1, 3e-1),
+    "lookahead_radam": (1e-2, 3e-2),
+}
 TRIALS: tuple[dict, ...] = tuple(
-    {"optimizer": optimizer, "lr_max": rate, "mixup": mixup}
-    for optimizer, rates in {
-        "adamw": (3e-3, 1e-2, 3e-2),
-        "adam": (3e-3, 1e-2, 3e-2),
-        "sgd": (3e-2, 1e-1, 3e-1),
-        "lookahead_radam": (3e-3, 1e-2, 3e-2),
-    }.items()
-    for rate, mixup in [*((rate, 0.3) for rate in rates), (rates[1], 0.0)]
+    {"optimizer": optimizer, "lr_max": rate, "mixup": 0.3 if (row + column) % 2 == 0 else 0.0}
+    for row, (optimizer, rates) in enumerate(_RATES.items())
+    for column, rate in enumerate(rates)
 )
-"""What is tried for every variant of `COMPARED`: optimizer, learning rate, mixup."""
+"""What is tried for every variant of `COMPARED`: optimizer x learning rate x mixup, half of the full
+table, in which every optimizer meets both rates and both sides of mixup. The first is the default.
+"""
 
-TRIAL_EPOCHS = 12
+TRIAL_EPOCHS = 11
 """A trial is this short: what learns fastest is not always what learns most, and the judges, who
 train in full, would show it."""
 
@@ -57,8 +60,8 @@ TAGGER_STEPS: tuple[tuple[str, str, str, dict], ...] = (
     ("mixup", "mixup", "log_db", {"mixup": 0.3}),
     ("stack", "q = 1, q = 8 and log dB as channels", "3ch_hires_q1_q8_log_db", {}),
     ("crops", "random 2 s of all 5 s", "3ch_hires_q1_q8_log_db", {"crop": 0.4}),
-    ("longer", "twice the epochs", "3ch_hires_q1_q8_log_db", {"epochs": 80}),
-    ("wider", "twice the planes", "3ch_hires_q1_q8_log_db", {"width": 16}),
+    ("longer", "half as many epochs again", "3ch_hires_q1_q8_log_db", {"epochs": 60}),
+    ("wider", "half as many planes again", "3ch_hires_q1_q8_log_db", {"width": 12}),
 )
 TAGGER_SECONDS = 5.0
 """From the step "crops" on, pictures show the whole clip."""
@@ -127,8 +130,7 @@ def _grid_cell(experiment: Experiment, variants: Sequence[str], seeds: Sequence[
 def plan_controls(experiment: Experiment) -> list[Cell]:
     """Undo one thing at a time: the resolution's axis, threshold, hop, rows, window."""
     table, grid = experiment.load_table(), experiment.profile.grid
-    # On ESC-10 a run takes four times as long as on microcalls, and tells less.
-    seeds = SEEDS if experiment.name == "microcalls" else SEEDS[:1]
+    seeds = SEEDS[:1]
     profile = replace(experiment.profile, seeds=seeds)
     references = (*COMPARED, "linear_db", "3ch_hires_q1_q4_q8")
     conditions = {
@@ -294,7 +296,7 @@ def digit_and_speaker(table: pd.DataFrame) -> pd.DataFrame:
 
 def plan_speakers(experiment: Experiment) -> list[Cell]:
     """Tell digit and speaker together: 60 classes that differ less than ten digits do."""
-    profile = replace(experiment.profile, seeds=SEEDS)
+    profile = replace(experiment.profile, seeds=SEEDS[:1])
     table = digit_and_speaker(experiment.load_table())
     return [_cell(experiment, "speakers", "digit_and_speaker", COMPARED, profile, table)]
 

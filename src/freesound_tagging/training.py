@@ -99,7 +99,16 @@ def make_learner(dls: DataLoaders, profile: Profile) -> Learner:
 
     On CUDA it trains in mixed precision; on a CPU pictures are laid out channels last, which its
     convolutions prefer.
+
+    Raises
+    ------
+    ValueError
+        Where the profile's optimizer is unknown; the message lists the known ones.
     """
+    if profile.optimizer not in OPTIMIZERS:
+        raise ValueError(
+            f"unknown optimizer {profile.optimizer!r}; the known ones are: {', '.join(OPTIMIZERS)}"
+        )
     learner = Learner(
         dls,
         build_network(profile.architecture, len(dls.vocab), profile.width),

@@ -11,10 +11,14 @@ import pandas as pd
 import pytest
 import soundfile as sf
 
+from freesound_tagging import datasets, studies
 from freesound_tagging import store as stores
+from freesound_tagging.experiment import Experiment, open_experiment
+from freesound_tagging.microcalls import CALLS
 from freesound_tagging.profiles import PROFILES, Profile
 from freesound_tagging.store import Store
-from freesound_tagging.variants import CHANNELS, Grid
+from freesound_tagging.studies import Cell
+from freesound_tagging.variants import CHANNELS, Grid, get_channel
 
 matplotlib.use("Agg")  # tests draw, nobody looks
 
@@ -110,3 +114,62 @@ def write_sound() -> Callable[[str | Path, np.ndarray], None]:
         sf.write(path, waveform, RATE, subtype="FLOAT")
 
     return write
+
+
+def list_clips(name: str, root: str | Path, **options) -> pd.DataFrame:
+    """Return a table of clips in the form of a data set's own; no sound is behind it.
+
+    Options stand in the paths, as other sounds would.
+    """
+    if name == "fsdd":
+        speakers = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
+        rows = [
+            (f"{digit}_{speaker}_{take}", str(digit), fold, f"{speaker}_{digit}")
+            for digit in range(10)
+            for fold, speaker in enumerate(speakers)
+            for take in range(10)
+        ]
+    elif name == "microcalls":
+        rows = [
+            (f"{label}-{index:04d}", label, index % 5, f"{label}-{index:04d}")
+            for label in CALLS
+            for index in range(10)
+        ]
+    else:
+        rows = [
+            (f"{fold + 1}-{10 * kind + fold}-{take}", f"kind {kind}", fold, f"{10 * kind + fold}")
+            for kind in range(10)
+            for fold in range(5)
+            for take in "AB"
+        ]
+    table = pd.DataFrame(rows, columns=["clip_id", "label", "fold", "group"])
+    said = ",".join(f"{option}={value:g}" for option, value in sorted(options.items()))
+    table["path"] = [f"{root}/{name}/{said}/{clip_id}" for clip_id in table["clip_id"]]
+    return table.assign(split="train", verified=True).set_index("clip_id").sort_index()
+
+
+def list_pictures(table: pd.DataFrame, channels, grid: Grid, folder: Path, **options) -> Store:
+    """Return the store that would be built; nothing is computed."""
+    sounds = hashlib.sha256("".join(table["path"]).encode()).hexdigest()[:8]
+    places = {}
+    for name in channels:
+        about = hashlib.sha256(f"{get_channel(name)}{grid}".encode()).hexdigest()[:8]
+        file = Path(folder) / f"{name}-{about}" / sounds
+        places[name] = {clip_id: (file, row) for row, clip_id in enumerate(table.index)}
+    return Store(grid, places)
+
+
+@pytest.fixture
+def plan_study(monkeypatch, tmp_path) -> Callable[[str, str], tuple[Experiment, list[Cell]]]:
+    """Return a function that plans a study of a data set without its sounds and pictures."""
+    monkeypatch.setenv("WORK_FOLDER", str(tmp_path))
+    monkeypatch.delenv("SEEDS", raising=False)
+    monkeypatch.setattr(datasets, "load", list_clips)
+    monkeypatch.setattr(stores, "build", list_pictures)
+
+    def plan(study: str, dataset: str) -> tuple[Experiment, list[Cell]]:
+        experiment = open_experiment(dataset, "cpu")
+        studies.check_study(experiment, study)
+        return experiment, studies.STUDIES[study].plan(experiment)
+
+    return plan

@@ -7,8 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fastai.torch_core import TensorCategory
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from freesound_tagging.dataloaders import (
+    CropInTime,
     Loudness,
     MaskBands,
     PictureAxes,
@@ -136,6 +140,51 @@ def test_clips_that_could_not_be_read_are_left_out(table, store, profile):
     assert [dls.vocab[t] for t in targets] == list(left.loc[list(dls.valid_ds.items), "label"])
 
 
+# --- batches -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def loaders(request, _table, store, profile):
+    return make_dataloaders(_table, store, request.param, 1, profile)
+
+
+@settings(deadline=None, max_examples=15)
+@given(data=st.data())
+def test_a_batch_is_its_single_items(loaders, data):
+    for loader, items in ((loaders.train, loaders.train_ds), (loaders.valid, loaders.valid_ds)):
+        n = len(items)
+        positions = data.draw(st.permutations(range(n)))[: data.draw(st.integers(1, n))]
+        batches = list(loader.create_batches(positions))
+        sizes = [len(pictures) for pictures, _ in batches]
+        whole, rest = divmod(len(positions), loader.bs)
+        # The last training batch is left out where it is not full: batch normalisation needs many.
+        assert sizes == [loader.bs] * whole + [rest] * (rest > 0 and not loader.drop_last)
+        for start, (pictures, targets) in zip(range(0, n, loader.bs), batches, strict=False):
+            singles = [items[position] for position in positions[start : start + loader.bs]]
+            assert isinstance(pictures, TensorSpectrogram)
+            assert isinstance(targets, TensorCategory)
+            assert pictures.dtype == torch.uint8
+            expected = torch.stack([picture.as_subclass(torch.Tensor) for picture, _ in singles])
+            assert torch.equal(pictures.as_subclass(torch.Tensor), expected)
+            assert targets.tolist() == [int(target) for _, target in singles]
+
+
+def test_an_epoch_shuffles_training_clips_and_leaves_out_less_than_a_batch(table, store, profile):
+    dls = make_dataloaders(table, store, "log_db", 1, plain(profile))
+    singles = torch.stack([dls.train_ds[i][0] for i in range(len(dls.train_ds))])
+    known = dls.train.after_batch((TensorSpectrogram(singles),))[0].as_subclass(torch.Tensor)
+    orders = []
+    for _ in range(3):
+        pictures, _ = whole_epoch(dls.train)
+        assert len(dls.train_ds) - dls.train.bs < len(pictures) <= len(dls.train_ds)
+        orders.append(torch.cdist(pictures.flatten(1), known.flatten(1)).argmin(dim=1).tolist())
+        assert len(set(orders[-1])) == len(pictures)
+    assert orders[0] != orders[1] != orders[2]
+    first, second = whole_epoch(dls.valid), whole_epoch(dls.valid)
+    assert torch.equal(first[0], second[0])
+    assert len(first[0]) == len(dls.valid_ds)
+
+
 # --- codes become floats -----------------------------------------------------------------------
 
 
@@ -158,6 +207,8 @@ def test_every_transform_accepts_a_typed_picture(grid):
     codes = TensorSpectrogram(torch.randint(0, 256, (4, 1, 16, 20), dtype=torch.uint8))
     statistics = torch.tensor([0.5]), torch.tensor([0.25])
     torch.manual_seed(0)
+    assert CropInTime(0.5)(codes, split_idx=0).shape == (4, 1, 16, 10)
+    assert CropInTime(0.5)(codes, split_idx=1) is codes
     for transform in (Loudness(("db",), *statistics), ShiftInTime(0.5)):
         assert not torch.equal(transform(codes, split_idx=0), codes)
     floats = Loudness(("db",), *statistics)(codes)
@@ -257,11 +308,86 @@ def test_a_mask_hides_one_band_of_rows_and_one_of_columns():
     assert max(widths) > 4 and min(widths) == 0
 
 
+@settings(deadline=None, max_examples=60)
+@given(
+    share=st.floats(0.01, 0.999),
+    shape=st.tuples(st.integers(1, 9), st.integers(1, 3), st.integers(1, 5), st.integers(1, 40)),
+    seed=st.integers(0, 999),
+)
+def test_a_crop_is_a_stretch_of_its_own_picture(share, shape, seed):
+    torch.manual_seed(seed)
+    # Every cell another number: a stretch is found at one place at most.
+    pictures = torch.arange(np.prod(shape)).reshape(shape)
+    cropped = CropInTime(share)(TensorSpectrogram(pictures), split_idx=0)
+    assert isinstance(cropped, TensorSpectrogram)
+    columns = shape[3]
+    seen = max(1, round(share * columns))
+    assert cropped.shape == (*shape[:3], seen)
+    for before, after in zip(pictures, cropped.as_subclass(torch.Tensor), strict=True):
+        start = int((before[0, 0] == after[0, 0, 0]).nonzero())
+        assert torch.equal(after, before[:, :, start : start + seen])  # planes and rows together
+
+
+def test_crops_start_everywhere_and_pictures_apart():
+    torch.manual_seed(0)
+    pictures = torch.arange(20).expand(400, 1, 2, 20)
+    cropped = CropInTime(0.4)(TensorSpectrogram(pictures), split_idx=0)
+    starts = cropped[:, 0, 0, 0].tolist()
+    assert set(starts) == set(range(13))  # 8 of 20 columns, the last from 12 on
+    counts = np.bincount(starts)
+    assert counts.min() > 10 and counts.max() < 70
+
+
+@pytest.mark.parametrize("share", [0.25, 0.4, 0.9])
+@pytest.mark.parametrize("variant", ["log_db", "3ch_hires_q1_q8_log_db"])
+def test_training_pictures_are_cropped_and_held_out_ones_whole(
+    table, store, profile, variant, share
+):
+    dls = make_dataloaders(table, store, variant, 0, replace(plain(profile), crop=share))
+    columns = store.grid.n_frames
+    seen = round(share * columns)
+    assert seen < columns
+    singles = torch.stack([dls.train_ds[i][0] for i in range(len(dls.train_ds))])
+    assert singles.shape[3] == columns
+    loudness = next(t for t in dls.train.after_batch.fs if isinstance(t, Loudness))
+    known = loudness(TensorSpectrogram(singles)).as_subclass(torch.Tensor)
+    stretches = known.unfold(3, seen, 1)  # (clips, planes, rows, starts, seen)
+    for pictures, _ in dls.train:
+        assert pictures.shape[1:] == (*known.shape[1:3], seen)
+        for picture in pictures.as_subclass(torch.Tensor):
+            same = (stretches == picture[None, :, :, None, :]).all(dim=4).all(dim=2).all(dim=1)
+            assert same.any()
+    held_out, _ = whole_epoch(dls.valid)
+    expected = expected_pictures(table, store, variant, 0, dls.valid_ds.items)
+    torch.testing.assert_close(held_out, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_share_of_1_adds_nothing(table, store, profile):
+    batches = []
+    for crop in (1.0, 0.5):
+        dls = make_dataloaders(table, store, "log_db", 0, replace(profile, crop=crop))
+        found = [t for t in dls.train.after_batch.fs if isinstance(t, CropInTime)]
+        assert len(found) == (crop < 1)
+        torch.manual_seed(0)
+        batches.append(dls.train.one_batch()[0].shape[3])
+    assert batches == [store.grid.n_frames, round(0.5 * store.grid.n_frames)]
+
+
+def test_cropped_batches_are_drawn_too(table, store, profile):
+    dls = make_dataloaders(table, store, "log_db", 0, replace(profile, crop=0.5))
+    dls.show_batch(max_n=2)
+    drawn = [ax for ax in plt.gcf().axes if ax.images]
+    assert [ax.images[0].get_array().shape[1] for ax in drawn] == [14, 14]
+    for ax in drawn:  # ticks within the picture
+        assert max(ax.get_xticks(), default=0) <= 14
+
+
 def test_transforms_leave_their_input_alone():
     codes = TensorSpectrogram(torch.randint(0, 256, (4, 1, 8, 9), dtype=torch.uint8))
     floats = TensorSpectrogram(torch.rand(4, 1, 8, 9))
     copies = codes.clone(), floats.clone()
     ShiftInTime(0.5)(codes, split_idx=0)
+    CropInTime(0.5)(codes, split_idx=0)
     MaskBands(0.5)(floats, split_idx=0)
     assert torch.equal(codes, copies[0]) and torch.equal(floats, copies[1])
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 import torchvision
 from fastai.callback.core import Callback
+from fastai.optimizer import Adam
 from fastai.torch_core import set_seed
 from torch import nn
 
@@ -29,11 +30,15 @@ from freesound_tagging.networks import (
 from freesound_tagging.profiles import ADJUSTMENTS, PROFILES, best_device, get_profile
 from freesound_tagging.store import Store
 from freesound_tagging.training import (
+    OPTIMIZERS,
     RESULT_COLUMNS,
     SkipValidation,
+    collect_results,
     fit,
     load_scores,
     make_learner,
+    make_runs,
+    plan_runs,
     predict,
     profile_folds,
     run_grid,
@@ -164,6 +169,9 @@ def test_done_runs_are_not_repeated(table, store, two_folds, finished, monkeypat
         {"time_shift": 0.1},
         {"mask": 0.0},
         {"weight_decay": 0.1},
+        {"optimizer": "sgd"},
+        {"width": 16},
+        {"crop": 0.5},
         {"architecture": "resnext50_32x4d"},
     ],
 )
@@ -256,6 +264,136 @@ def test_a_channel_that_was_not_built_is_named(table, store, grid, two_folds, tm
         grid_of(table, only_log, ["mel_db"], two_folds, tmp_path)
 
 
+def kept(run) -> tuple[pd.DataFrame, dict]:
+    """Return the scores of a run that was made and its record."""
+    return pd.read_csv(run.place.with_suffix(".csv")), json.loads(
+        run.place.with_suffix(".json").read_text()
+    )
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_run_that_diverges_is_kept_as_knowing_nothing_where_asked(
+    table, store, two_folds, tmp_path, monkeypatch, value
+):
+    original = training.predict
+
+    def diverge(learner):
+        scores = original(learner)
+        if "tone-1-0" in scores.index:  # in fold 1 alone
+            scores.iloc[3, 1] = value
+        return scores
+
+    monkeypatch.setattr(training, "predict", diverge)
+    short = replace(two_folds, frozen_epochs=1, epochs=1)
+    with pytest.raises(ValueError, match="log_db, fold 1, seed 0: training diverged, the scores"):
+        make_runs(
+            plan_runs(table, store, ["log_db"], short, tmp_path / "strict", **NAMES),
+            n_jobs=1,
+            progress=False,
+        )
+    folder = tmp_path / "kept"
+    runs = plan_runs(table, store, ["log_db"], short, folder, **NAMES, keep_diverged=True)
+    make_runs(runs, n_jobs=1, progress=False)
+    sound, diverged = (kept(run) for run in runs)
+    assert "note" not in sound[1]
+    assert not (sound[0][["clicks", "sweep", "tone"]] == 1 / 3).any(axis=None)
+    scores, record = diverged
+    assert record["note"] == "log_db, fold 1, seed 0: training diverged"
+    assert sorted(scores["clip_id"]) == sorted(table.index[table["fold"] == 1])
+    np.testing.assert_allclose(scores[["clicks", "sweep", "tone"]], 1 / 3, rtol=1e-6)
+    # Of equal scores the first class ranks first: one clip in three is right, none by knowledge.
+    results = collect_results(runs)
+    assert results["top1_accuracy"].iloc[1] == pytest.approx(1 / 3, abs=1e-6)
+    assert results["map3"].iloc[1] == pytest.approx((1 + 1 / 2 + 1 / 3) / 3, abs=1e-6)
+
+    before = stamps(folder)
+    forbid_runs(monkeypatch)  # it is done: the same settings would diverge again
+    make_runs(runs, n_jobs=1, progress=False)
+    assert stamps(folder) == before
+
+
+# --- plans -------------------------------------------------------------------------------------
+
+
+def fake_scores(made: list):
+    """Return a stand-in for training that notes each run and knows nothing."""
+
+    def score(table, store, variant, fold, seed, profile):
+        made.append((variant, fold, seed))
+        rows = table[table["fold"] == fold].sort_index()
+        scores = pd.DataFrame({"clip_id": rows.index, "seed": seed, "fold": fold})
+        return scores.assign(label=rows["label"].to_numpy(), clicks=0.5, sweep=0.25, tone=0.25)
+
+    return score
+
+
+def test_a_plan_is_variant_then_fold_then_seed_and_trains_nothing(
+    table, store, profile, tmp_path, monkeypatch
+):
+    forbid_runs(monkeypatch)
+    variants, several = ["mel_db", "hires_q8", "log_db"], replace(profile, seeds=(4, 1))
+    runs = plan_runs(table, store, variants, several, tmp_path, **NAMES)
+    assert [(run.variant, run.fold, run.seed) for run in runs] == [
+        (variant, fold, seed) for variant in variants for fold in (0, 1, 2) for seed in (4, 1)
+    ]
+    assert len({run.place for run in runs}) == len(runs)
+    assert not any(tmp_path.iterdir())
+    keys = {run.variant: {r.key for r in runs if r.variant == run.variant} for run in runs}
+    assert all(len(own) == 1 for own in keys.values())  # fold and seed are in the file's name
+    assert len(set.union(*keys.values())) == len(variants)
+
+
+def test_folds_that_are_asked_for_take_the_place_of_the_profiles(table, store, two_folds, tmp_path):
+    runs = plan_runs(table, store, ["log_db", "mel_db"], two_folds, tmp_path, **NAMES, folds=[2, 0])
+    assert [(run.variant, run.fold) for run in runs] == [
+        ("log_db", 2),
+        ("log_db", 0),
+        ("mel_db", 2),
+        ("mel_db", 0),
+    ]
+    usual = plan_runs(table, store, ["log_db"], two_folds, tmp_path, **NAMES)
+    assert [run.fold for run in usual] == [0, 1]
+    assert (runs[1].place, runs[1].key) == (usual[0].place, usual[0].key)
+    assert not plan_runs(table, store, ["log_db"], two_folds, tmp_path, **NAMES, folds=[])
+
+
+def test_runs_that_are_done_are_not_made_again_whatever_the_plan(
+    table, store, profile, tmp_path, monkeypatch
+):
+    made = []
+    monkeypatch.setattr(training, "train_and_score", fake_scores(made))
+    first = plan_runs(table, store, ["log_db"], profile, tmp_path, **NAMES, folds=[1])
+    make_runs(first, n_jobs=1, progress=False)
+    assert made == [("log_db", 1, 0)]
+    runs = plan_runs(table, store, ["mel_db", "log_db"], profile, tmp_path, **NAMES)
+    make_runs(runs, n_jobs=1, progress=False)
+    assert len(made) == len(runs) == 6
+    assert sorted(made) == sorted((run.variant, run.fold, run.seed) for run in runs)
+    make_runs(runs[::-1], n_jobs=1, progress=False)
+    assert len(made) == 6
+    runs[3].place.with_suffix(".json").unlink()
+    make_runs(runs, n_jobs=1, progress=False)
+    assert made[6:] == [(runs[3].variant, runs[3].fold, runs[3].seed)]
+
+
+def test_results_come_in_the_order_of_the_runs(table, store, profile, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "train_and_score", fake_scores([]))
+    runs = plan_runs(table, store, ["mel_db", "log_db"], profile, tmp_path, **NAMES)
+    make_runs(runs[::-1], n_jobs=1, progress=False)
+    for order in (runs, runs[::-1], runs[2:4]):
+        results = collect_results(order)
+        assert list(results.columns) == RESULT_COLUMNS
+        found = list(zip(results["variant"], results["fold"], results["seed"], strict=True))
+        assert found == [(run.variant, run.fold, run.seed) for run in order]
+    assert list(collect_results([]).columns) == RESULT_COLUMNS
+
+
+def test_results_of_runs_that_were_not_made_are_an_error(table, store, profile, tmp_path):
+    runs = plan_runs(table, store, ["log_db"], profile, tmp_path, **NAMES)
+    with pytest.raises(FileNotFoundError, match="fold0-seed0"):
+        collect_results(runs)
+
+
 # --- results -----------------------------------------------------------------------------------
 
 
@@ -314,11 +452,13 @@ class Recorder(Callback):
 
     def before_fit(self):
         self.stages = getattr(self, "stages", [])
-        self.stages.append({"rates": [], "before": weights_of(self.learn.model)})
+        stage = {"rates": [], "momenta": [], "before": weights_of(self.learn.model)}
+        self.stages.append(stage)
 
     def after_batch(self):
         if self.training:
             self.stages[-1]["rates"].append([group["lr"] for group in self.opt.hypers])
+            self.stages[-1]["momenta"].append([group["mom"] for group in self.opt.hypers])
 
     def after_fit(self):
         self.stages[-1]["after"] = weights_of(self.learn.model)
@@ -414,6 +554,79 @@ def test_frozen_first_then_all_layers_with_differential_rates(table, store, prof
     assert rates[:, 2].argmax() not in (0, len(rates) - 1)  # one cycle: up, then down
 
 
+# --- optimizers --------------------------------------------------------------------------------
+
+
+def test_every_optimizer_trains_and_no_two_are_the_same(table, store, profile):
+    profile = replace(profile, epochs=2)
+    found = {}
+    for name in OPTIMIZERS:
+        learner, recorder = fitted(table, store, replace(profile, optimizer=name))
+        scores = predict(learner)
+        assert np.isfinite(scores.to_numpy()).all(), name
+        np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-5)
+        found[name] = scores.to_numpy()
+        frozen, free = recorder.stages
+        kernel, head = "0.1.0.weight", "2.3.weight"
+        assert torch.equal(frozen["before"][kernel], frozen["after"][kernel]), name
+        assert not torch.equal(frozen["before"][head], frozen["after"][head]), name
+        assert not torch.equal(free["before"][kernel], free["after"][kernel]), name
+        rates, momenta = np.array(free["rates"]), np.array(free["momenta"])
+        assert (np.diff(rates, axis=1) > 0).all(), name
+        # One cycle: momentum is least where the rate is greatest.
+        assert momenta[rates[:, 2].argmax()].max() == momenta.min() < momenta.max(), name
+    names = list(found)
+    for i, one in enumerate(names):
+        for other in names[:i]:
+            assert np.abs(found[one] - found[other]).max() > 1e-5, (one, other)
+
+
+def stepped(optimizer, gradients, weight_decay: float) -> torch.Tensor:
+    """Return five weights after a step for each gradient."""
+    weights = nn.Parameter(torch.linspace(-1, 1, 5))
+    steps = optimizer([weights], lr=0.1, wd=weight_decay)
+    for gradient in gradients:
+        weights.grad = gradient.clone()
+        steps.step()
+    return weights.detach()
+
+
+def test_adamw_decays_weights_apart_from_the_gradient_and_adam_through_it():
+    before = torch.linspace(-1, 1, 5)
+    still = [torch.zeros(5)]
+    # Decoupled: a weight without a gradient shrinks by rate x decay. Otherwise the decay is its
+    # gradient, which Adam scales to a step of the rate's size.
+    decoupled = stepped(OPTIMIZERS["adamw"], still, weight_decay=0.2)
+    torch.testing.assert_close(decoupled, before * (1 - 0.1 * 0.2))
+    through = stepped(OPTIMIZERS["adam"], still, weight_decay=0.2)
+    torch.testing.assert_close(through, before - 0.1 * before.sign(), rtol=1e-3, atol=1e-3)
+    generator = torch.Generator().manual_seed(0)
+    gradients = torch.randn(8, 5, generator=generator).unbind()
+    without = [stepped(OPTIMIZERS[name], gradients, weight_decay=0.0) for name in ("adamw", "adam")]
+    torch.testing.assert_close(*without)
+
+
+def test_the_default_is_what_it_was_before_there_was_a_choice():
+    for name in PROFILES:
+        for dataset in ("", *ADJUSTMENTS, "esc10"):
+            profile = get_profile(name, dataset)
+            assert (profile.optimizer, profile.width, profile.crop) == ("adamw", 8, 1.0)
+    generator = torch.Generator().manual_seed(0)
+    gradients = torch.randn(8, 5, generator=generator).unbind()
+    for weight_decay in (0.0, 0.01):
+        assert torch.equal(
+            stepped(OPTIMIZERS["adamw"], gradients, weight_decay),
+            stepped(Adam, gradients, weight_decay),
+        )
+
+
+def test_unknown_optimizer_lists_the_known_ones(table, store, profile):
+    dls = make_dataloaders(table, store, "log_db", 0, profile)
+    with pytest.raises(ValueError, match="unknown optimizer 'lbfgs'") as caught:
+        make_learner(dls, replace(profile, optimizer="lbfgs"))
+    assert all(name in str(caught.value) for name in OPTIMIZERS)
+
+
 def test_the_rate_finder_and_a_logged_epoch_work(table, store, profile):
     learner = make_learner(make_dataloaders(table, store, "log_db", 0, profile), profile)
     with learner.no_bar(), learner.no_logging():
@@ -479,6 +692,39 @@ def test_one_plane_and_three_equal_planes_are_the_same_to_a_network():
     network = compact_network(4).eval()
     picture = torch.randn(2, 1, 29, 28)
     torch.testing.assert_close(network(picture), network(picture.expand(-1, 3, -1, -1)))
+
+
+def test_width_sets_the_planes_of_every_convolution(table, store, profile):
+    dls = make_dataloaders(table, store, "log_db", 0, profile)
+    weights = []
+    for width in (4, 8, 16):
+        network = make_learner(dls, replace(profile, width=width)).model
+        planes = [part.out_channels for part in network.modules() if isinstance(part, nn.Conv2d)]
+        assert planes == [width * 2**i for i in range(5)]
+        with torch.no_grad():
+            assert network.eval()(torch.randn(2, 1, 29, 28)).shape == (2, 3)
+        weights.append(count_weights(network))
+    assert weights[0] < weights[1] < weights[2]
+    assert weights[1] == count_weights(build_network("compact", 3))
+
+
+def test_a_network_that_trains_on_crops_scores_whole_pictures(table, store, profile):
+    seen = {True: set(), False: set()}
+
+    class Widths(Callback):
+        def before_batch(self):
+            seen[self.training].add(self.xb[0].shape[3])
+
+    profile = replace(profile, crop=0.5)
+    learner = make_learner(make_dataloaders(table, store, "log_db", 0, profile), profile)
+    learner.add_cb(Widths())
+    with learner.no_bar(), learner.no_logging(), learner.added_cbs(SkipValidation()):
+        fit(learner, profile)
+    assert not seen[False]
+    scores = predict(learner)
+    assert seen == {True: {14}, False: {28}}
+    assert np.isfinite(scores.to_numpy()).all()
+    assert len(scores) == 9
 
 
 def test_groups_of_layers_hold_every_weight_once():

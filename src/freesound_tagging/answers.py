@@ -216,3 +216,47 @@ def speakers(folder: Path) -> str:
                 row["p (Holm)"] = _p(test["p_holm"])
             rows.append(row)
     return markdown(pd.DataFrame(rows))
+
+
+def results_page(folder: Path) -> str:
+    """Return results/README.md: every table that is published in a folder."""
+    names = measured_in(folder)
+    parts = [
+        "# Results",
+        "",
+        "Written by `make report` from the CSV files beside it; each folder's README says how and "
+        "when they were measured. MAP@3 carries the verdict (fixed beforehand, "
+        "`freesound_tagging.statistics`). Differences are paired by clip and seed, intervals and p "
+        "values bootstrapped over source recordings; bold: told apart after Holm's correction over "
+        "all variants; a question mark: no longer so once the spread from seed to seed is added.",
+        "",
+    ]
+    for name in names:
+        parts += [f"## {heading(folder, name)}", "", ranking(folder, name), ""]
+        parts += [f"![{name}: top-3 error]({name}/chart.png)", ""]
+        parts += [f"![{name}: MAP@3 against log_db]({name}/differences.png)", ""]
+    parts += ["## Where the variance comes from (MAP@3)", "", variance(folder, names), ""]
+    for name in names:
+        if (folder / name / "controls").exists():
+            parts += [f"## Controls on {name}", "", claims(folder, name), ""]
+    if (folder / "microcalls" / "difficulty").exists():
+        parts += ["## Finer distinctions, more noise", ""]
+        parts += ["![accuracy by difficulty](microcalls/difficulty/curve.png)", ""]
+        parts += ["![accuracy by noise](microcalls/noise/curve.png)", ""]
+    if (folder / "fsdd" / "speakers").exists():
+        parts += ["## Digits, and digits x speakers", "", speakers(folder), ""]
+    if (folder / "esc10" / "tuned").exists():
+        parts += ["## Tuned by inner folds, judged by outer ones (esc10)", ""]
+        parts += [choices(folder, "esc10"), "", tuning(folder, "esc10"), ""]
+    if (folder / "esc10" / "tagger").exists():
+        parts += ["## The tagger, step by step (esc10)", "", tagger(folder, "esc10"), ""]
+    parts += ["## Beside the reference experiment: top-3 error", "", beside_the_reference(folder)]
+    return "\n".join(parts) + "\n"
+
+
+def findings_section(folder: Path) -> str:
+    """Return the README's findings in sentences, every number read from the published tables."""
+    names = measured_in(folder)
+    parts = [beside_the_reference(folder), ""]
+    parts += [f"![{name}: MAP@3 against log dB](results/{name}/differences.png)" for name in names]
+    return "\n".join(parts) + "\n"

@@ -1,7 +1,7 @@
 """Store -> fastai DataLoaders: a typed picture, how it draws itself, becomes floats, varies."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import fastai.vision.data  # noqa: F401  (it teaches show_batch to lay pictures out in a grid)
@@ -118,7 +118,11 @@ class Loudness(DisplayedTransform):
         values = pictures.as_subclass(torch.Tensor)
         values = values * self.deviation.to(values) + self.mean.to(values)
         pictures = TensorSpectrogram(values.clamp(0, 1))
-        pictures.axes = self.axes  # each picture taken out of the batch inherits them
+        if self.axes is not None:
+            # Each picture taken out of the batch inherits them. Of a crop, seconds count from its
+            # own start.
+            times = self.axes.times[: values.shape[-1]]
+            pictures.axes = replace(self.axes, times=times)
         return pictures
 
 

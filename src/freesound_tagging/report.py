@@ -222,12 +222,8 @@ def save_figure(figure: plt.Figure, file: Path) -> None:
 
 def chart_title(name: str, summary: pd.DataFrame) -> str:
     """Return the line above a chart: data set, clips and seeds."""
-    return f"{name}: {summary['n'].max()} clips, {_seeds(summary)}"
-
-
-def _seeds(summary: pd.DataFrame) -> str:
-    n = summary["seeds"].max()
-    return f"{n} seed{'s' if n > 1 else ''}"
+    seeds = summary["seeds"].max()
+    return f"{name}: {summary['n'].max()} clips, {seeds} seed{'s' if seeds > 1 else ''}"
 
 
 def _about(experiment: Experiment, results: pd.DataFrame) -> str:
@@ -257,11 +253,6 @@ Python {platform.python_version()}, {packages}.
 """
 
 
-def results_section(folder: Path) -> str:
-    """Return the README's results section in Markdown, from all that is published in a folder."""
-    return answers.findings_section(folder)
-
-
 def write_readme(readme: Path, folder: Path) -> None:
     """Replace what stands between the two marks of the README by the results section.
 
@@ -275,7 +266,7 @@ def write_readme(readme: Path, folder: Path) -> None:
         raise ValueError(f"{readme}: the marks {BEGIN!r} and {END!r} must both be there")
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    readme.write_text(f"{before}{BEGIN}\n\n{results_section(folder)}\n{END}{after}")
+    readme.write_text(f"{before}{BEGIN}\n\n{answers.findings_section(folder)}\n{END}{after}")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -298,7 +289,8 @@ def main(arguments: list[str] | None = None) -> int:
             return 2
         print(f"wrote {os.path.relpath(folder)}")
     write_readme(ROOT / "README.md", ROOT / "results")
-    print("wrote the results section of README.md")
+    (ROOT / "results" / "README.md").write_text(answers.results_page(ROOT / "results"))
+    print("wrote the results section of README.md, and results/README.md")
     return 0
 
 

@@ -11,13 +11,11 @@ import pandas as pd
 import pytest
 import soundfile as sf
 
-from freesound_tagging import datasets, studies
+from freesound_tagging import datasets
 from freesound_tagging import store as stores
-from freesound_tagging.experiment import Experiment, open_experiment
 from freesound_tagging.microcalls import CALLS
 from freesound_tagging.profiles import PROFILES, Profile
 from freesound_tagging.store import Store
-from freesound_tagging.studies import Cell
 from freesound_tagging.variants import CHANNELS, Grid, get_channel
 
 matplotlib.use("Agg")  # tests draw, nobody looks
@@ -160,14 +158,21 @@ def list_pictures(table: pd.DataFrame, channels, grid: Grid, folder: Path, **opt
 
 
 @pytest.fixture
-def plan_study(monkeypatch, tmp_path) -> Callable[[str, str], tuple[Experiment, list[Cell]]]:
-    """Return a function that plans a study of a data set without its sounds and pictures."""
+def plan_study(monkeypatch, tmp_path) -> Callable:
+    """Return a function that plans a study of a data set without its sounds and pictures.
+
+    ``plan_study(study, dataset)`` returns the experiment and the study's cells.
+    """
+    # Imported here: most tests train nothing and need not wait for fastai.
+    from freesound_tagging import studies
+    from freesound_tagging.experiment import open_experiment
+
     monkeypatch.setenv("WORK_FOLDER", str(tmp_path))
     monkeypatch.delenv("SEEDS", raising=False)
     monkeypatch.setattr(datasets, "load", list_clips)
     monkeypatch.setattr(stores, "build", list_pictures)
 
-    def plan(study: str, dataset: str) -> tuple[Experiment, list[Cell]]:
+    def plan(study: str, dataset: str):
         experiment = open_experiment(dataset, "cpu")
         studies.check_study(experiment, study)
         return experiment, studies.STUDIES[study].plan(experiment)

@@ -18,6 +18,7 @@ from freesound_tagging import studies, training
 from freesound_tagging.datasets import read_manifest
 from freesound_tagging.evaluation import KEYS
 from freesound_tagging.experiment import open_experiment
+from freesound_tagging.profiles import PROFILES
 from freesound_tagging.studies import (
     COMPARED,
     STUDIES,
@@ -40,7 +41,7 @@ CLASSES = ["a", "b", "c", "d"]
 
 
 def inner_scores(table: pd.DataFrame, variants, n_trials: int, seed: int = 0) -> dict:
-    """Return scores of trials as `plan_trials` makes them: each pair of folds held out at a time."""
+    """Return scores of trials as `plan_trials` makes them: of each pair of folds, held out."""
     generator = np.random.default_rng(seed)
     folds = sorted(table["fold"].unique())
     classes = sorted(table["label"].unique())
@@ -270,14 +271,13 @@ def test_every_step_of_the_tagger_adds_what_it_declares_to_those_before(planned)
                 factor = {"twice": 2, "half": 1.5}[words.split()[0]]
                 assert declared[setting] == factor * getattr(before, setting)
         before = profile
-    assert not (profile.time_shift, profile.mask, profile.mixup) == (0, 0, 0)
     # A crop is as long as the pictures were before.
     assert profile.crop * profile.grid.duration == pytest.approx(base.grid.duration)
     # Where all augmentation is on, the network is the main grid's, which is not trained again.
     assert [cell.name for cell in cells if is_main(cell.runs[0], experiment)] == ["mixup", "stack"]
     seeds = [{run.seed for run in cell.runs} for cell in cells]
     assert all(own == {0} for own in seeds[:-1])
-    assert seeds[-1] == set(studies.SEEDS)
+    assert {0} < seeds[-1] <= set(studies.SEEDS)  # the last speaks for the luck of a run, too
 
 
 # --- trials ------------------------------------------------------------------------------------
@@ -347,7 +347,7 @@ def own_folds(scores: pd.DataFrame, table: pd.DataFrame) -> np.ndarray:
 
 
 def judges(scores: pd.DataFrame, table: pd.DataFrame, fold: int) -> np.ndarray:
-    """Return which scores may speak on a fold's choice: of other clips, by runs that left it out."""
+    """Return which scores may choose for a fold: of other clips, by runs that left it out."""
     left_out = [fold in pair_of(pair, range(5)) for pair in scores["fold"]]
     return np.array(left_out) & (own_folds(scores, table) != fold)
 
@@ -365,7 +365,7 @@ def spoil(scores: pd.DataFrame, rows: np.ndarray, how: str, seed: int) -> pd.Dat
     return changed
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(
     seed=st.integers(0, 10_000),
     fold=st.integers(0, 4),
@@ -388,7 +388,7 @@ def test_no_score_of_a_folds_own_clips_moves_its_choice(outer, seed, fold, whose
     pd.testing.assert_frame_equal(after[after["fold"] == fold], before[before["fold"] == fold])
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=12)
 @given(seed=st.integers(0, 10_000), fold=st.integers(0, 4), best=st.integers(0, 2))
 def test_the_judges_choose(outer, seed, fold, best):
     trials = inner_scores(outer, ["log_db", "hires_q8"], 3, seed)
@@ -479,6 +479,7 @@ def tiny(monkeypatch, tmp_path):
     monkeypatch.setenv("WORK_FOLDER", str(tmp_path))
     monkeypatch.delenv("SEEDS", raising=False)
     monkeypatch.setattr(studies, "PROFILE", "smoke")
+    monkeypatch.setitem(PROFILES, "smoke", replace(PROFILES["smoke"], clips_per_class=2))
     monkeypatch.setattr(studies, "DIFFICULTIES", (1.0, 4.0))
     monkeypatch.setattr(studies, "COMPARED", ("log_db", "hires_q8"))
     monkeypatch.setattr(studies, "SEEDS", (0,))
@@ -501,7 +502,9 @@ def test_a_study_is_made_once_and_goes_on_where_it_was(tiny, monkeypatch, capsys
     pd.testing.assert_frame_equal(pd.read_csv(file, dtype={"cell": str}), results)
 
     scores = load_scores(tiny, "difficulty")
-    assert {cell: list(own) for cell, own in scores.items()} == dict.fromkeys(cells, list(variants))
+    assert [(cell, name) for cell, own in scores.items() for name in own] == [
+        (cell, name) for cell in cells for name in variants
+    ]
     table = tiny.load_table()
     labels = sorted(table["label"].unique())
     for own in scores.values():

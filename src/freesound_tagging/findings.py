@@ -16,6 +16,16 @@ Scores = dict[str, dict[str, pd.DataFrame]]
 # (what is claimed, which picture should then be better, than which); a picture is cell/variant.
 CLAIMS: tuple[tuple[str, str, str], ...] = (
     ("Sharper is better: q = 8 beats log dB on the same axis", "grid/hires_q8", "grid/log_db"),
+    ("Sharper is better: q = 2 beats log dB on the same axis", "grid/hires_q2", "grid/log_db"),
+    (
+        "It is the reassignment: q = 2 beats an ordinary shorter window",
+        "grid/hires_q2",
+        "matched/log_short_db",
+    ),
+    ("In magnitude, too, q = 2 is better", "matched/hires_q2_magnitude", "grid/log_linear"),
+    ("In magnitude, too, q = 8 is better", "matched/hires_q8_magnitude", "grid/log_linear"),
+    ("Magnitude beats dB, standard", "grid/log_linear", "grid/log_db"),
+    ("Magnitude beats dB, q = 2", "matched/hires_q2_magnitude", "grid/hires_q2"),
     (
         "It is the reassignment: q = 8 beats an ordinary longer window",
         "grid/hires_q8",

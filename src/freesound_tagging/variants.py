@@ -159,6 +159,8 @@ CONTROL_VARIANTS: dict[str, Variant] = {
     "log_short_db": Variant("standard, log axis, dB, short window", (("log_short", "db"),)),
     "log_long_db": Variant("standard, log axis, dB, long window", (("log_long", "db"),)),
     "mel_htk_db": Variant("standard, HTK mel axis, dB", (("mel_htk", "db"),)),
+    "hires_q2_magnitude": Variant("high resolution, q = 2, magnitude", (("hires_q2", "linear"),)),
+    "hires_q8_magnitude": Variant("high resolution, q = 8, magnitude", (("hires_q8", "linear"),)),
     "hires_q8_linear": Variant("high resolution, q = 8, linear axis", (("hires_q8_linear", "db"),)),
     "hires_q8_mel": Variant("high resolution, q = 8, HTK mel axis", (("hires_q8_mel", "db"),)),
     "hires_q8_all_points": Variant(

@@ -1,4 +1,4 @@
-# make run   the whole experiment: notebooks 01 to 07, then the table
+# make run   the whole experiment: notebooks 01 to 08, then the table
 # make test  the tests
 # Both make the environment first, in .venv, from requirements.lock.
 
@@ -34,9 +34,9 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
-# Execute the committed notebooks in place, with the parameters that stand in them.
+# Execute the committed notebooks in place, with the parameters that stand in them and three seeds.
 notebooks: setup
-	cd notebooks && ../$(BIN)/jupyter nbconvert --to notebook --execute --inplace [0-9]*.ipynb
+	cd notebooks && SEEDS=3 ../$(BIN)/jupyter nbconvert --to notebook --execute --inplace [0-9]*.ipynb
 
 # Copy the measurements of a finished run, or with STUDY= of a study, into results/, which is committed;
 # then write them into the README.

@@ -227,6 +227,9 @@ def test_other_sounds_are_the_same_clips_in_the_same_networks(planned, study, va
     for cell, value in zip(cells, values, strict=True):
         assert {run.variant for run in cell.runs} == set(COMPARED)
         assert all(changes(run.profile, base) == {} for run in cell.runs)
+        # All points of a curve are of the same clips.
+        assert {run.fold for run in cell.runs} == set(studies.CURVE_FOLDS)
+        assert {run.seed for run in cell.runs} == {0}
         (table,) = {id(run.table): run.table for run in cell.runs}.values()
         pd.testing.assert_frame_equal(table.drop(columns="path"), usual.drop(columns="path"))
         as_it_is = study == "difficulty" and value == 1
@@ -481,6 +484,7 @@ def tiny(monkeypatch, tmp_path):
     monkeypatch.setattr(studies, "PROFILE", "smoke")
     monkeypatch.setitem(PROFILES, "smoke", replace(PROFILES["smoke"], clips_per_class=2))
     monkeypatch.setattr(studies, "DIFFICULTIES", (1.0, 4.0))
+    monkeypatch.setattr(studies, "CURVE_FOLDS", (0, 1))
     monkeypatch.setattr(studies, "COMPARED", ("log_db", "hires_q8"))
     monkeypatch.setattr(studies, "SEEDS", (0,))
     monkeypatch.setattr(training, "best_device", lambda: torch.device("cpu"))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from freesound_tagging.statistics import VERDICT_METRIC
+from freesound_tagging.statistics import LEVEL, VERDICT_METRIC
 from freesound_tagging.variants import VARIANTS
 
 REFERENCE = "reference"
@@ -252,6 +252,27 @@ def results_page(folder: Path) -> str:
         parts += ["## The tagger, step by step (esc10)", "", tagger(folder, "esc10"), ""]
     parts += ["## Beside the reference experiment: top-3 error", "", beside_the_reference(folder)]
     return "\n".join(parts) + "\n"
+
+
+def _test(folder: Path, place: str, variant: str, reference: str = "log_db") -> pd.Series:
+    """Return one row of the verdict's tests."""
+    tests = pd.read_csv(folder / place / "tests.csv")
+    chosen = (tests["metric"] == VERDICT_METRIC) & (tests["reference"] == reference)
+    return tests[chosen].set_index("variant").loc[variant]
+
+
+def _told(test: pd.Series) -> str:
+    """Return a difference in words: its size, its interval, and whether it is told apart."""
+    words = f"{_signed(test['difference'])} ({_between(test['low'], test['high'])})"
+    if not test["p_holm"] < LEVEL:
+        return f"{words}, not told apart"
+    return words + (", fragile" if test.get("fragile", False) else ", told apart")
+
+
+def _claim(folder: Path, name: str, picture: str, than: str) -> str:
+    """Return how one claim of the controls came out, in words."""
+    frame = pd.read_csv(folder / name / "controls" / "claims.csv")
+    return _told(frame.set_index(["picture", "than"]).loc[(picture, than)])
 
 
 def findings_section(folder: Path) -> str:

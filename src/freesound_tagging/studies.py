@@ -52,7 +52,7 @@ TRIALS: tuple[dict, ...] = tuple(
 Every optimizer meets both of its rates and both sides of mixup. The first trial is the default.
 """
 
-TRIAL_EPOCHS = 7
+TRIAL_EPOCHS = 5
 """A trial is this short: what learns fastest is not always what learns most, and the judges, who
 train in full, would show it."""
 

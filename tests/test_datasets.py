@@ -15,6 +15,7 @@ import threading
 import zipfile
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,7 @@ import soundfile as sf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from freesound_tagging import clips, datasets
+from freesound_tagging import clips, datasets, download
 from freesound_tagging.datasets import COLUMNS, DATASETS, DataError, load, stratified_folds
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -366,6 +367,14 @@ def test_full_disk_leaves_nothing(mirror, root, monkeypatch):
     assert_nothing_left(root)
 
 
+def test_room_is_checked_before_unpacking(mirror, root, monkeypatch):
+    needed = sum(map(len, esc10_files().values()))
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda _: SimpleNamespace(free=needed - 1))
+    with pytest.raises(DataError, match=r"no room to unpack ESC-10.*zip: .*set WORK_FOLDER"):
+        load("esc10", root)
+    assert_nothing_left(root)
+
+
 def test_two_runs_at_once(mirror, root):
     tables, faults = [], []
 
@@ -438,7 +447,7 @@ def serve(monkeypatch: pytest.MonkeyPatch, **changes: str) -> None:
 def test_download_says_who_asks_and_is_kept(server, root, capfd):
     table = load("esc10", root)
     check_contract(table)
-    assert server == [datasets.USER_AGENT]
+    assert server == [download.USER_AGENT]
     assert "100%" in capfd.readouterr().err
     assert (root / "downloads" / ESC10.file).is_file()
     Path(table["path"].iloc[0]).unlink()
@@ -450,11 +459,13 @@ def test_download_with_wrong_md5_is_refused(server, root, monkeypatch):
     serve(monkeypatch, md5="0" * 32)
     with pytest.raises(DataError, match=r"could not be downloaded .*hash.* set DATA_MIRROR"):
         load("esc10", root)
-    assert not list(root.rglob("*.zip"))
+    left = [file.name for file in (root / "downloads").iterdir()]
+    assert left == [f".{ESC10.file}.lock"]
 
 
 def test_server_down(mirror, root, monkeypatch):
     monkeypatch.delenv("DATA_MIRROR")
+    monkeypatch.setattr(download, "PAUSES", ())
     serve(monkeypatch, url="http://127.0.0.1:9/none.zip")
     with pytest.raises(DataError, match=r"could not be downloaded .* get ESC-10-.*zip another way"):
         load("esc10", root)

@@ -25,6 +25,7 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 import pooch
 
+from freesound_tagging import download
 from freesound_tagging.errors import DataError
 
 COLUMNS = ("path", "label", "fold", "split", "verified", "group")
@@ -34,8 +35,6 @@ NO_FOLD = -1  # of test clips, which take no part in cross-validation
 
 # Committed beside the code: <repository>/data/<name>.csv with columns file, sha256.
 MANIFESTS = Path(__file__).resolve().parents[2] / "data"
-# Zenodo turns away requests that do not say who they are.
-USER_AGENT = "freesound-tagging (Python, pooch)"
 _MARKER = ".verified"
 
 
@@ -642,26 +641,7 @@ def find_archive(archive: Archive, root: Path) -> Path:
                 )
             return path
 
-    # With no hash to compare, pooch logs one and proposes to use it, which would only confuse.
-    pooch.get_logger().setLevel("WARNING")
-    try:
-        return Path(
-            pooch.retrieve(
-                archive.url,
-                known_hash=f"md5:{archive.md5}" if archive.md5 else None,
-                fname=archive.file,
-                path=root / "downloads",
-                downloader=pooch.HTTPDownloader(
-                    progressbar=True, headers={"User-Agent": USER_AGENT}
-                ),
-            )
-        )
-    # Connection and disk faults are OSError, a wrong hash is ValueError.
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{archive.url}: could not be downloaded ({error}). Try again later, or get "
-            f"{archive.file} another way, put it in a folder and set DATA_MIRROR to that folder"
-        ) from error
+    return download.fetch(archive.url, root / "downloads" / archive.file, md5=archive.md5)
 
 
 def unpack(path: Path, folder: Path, hashes: dict[str, str] | None = None) -> None:
@@ -682,7 +662,7 @@ def unpack(path: Path, folder: Path, hashes: dict[str, str] | None = None) -> No
     DataError
         The zip is truncated or damaged; it holds an absolute name, one with "..", a link or
         another special file (nothing at all is unpacked then); a wanted file is missing, is there
-        twice or has another hash; the disk is full.
+        twice or has another hash; the disk has no room, which is checked first.
     """
     remedy = f"Delete {path} and fetch it again"
     try:
@@ -695,9 +675,15 @@ def unpack(path: Path, folder: Path, hashes: dict[str, str] | None = None) -> No
                     + (f" and {len(missing) - 1} more clips" if len(missing) > 1 else "")
                     + f". {remedy}"
                 )
+            if hashes is not None:
+                members = {
+                    name: member
+                    for name, member in members.items()
+                    if name in hashes or name.startswith("README")
+                }
+            needed = sum(member.file_size for member in members.values())
+            download.check_room(folder.parent, needed, f"unpack {path.name}")
             for name, member in members.items():
-                if hashes is not None and name not in hashes and not name.startswith("README"):
-                    continue
                 digest = _extract(archive, member, folder / name)
                 if hashes is not None and digest != hashes.get(name, digest):
                     raise DataError(

@@ -136,6 +136,8 @@ DATASETS: dict[str, Dataset] = {
             _zenodo("FSDKaggle2018.meta", "f16828ac8be0e5285b9175a12f90d784"),
             _zenodo("FSDKaggle2018.audio_train", "a8b47ff4b52022c178f88fa5c6f080d0"),
             _zenodo("FSDKaggle2018.audio_test", "f85c8665c3fc39311ea1b748e194a81d"),
+            # Read by people only.
+            _zenodo("FSDKaggle2018.doc", "4f2d1ac88f33a62f9db3108b269ee1b7"),
         ),
     ),
 }
@@ -218,8 +220,8 @@ def _load_esc10(root: Path) -> pd.DataFrame:
         parent, name = file.split("/")
         fold, freesound_id, _ = PurePosixPath(name).stem.split("-")
         label = parent.split(" - ", 1)[1]
-        clips.append(_clip(folder / file, label, int(fold) - 1, freesound_id))
-    return _as_table(clips)
+        clips.append(clip_row(folder / file, label, int(fold) - 1, freesound_id))
+    return as_table(clips)
 
 
 def _load_fsdd(root: Path) -> pd.DataFrame:
@@ -230,50 +232,19 @@ def _load_fsdd(root: Path) -> pd.DataFrame:
     folder, files = _fetch_verified("fsdd", root)
     parts = {file: PurePosixPath(file).stem.split("_") for file in files}
     speakers = sorted({speaker for _, speaker, _ in parts.values()})
-    return _as_table(
+    return as_table(
         [
-            _clip(folder / file, digit, speakers.index(speaker), f"{speaker}_{digit}")
+            clip_row(folder / file, digit, speakers.index(speaker), f"{speaker}_{digit}")
             for file, (digit, speaker, _) in parts.items()
         ]
     )
 
 
 def _load_fsdkaggle2018(root: Path) -> pd.DataFrame:
-    """Zenodo's layout; train clips get folds stratified on label x manually_verified.
+    # Imported here: that module builds on this one.
+    from freesound_tagging import fsdkaggle2018
 
-    `verified` is True for every test clip: the organisers checked all of those that are scored.
-    """
-    meta, train, test = (fetch(archive, root) for archive in DATASETS["fsdkaggle2018"].archives)
-    clips = []
-    table = meta / "train_post_competition.csv"
-    needed = ("fname", "label", "manually_verified", "freesound_id")
-    for line, row in _read_csv(table, needed):
-        where = f"{table}, line {line}"
-        if row["manually_verified"] not in ("0", "1"):
-            raise DataError(
-                f"{where}: manually_verified is {row['manually_verified']!r}; legal are 0 and 1"
-            )
-        verified = row["manually_verified"] == "1"
-        clips.append(
-            _clip(train / row["fname"], row["label"], NO_FOLD, row["freesound_id"], where)
-            | {"verified": verified}
-        )
-    strata = [f"{clip['label']}|{clip['verified']}" for clip in clips]
-    folds = stratified_folds(
-        [clip["clip_id"] for clip in clips], strata, [clip["group"] for clip in clips]
-    )
-    for clip in clips:
-        clip["fold"] = folds[clip["clip_id"]]
-
-    table = meta / "test_post_competition_scoring_clips.csv"
-    for line, row in _read_csv(table, ("fname", "label", "freesound_id")):
-        where = f"{table}, line {line}"
-        clips.append(
-            _clip(test / row["fname"], row["label"], NO_FOLD, row["freesound_id"], where)
-            | {"split": "test"}
-        )
-    _check_files(clips)
-    return _as_table(clips)
+    return fsdkaggle2018.load(root)
 
 
 def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
@@ -305,7 +276,7 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
     path = Path(path)
     clips = []
     first_line: dict[str, int] = {}
-    for line, row in _read_csv(path, ("file", "label")):
+    for line, row in read_rows(path, ("file", "label")):
         where = f"{path}, line {line}"
         # Tables written on Windows may hold backslashes; "./a.wav" and "a.wav" are one file.
         file = os.path.normpath(row["file"].replace("\\", "/")).replace(os.sep, "/")
@@ -318,9 +289,9 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
         fold = row.get("fold")
         if fold is not None and not re.fullmatch("[0-9]+", fold):
             raise DataError(f"{where}: fold is {fold!r}; legal are whole numbers from 0")
-        clip = _clip(path.parent / file, row["label"], NO_FOLD, row.get("group", file), where)
+        clip = clip_row(path.parent / file, row["label"], NO_FOLD, row.get("group", file), where)
         clips.append(clip | {"clip_id": file, "fold": NO_FOLD if fold is None else int(fold)})
-    _check_files(clips)
+    check_files(clips)
 
     if clips[0]["fold"] == NO_FOLD:
         folds = stratified_folds(
@@ -333,7 +304,7 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
         folds = {clip["clip_id"]: used.index(clip["fold"]) for clip in clips}
     for clip in clips:
         clip["fold"] = folds[clip["clip_id"]]
-    return _as_table(clips)
+    return as_table(clips)
 
 
 _READERS = {
@@ -347,7 +318,7 @@ _READERS = {
 # --- clip tables -------------------------------------------------------------------------------
 
 
-def _clip(path: Path, label: str, fold: int, group: str, where: str = "") -> dict:
+def clip_row(path: Path, label: str, fold: int, group: str, where: str = "") -> dict:
     """One row of a clip table; `where` says in errors which line it came from."""
     return {
         "clip_id": path.stem,
@@ -361,8 +332,13 @@ def _clip(path: Path, label: str, fold: int, group: str, where: str = "") -> dic
     }
 
 
-def _read_csv(path: Path, needed: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
-    """Rows of a CSV with their line numbers; none of the columns this package knows is blank."""
+def read_rows(
+    path: Path, needed: Sequence[str], may_be_blank: Sequence[str] = ()
+) -> list[tuple[int, dict[str, str]]]:
+    """Rows of a CSV with their line numbers; none of the columns this package knows is blank.
+
+    ``may_be_blank``: those of the needed columns that may.
+    """
     if not path.is_file():
         raise DataError(f"{path}: there is no such table")
     rows = []
@@ -389,7 +365,7 @@ def _read_csv(path: Path, needed: Sequence[str]) -> list[tuple[int, dict[str, st
                     )
                 row = {name: value.strip() for name, value in row.items()}
                 for name in (*needed, "group"):
-                    if row.get(name) == "":
+                    if row.get(name) == "" and name not in may_be_blank:
                         raise DataError(f"{where}: {name} is blank")
                 rows.append((reader.line_num, row))
     except UnicodeDecodeError as error:
@@ -403,7 +379,7 @@ def _read_csv(path: Path, needed: Sequence[str]) -> list[tuple[int, dict[str, st
     return rows
 
 
-def _check_files(clips: Iterable[dict]) -> None:
+def check_files(clips: Iterable[dict]) -> None:
     """Refuse clips whose sound file is not there, naming the first few."""
     missing = [clip for clip in clips if not Path(clip["path"]).is_file()]
     if missing:
@@ -416,7 +392,7 @@ RESERVED_LABELS = ("clip_id", "seed", "fold", "label", "group", "variant")
 """Columns that stand beside one column a class in tables of scores."""
 
 
-def _as_table(clips: list[dict]) -> pd.DataFrame:
+def as_table(clips: list[dict]) -> pd.DataFrame:
     """Check what holds of every data set, and sort by clip id."""
     clips = sorted(clips, key=lambda clip: clip["clip_id"])
     for clip, following in pairwise(clips):
@@ -543,7 +519,7 @@ def read_manifest(name: str) -> dict[str, str]:
             "(pip install -e .)"
         )
     return dict(
-        sorted((row["file"], row["sha256"]) for _, row in _read_csv(path, ("file", "sha256")))
+        sorted((row["file"], row["sha256"]) for _, row in read_rows(path, ("file", "sha256")))
     )
 
 

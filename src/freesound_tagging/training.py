@@ -24,6 +24,7 @@ import torch
 from fastai.callback.core import Callback, CancelValidException
 from fastai.callback.mixup import MixUp
 from fastai.data.core import DataLoaders
+from fastai.layers import NoneReduce
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.optimizer import SGD, Adam, ranger
@@ -94,21 +95,54 @@ def _ranks(predictions: Tensor, targets: Tensor) -> Tensor:
     return ahead.sum(dim=1).float()
 
 
+class WeightedCrossEntropy(CrossEntropyLossFlat):
+    """Cross entropy in which each clip has a weight: the weighted mean over the batch.
+
+    Targets are classes (n,), and the loss is the plain one; or classes and weights, (n, 2). MixUp
+    shuffles both together and calls the loss for either part of each blend: each part then counts
+    by the weight of the clip that it comes from.
+    """
+
+    def __call__(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of logits (n, classes)."""
+        if targets.dim() == 1:
+            return super().__call__(predictions, targets)
+        classes, weights = targets.as_subclass(Tensor).unbind(dim=1)
+        reduction = self.reduction
+        with NoneReduce(self):
+            losses = super().__call__(predictions, classes.long())
+        # Scaled to a mean of 1 in the batch; where all are 0 the loss is 0, not a quotient of two.
+        losses = losses * weights / weights.mean().clamp_min(torch.finfo(weights.dtype).tiny)
+        return losses.mean() if reduction == "mean" else losses
+
+
+class WeighClips(Callback):
+    """Put the weights that training batches bring beside their classes, for the loss."""
+
+    order = -1  # before MixUp, which takes a batch to have one target
+
+    def before_batch(self):
+        if self.training:
+            classes, weights = self.yb
+            self.learn.yb = (torch.stack([classes.as_subclass(Tensor).float(), weights], dim=1),)
+
+
 def make_learner(dls: DataLoaders, profile: Profile) -> Learner:
     """Return a fastai Learner: network in three groups, optimizer, the three metrics.
 
     On CUDA it trains in mixed precision; on a CPU pictures are laid out channels last, which its
     convolutions prefer.
     """
+    weighted = profile.unverified_weight != 1
     learner = Learner(
         dls,
         build_network(profile.architecture, len(dls.vocab), profile.width),
-        loss_func=CrossEntropyLossFlat(),
+        loss_func=WeightedCrossEntropy() if weighted else CrossEntropyLossFlat(),
         opt_func=OPTIMIZERS[profile.optimizer],
         splitter=layer_groups,
         metrics=[top1_accuracy, top3_error, map3],
         wd=profile.weight_decay,
-        cbs=[MixUp(profile.mixup)] if profile.mixup else [],
+        cbs=[WeighClips()] * weighted + ([MixUp(profile.mixup)] if profile.mixup else []),
     )
     if dls.device.type == "cuda":
         return learner.to_fp16()
@@ -167,6 +201,9 @@ def run_key(table: pd.DataFrame, store: Store, variant: str, profile: Profile) -
     training = dataclasses.asdict(profile)
     for extent in ("seeds", "folds", "clips_per_class", "max_clips"):
         training.pop(extent)  # how many runs there are does not change any one of them
+    weighted = profile.unverified_weight != 1
+    if not weighted:
+        training.pop("unverified_weight")  # runs made before there was such a setting stay valid
     files = {
         str(file.relative_to(file.parents[1]))
         for name in get_variant(variant).channels
@@ -183,6 +220,8 @@ def run_key(table: pd.DataFrame, store: Store, variant: str, profile: Profile) -
             for row in zip(clips.index, clips["label"], clips["fold"], strict=True)
         ],
     }
+    if weighted:
+        content["verified"] = [bool(verified) for verified in clips["verified"]]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 

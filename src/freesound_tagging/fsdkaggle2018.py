@@ -111,6 +111,18 @@ def usage_of_test_clips(root: Path) -> pd.Series:
     return pd.Series(usage, dtype=object, name="usage").rename_axis("clip_id").sort_index()
 
 
+def sample_submission(root: Path) -> pd.DataFrame | None:
+    """Return Kaggle's sample_submission.csv, columns fname and label; None where it is not there.
+
+    It lies beside Kaggle's train.csv and lists all 9,400 test clips.
+    """
+    path = find_files(root).train_table.with_name("sample_submission.csv")
+    if not path.is_file():
+        return None
+    rows = [row for _, row in read_rows(path, ("fname", "label"))]
+    return pd.DataFrame(rows)[["fname", "label"]]
+
+
 def find_files(root: Path) -> Files:
     """Find the files in Zenodo's or Kaggle's layout, or fetch Zenodo's archives.
 

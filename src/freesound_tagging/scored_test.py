@@ -118,7 +118,7 @@ def submission(averaged: pd.DataFrame, sample: pd.DataFrame | None = None) -> pd
     classes = np.asarray(classes_of(averaged))
     if len(classes) < 3:
         raise ValueError(f"a submission names three labels; there are {len(classes)} classes")
-    blank = [label for label in classes if len(label.split()) != 1]
+    blank = [str(label) for label in classes if len(label.split()) != 1]
     if blank:
         raise ValueError(f"label {blank[0]!r} holds a blank; in a submission it separates labels")
     # Of equal scores the class with the lower index ranks first, as in the metrics.

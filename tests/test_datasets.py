@@ -15,6 +15,7 @@ import threading
 import zipfile
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,7 @@ import soundfile as sf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from freesound_tagging import clips, datasets
+from freesound_tagging import clips, datasets, download
 from freesound_tagging.datasets import COLUMNS, DATASETS, DataError, load, stratified_folds
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -366,6 +367,14 @@ def test_full_disk_leaves_nothing(mirror, root, monkeypatch):
     assert_nothing_left(root)
 
 
+def test_room_is_checked_before_unpacking(mirror, root, monkeypatch):
+    needed = sum(map(len, esc10_files().values()))
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda _: SimpleNamespace(free=needed - 1))
+    with pytest.raises(DataError, match=r"no room to unpack ESC-10.*zip: .*set WORK_FOLDER"):
+        load("esc10", root)
+    assert_nothing_left(root)
+
+
 def test_two_runs_at_once(mirror, root):
     tables, faults = [], []
 
@@ -438,7 +447,7 @@ def serve(monkeypatch: pytest.MonkeyPatch, **changes: str) -> None:
 def test_download_says_who_asks_and_is_kept(server, root, capfd):
     table = load("esc10", root)
     check_contract(table)
-    assert server == [datasets.USER_AGENT]
+    assert server == [download.USER_AGENT]
     assert "100%" in capfd.readouterr().err
     assert (root / "downloads" / ESC10.file).is_file()
     Path(table["path"].iloc[0]).unlink()
@@ -450,131 +459,16 @@ def test_download_with_wrong_md5_is_refused(server, root, monkeypatch):
     serve(monkeypatch, md5="0" * 32)
     with pytest.raises(DataError, match=r"could not be downloaded .*hash.* set DATA_MIRROR"):
         load("esc10", root)
-    assert not list(root.rglob("*.zip"))
+    left = [file.name for file in (root / "downloads").iterdir()]
+    assert left == [f".{ESC10.file}.lock"]
 
 
 def test_server_down(mirror, root, monkeypatch):
     monkeypatch.delenv("DATA_MIRROR")
+    monkeypatch.setattr(download, "PAUSES", ())
     serve(monkeypatch, url="http://127.0.0.1:9/none.zip")
     with pytest.raises(DataError, match=r"could not be downloaded .* get ESC-10-.*zip another way"):
         load("esc10", root)
-
-
-# --- FSDKaggle2018 -----------------------------------------------------------------------------
-
-
-def fsd_rows(n: int = 60) -> tuple[list[str], list[str]]:
-    """Lines of the two tables: three labels, a third of the clips verified."""
-    labels = ("Hi-hat", "Saxophone", "Trumpet")
-    train = [
-        f"{i:08x}.wav,{labels[i % 3]},{int(i // 3 % 3 == 0)},{1000 + i},Attribution"
-        for i in range(n)
-    ]
-    test = [f"f{i:07x}.wav,{labels[i % 3]},Public,{9000 + i},Attribution" for i in range(6)]
-    return train, test
-
-
-def write_fsd(folder: Path, train: list[str], test: list[str], end: str = "\n") -> None:
-    """The archives of Zenodo, with empty sounds."""
-    heads = (
-        "fname,label,manually_verified,freesound_id,license",
-        "fname,label,usage,freesound_id,license",
-    )
-    meta = {
-        name: (end.join([head, *lines]) + end).encode("utf-8-sig" if end == "\r\n" else "utf-8")
-        for name, head, lines in zip(
-            ("train_post_competition.csv", "test_post_competition_scoring_clips.csv"),
-            heads,
-            (train, test),
-            strict=True,
-        )
-    }
-    sounds = [{line.split(",")[0]: b"" for line in lines} for lines in (fsd_rows())]
-    folder.mkdir(parents=True, exist_ok=True)
-    for part, files in zip(("meta", "audio_train", "audio_test"), (meta, *sounds), strict=True):
-        write_zip(folder / f"FSDKaggle2018.{part}.zip", files)
-
-
-@pytest.fixture
-def fsd(tmp_path, monkeypatch):
-    monkeypatch.setenv("DATA_MIRROR", str(tmp_path / "mirror"))
-    return tmp_path / "mirror"
-
-
-# The stand-in is not the published archive, and load says so.
-other_md5 = pytest.mark.filterwarnings("ignore:.*its md5 is not the published")
-
-
-@other_md5
-def test_fsd_table(fsd, root):
-    write_fsd(fsd, *fsd_rows())
-    table = load("fsdkaggle2018", root)
-    check_contract(table)
-    train, test = (table[table["split"] == split] for split in ("train", "test"))
-    assert (len(train), len(test)) == (60, 6)
-    assert test["fold"].eq(-1).all()
-    assert test["verified"].all()
-    assert train["verified"].sum() == 21
-    clip = table.loc["00000004"]
-    assert (clip["label"], clip["group"], clip["verified"]) == ("Saxophone", "1004", False)
-    assert clip["path"] == str(root / "fsdkaggle2018/FSDKaggle2018.audio_train/00000004.wav")
-    # Each fold has its share of every label x verified: 7 or 13 clips over 5 folds.
-    counts = pd.crosstab([train["label"], train["verified"]], train["fold"]).to_numpy()
-    assert (counts.max(axis=1) - counts.min(axis=1)).max() <= 1
-    assert train["fold"].value_counts().between(11, 13).all()
-
-
-@other_md5
-def test_fsd_order_of_rows_changes_nothing(fsd, root, tmp_path, monkeypatch):
-    """Fault 1: the reference applied folds in CSV order to files in directory order."""
-    write_fsd(fsd, *fsd_rows())
-    table = load("fsdkaggle2018", root)
-    shuffled = [random.Random(3).sample(lines, len(lines)) for lines in fsd_rows()]
-    write_fsd(fsd, *shuffled, end="\r\n")
-    shuffled_listing(monkeypatch)
-    again = load("fsdkaggle2018", tmp_path / "elsewhere")
-    pd.testing.assert_frame_equal(again.drop(columns="path"), table.drop(columns="path"))
-
-
-@other_md5
-def test_fsd_clips_of_one_recording_share_a_fold(fsd, root):
-    train, test = fsd_rows()
-    train = [line.replace(f",{1000 + i},", f",{1000 + i // 4},") for i, line in enumerate(train)]
-    write_fsd(fsd, train, test)
-    table = load("fsdkaggle2018", root)
-    check_contract(table)
-    assert table[table["split"] == "train"]["group"].nunique() == 15
-
-
-@other_md5
-def test_fsd_mirror_with_other_md5_is_told(fsd, root):
-    write_fsd(fsd, *fsd_rows())
-    with pytest.warns(UserWarning, match=r"FSDKaggle2018\.meta\.zip: its md5 is not"):
-        load("fsdkaggle2018", root)
-
-
-@other_md5
-def test_fsd_listed_clip_without_sound(fsd, root):
-    train, test = fsd_rows()
-    write_fsd(fsd, [*train, "zzzz.wav,Trumpet,0,77,Attribution"], test)
-    with pytest.raises(DataError, match=r"train_post_competition\.csv, line 62: no file .*zzzz"):
-        load("fsdkaggle2018", root)
-
-
-@other_md5
-def test_fsd_clip_listed_twice(fsd, root):
-    train, test = fsd_rows()
-    write_fsd(fsd, [*train, train[4]], test)
-    with pytest.raises(DataError, match=r"clip '00000004' is listed twice .*line 6"):
-        load("fsdkaggle2018", root)
-
-
-@other_md5
-def test_fsd_verified_is_0_or_1(fsd, root):
-    train, test = fsd_rows()
-    write_fsd(fsd, [train[0].replace(",1,", ",yes,"), *train[1:]], test)
-    with pytest.raises(DataError, match="line 2: manually_verified is 'yes'; legal are 0 and 1"):
-        load("fsdkaggle2018", root)
 
 
 # --- folds -------------------------------------------------------------------------------------

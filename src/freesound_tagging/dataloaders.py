@@ -68,7 +68,12 @@ class GatheredBatches(TfmdDL):
 
     fastai would send every clip through its transforms on its own; with small pictures that takes
     as long as the network. Single items (``train_ds[0]``) still go that way, and are the same.
+
+    Where ``item_weights`` is set, one for each item of the data set, a batch has a third part: the
+    weights of its items in the loss.
     """
+
+    item_weights: Tensor | None = None
 
     @cached_property
     def _targets(self) -> Tensor:
@@ -76,12 +81,17 @@ class GatheredBatches(TfmdDL):
         return torch.tensor([int(labels[i]) for i in range(len(labels))])
 
     def create_batches(self, samps: Iterable[int]) -> Iterator[tuple]:
-        """Yield (pictures, classes) for each batch of positions in the data set."""
+        """Yield (pictures, classes[, weights]) for each batch of positions in the data set."""
         read = next(step for step in self.dataset.tls[0].tfms.fs if isinstance(step, ReadPicture))
         for positions in self.chunkify(samps):
             positions = list(positions)
             clip_ids = [self.dataset.items[position] for position in positions]
-            yield read.gather(clip_ids), TensorCategory(self._targets[positions])
+            batch = read.gather(clip_ids), TensorCategory(self._targets[positions])
+            yield batch if self.item_weights is None else (*batch, self.item_weights[positions])
+
+    def show_batch(self, b: tuple | None = None, **kwargs):
+        """Draw a batch; weights have no picture."""
+        return super().show_batch((self.one_batch() if b is None else b)[:2], **kwargs)
 
 
 def picture_axes(variant: Variant, store: Store) -> PictureAxes:
@@ -221,8 +231,8 @@ def make_dataloaders(
 
     Parameters
     ----------
-    table : clips, index ``clip_id``, columns label and fold. Clips that the store could not read
-        are left out.
+    table : clips, index ``clip_id``, columns label, fold and verified. Clips that the store could
+        not read are left out.
     store : holds the variant's channels.
     variant_name : key of `freesound_tagging.variants.VARIANTS`.
     fold : the fold held out.
@@ -233,7 +243,7 @@ def make_dataloaders(
     ------
     ValueError
         Where no clip of the fold can be read, or none is left for training, or a class is left in
-        no training clip.
+        no training clip, or the weight of unverified clips is not 0 to 1.
     """
     variant = get_variant(variant_name)
     items = table[~table.index.isin(store.failed)].sort_index()
@@ -270,6 +280,17 @@ def make_dataloaders(
     )
     batch_size = min(profile.batch_size, len(training))
     clip_ids = list(items["clip_id"])
-    return block.dataloaders(
+    loaders = block.dataloaders(
         clip_ids, bs=batch_size, num_workers=0, device=device or torch.device("cpu")
     )
+    if profile.unverified_weight != 1:
+        loaders.train.item_weights = _weights(items, loaders.train.items, profile)
+    return loaders
+
+
+def _weights(items: pd.DataFrame, clip_ids: Sequence[str], profile: Profile) -> Tensor:
+    """Return each clip's weight in the loss: 1 where its label was verified, (n,) floats."""
+    if not 0 <= profile.unverified_weight <= 1:
+        raise ValueError(f"unverified_weight must be 0 to 1, got {profile.unverified_weight!r}")
+    verified = items.set_index("clip_id").loc[list(clip_ids), "verified"].to_numpy(dtype=bool)
+    return torch.from_numpy(np.where(verified, 1.0, profile.unverified_weight)).float()

@@ -25,6 +25,7 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 import pooch
 
+from freesound_tagging import download
 from freesound_tagging.errors import DataError
 
 COLUMNS = ("path", "label", "fold", "split", "verified", "group")
@@ -34,8 +35,6 @@ NO_FOLD = -1  # of test clips, which take no part in cross-validation
 
 # Committed beside the code: <repository>/data/<name>.csv with columns file, sha256.
 MANIFESTS = Path(__file__).resolve().parents[2] / "data"
-# Zenodo turns away requests that do not say who they are.
-USER_AGENT = "freesound-tagging (Python, pooch)"
 _MARKER = ".verified"
 
 
@@ -137,6 +136,8 @@ DATASETS: dict[str, Dataset] = {
             _zenodo("FSDKaggle2018.meta", "f16828ac8be0e5285b9175a12f90d784"),
             _zenodo("FSDKaggle2018.audio_train", "a8b47ff4b52022c178f88fa5c6f080d0"),
             _zenodo("FSDKaggle2018.audio_test", "f85c8665c3fc39311ea1b748e194a81d"),
+            # Read by people only.
+            _zenodo("FSDKaggle2018.doc", "4f2d1ac88f33a62f9db3108b269ee1b7"),
         ),
     ),
 }
@@ -219,8 +220,8 @@ def _load_esc10(root: Path) -> pd.DataFrame:
         parent, name = file.split("/")
         fold, freesound_id, _ = PurePosixPath(name).stem.split("-")
         label = parent.split(" - ", 1)[1]
-        clips.append(_clip(folder / file, label, int(fold) - 1, freesound_id))
-    return _as_table(clips)
+        clips.append(clip_row(folder / file, label, int(fold) - 1, freesound_id))
+    return as_table(clips)
 
 
 def _load_fsdd(root: Path) -> pd.DataFrame:
@@ -231,50 +232,19 @@ def _load_fsdd(root: Path) -> pd.DataFrame:
     folder, files = _fetch_verified("fsdd", root)
     parts = {file: PurePosixPath(file).stem.split("_") for file in files}
     speakers = sorted({speaker for _, speaker, _ in parts.values()})
-    return _as_table(
+    return as_table(
         [
-            _clip(folder / file, digit, speakers.index(speaker), f"{speaker}_{digit}")
+            clip_row(folder / file, digit, speakers.index(speaker), f"{speaker}_{digit}")
             for file, (digit, speaker, _) in parts.items()
         ]
     )
 
 
 def _load_fsdkaggle2018(root: Path) -> pd.DataFrame:
-    """Zenodo's layout; train clips get folds stratified on label x manually_verified.
+    # Imported here: that module builds on this one.
+    from freesound_tagging import fsdkaggle2018
 
-    `verified` is True for every test clip: the organisers checked all of those that are scored.
-    """
-    meta, train, test = (fetch(archive, root) for archive in DATASETS["fsdkaggle2018"].archives)
-    clips = []
-    table = meta / "train_post_competition.csv"
-    needed = ("fname", "label", "manually_verified", "freesound_id")
-    for line, row in _read_csv(table, needed):
-        where = f"{table}, line {line}"
-        if row["manually_verified"] not in ("0", "1"):
-            raise DataError(
-                f"{where}: manually_verified is {row['manually_verified']!r}; legal are 0 and 1"
-            )
-        verified = row["manually_verified"] == "1"
-        clips.append(
-            _clip(train / row["fname"], row["label"], NO_FOLD, row["freesound_id"], where)
-            | {"verified": verified}
-        )
-    strata = [f"{clip['label']}|{clip['verified']}" for clip in clips]
-    folds = stratified_folds(
-        [clip["clip_id"] for clip in clips], strata, [clip["group"] for clip in clips]
-    )
-    for clip in clips:
-        clip["fold"] = folds[clip["clip_id"]]
-
-    table = meta / "test_post_competition_scoring_clips.csv"
-    for line, row in _read_csv(table, ("fname", "label", "freesound_id")):
-        where = f"{table}, line {line}"
-        clips.append(
-            _clip(test / row["fname"], row["label"], NO_FOLD, row["freesound_id"], where)
-            | {"split": "test"}
-        )
-    _check_files(clips)
-    return _as_table(clips)
+    return fsdkaggle2018.load(root)
 
 
 def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
@@ -306,7 +276,7 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
     path = Path(path)
     clips = []
     first_line: dict[str, int] = {}
-    for line, row in _read_csv(path, ("file", "label")):
+    for line, row in read_rows(path, ("file", "label")):
         where = f"{path}, line {line}"
         # Tables written on Windows may hold backslashes; "./a.wav" and "a.wav" are one file.
         file = os.path.normpath(row["file"].replace("\\", "/")).replace(os.sep, "/")
@@ -319,9 +289,9 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
         fold = row.get("fold")
         if fold is not None and not re.fullmatch("[0-9]+", fold):
             raise DataError(f"{where}: fold is {fold!r}; legal are whole numbers from 0")
-        clip = _clip(path.parent / file, row["label"], NO_FOLD, row.get("group", file), where)
+        clip = clip_row(path.parent / file, row["label"], NO_FOLD, row.get("group", file), where)
         clips.append(clip | {"clip_id": file, "fold": NO_FOLD if fold is None else int(fold)})
-    _check_files(clips)
+    check_files(clips)
 
     if clips[0]["fold"] == NO_FOLD:
         folds = stratified_folds(
@@ -334,7 +304,7 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
         folds = {clip["clip_id"]: used.index(clip["fold"]) for clip in clips}
     for clip in clips:
         clip["fold"] = folds[clip["clip_id"]]
-    return _as_table(clips)
+    return as_table(clips)
 
 
 _READERS = {
@@ -348,7 +318,7 @@ _READERS = {
 # --- clip tables -------------------------------------------------------------------------------
 
 
-def _clip(path: Path, label: str, fold: int, group: str, where: str = "") -> dict:
+def clip_row(path: Path, label: str, fold: int, group: str, where: str = "") -> dict:
     """One row of a clip table; `where` says in errors which line it came from."""
     return {
         "clip_id": path.stem,
@@ -362,8 +332,13 @@ def _clip(path: Path, label: str, fold: int, group: str, where: str = "") -> dic
     }
 
 
-def _read_csv(path: Path, needed: Sequence[str]) -> list[tuple[int, dict[str, str]]]:
-    """Rows of a CSV with their line numbers; none of the columns this package knows is blank."""
+def read_rows(
+    path: Path, needed: Sequence[str], may_be_blank: Sequence[str] = ()
+) -> list[tuple[int, dict[str, str]]]:
+    """Rows of a CSV with their line numbers; none of the columns this package knows is blank.
+
+    ``may_be_blank``: those of the needed columns that may.
+    """
     if not path.is_file():
         raise DataError(f"{path}: there is no such table")
     rows = []
@@ -390,7 +365,7 @@ def _read_csv(path: Path, needed: Sequence[str]) -> list[tuple[int, dict[str, st
                     )
                 row = {name: value.strip() for name, value in row.items()}
                 for name in (*needed, "group"):
-                    if row.get(name) == "":
+                    if row.get(name) == "" and name not in may_be_blank:
                         raise DataError(f"{where}: {name} is blank")
                 rows.append((reader.line_num, row))
     except UnicodeDecodeError as error:
@@ -404,7 +379,7 @@ def _read_csv(path: Path, needed: Sequence[str]) -> list[tuple[int, dict[str, st
     return rows
 
 
-def _check_files(clips: Iterable[dict]) -> None:
+def check_files(clips: Iterable[dict]) -> None:
     """Refuse clips whose sound file is not there, naming the first few."""
     missing = [clip for clip in clips if not Path(clip["path"]).is_file()]
     if missing:
@@ -417,7 +392,7 @@ RESERVED_LABELS = ("clip_id", "seed", "fold", "label", "group", "variant")
 """Columns that stand beside one column a class in tables of scores."""
 
 
-def _as_table(clips: list[dict]) -> pd.DataFrame:
+def as_table(clips: list[dict]) -> pd.DataFrame:
     """Check what holds of every data set, and sort by clip id."""
     clips = sorted(clips, key=lambda clip: clip["clip_id"])
     for clip, following in pairwise(clips):
@@ -544,7 +519,7 @@ def read_manifest(name: str) -> dict[str, str]:
             "(pip install -e .)"
         )
     return dict(
-        sorted((row["file"], row["sha256"]) for _, row in _read_csv(path, ("file", "sha256")))
+        sorted((row["file"], row["sha256"]) for _, row in read_rows(path, ("file", "sha256")))
     )
 
 
@@ -642,26 +617,7 @@ def find_archive(archive: Archive, root: Path) -> Path:
                 )
             return path
 
-    # With no hash to compare, pooch logs one and proposes to use it, which would only confuse.
-    pooch.get_logger().setLevel("WARNING")
-    try:
-        return Path(
-            pooch.retrieve(
-                archive.url,
-                known_hash=f"md5:{archive.md5}" if archive.md5 else None,
-                fname=archive.file,
-                path=root / "downloads",
-                downloader=pooch.HTTPDownloader(
-                    progressbar=True, headers={"User-Agent": USER_AGENT}
-                ),
-            )
-        )
-    # Connection and disk faults are OSError, a wrong hash is ValueError.
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{archive.url}: could not be downloaded ({error}). Try again later, or get "
-            f"{archive.file} another way, put it in a folder and set DATA_MIRROR to that folder"
-        ) from error
+    return download.fetch(archive.url, root / "downloads" / archive.file, md5=archive.md5)
 
 
 def unpack(path: Path, folder: Path, hashes: dict[str, str] | None = None) -> None:
@@ -682,7 +638,7 @@ def unpack(path: Path, folder: Path, hashes: dict[str, str] | None = None) -> No
     DataError
         The zip is truncated or damaged; it holds an absolute name, one with "..", a link or
         another special file (nothing at all is unpacked then); a wanted file is missing, is there
-        twice or has another hash; the disk is full.
+        twice or has another hash; the disk has no room, which is checked first.
     """
     remedy = f"Delete {path} and fetch it again"
     try:
@@ -695,9 +651,15 @@ def unpack(path: Path, folder: Path, hashes: dict[str, str] | None = None) -> No
                     + (f" and {len(missing) - 1} more clips" if len(missing) > 1 else "")
                     + f". {remedy}"
                 )
+            if hashes is not None:
+                members = {
+                    name: member
+                    for name, member in members.items()
+                    if name in hashes or name.startswith("README")
+                }
+            needed = sum(member.file_size for member in members.values())
+            download.check_room(folder.parent, needed, f"unpack {path.name}")
             for name, member in members.items():
-                if hashes is not None and name not in hashes and not name.startswith("README"):
-                    continue
                 digest = _extract(archive, member, folder / name)
                 if hashes is not None and digest != hashes.get(name, digest):
                     raise DataError(

@@ -7,7 +7,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from freesound_tagging import datasets, evaluation, store, training
+from freesound_tagging import (
+    datasets,
+    evaluation,
+    fsdkaggle2018,
+    scored_test,
+    store,
+    training,
+)
 from freesound_tagging.clips import ClipError, ClipSettings, load_clip
 from freesound_tagging.profiles import Profile, get_profile
 from freesound_tagging.variants import VARIANTS, channels_of
@@ -85,6 +92,17 @@ class Experiment:
 
     def load_table(self) -> pd.DataFrame:
         """Return the clips of the training split, thinned where the profile asks for it."""
+        return self._load_split("train")
+
+    def load_test_table(self) -> pd.DataFrame | None:
+        """Return the clips of the test split, thinned as `load_table`; None where there are none.
+
+        No run learns from them: the networks of all folds score them once they are trained.
+        """
+        table = self._load_split("test")
+        return None if table.empty else table
+
+    def _load_split(self, split: str) -> pd.DataFrame:
         options = {}
         if self.dataset == "microcalls":
             options["clips_per_class"] = self.profile.clips_per_class
@@ -92,8 +110,7 @@ class Experiment:
         if is_table(dataset) and not Path(dataset).is_absolute():
             dataset = str(ROOT / dataset)
         table = datasets.load(dataset, self.raw_folder, **options)
-        table = table[table["split"] == "train"]
-        return thin(table, self.profile.max_clips)
+        return thin(table[table["split"] == split], self.profile.max_clips)
 
     def examples(self, table: pd.DataFrame) -> dict[str, tuple[str, np.ndarray]]:
         """Return label -> (clip id, waveform): its first clip that is readable and not silent."""
@@ -113,10 +130,12 @@ class Experiment:
     def build_store(self, table: pd.DataFrame, channels: list[str] | None = None) -> store.Store:
         """Compute what the store lacks (by default all that the variants need) and return it.
 
-        The environment variable ``STRICT=1`` makes any unreadable clip an error.
+        The clips of the test split, where there are any, come with those of ``table``. The
+        environment variable ``STRICT=1`` makes any unreadable clip an error.
         """
+        test = self.load_test_table()
         return store.build(
-            table,
+            table if test is None else pd.concat([table, test]),
             channels_of(VARIANTS) if channels is None else channels,
             self.profile.grid,
             self.store_folder,
@@ -135,6 +154,7 @@ class Experiment:
             self.run_folder,
             dataset=self.name,
             profile_name=self.profile_name,
+            test=self.load_test_table(),
         )
 
     def load_results(self) -> pd.DataFrame:
@@ -162,6 +182,27 @@ class Experiment:
     def load_scores(self) -> dict[str, pd.DataFrame]:
         """Return the out-of-fold scores of every variant that has been run."""
         return training.load_scores(self.run_folder, self.load_results())
+
+    def write_test_summary(self) -> pd.DataFrame | None:
+        """Score the test split, write ``test_summary.csv`` and submissions, return the summary.
+
+        Only FSDKaggle2018 says which test clips were scored; None elsewhere, and where the files
+        of that set do not hold the test clips.
+        """
+        if self.dataset != "fsdkaggle2018" or self.load_test_table() is None:
+            return None
+        results = self.load_results()
+        scores = training.load_test_scores(self.run_folder, results)
+        usage = fsdkaggle2018.usage_of_test_clips(self.raw_folder)
+        sample = fsdkaggle2018.sample_submission(self.raw_folder)
+        summary = scored_test.summarise(scores, usage, self.load_scores())
+        summary.to_csv(self.run_folder / "test_summary.csv", index=False, float_format="%.6g")
+        folder = self.run_folder / "submissions"
+        folder.mkdir(exist_ok=True)
+        for variant, frame in scores.items():
+            lines = scored_test.submission(scored_test.average_folds(frame), sample)
+            lines.to_csv(folder / f"{variant}.csv", index=False, lineterminator="\n")
+        return summary
 
 
 def open_experiment(dataset: str, profile: str) -> Experiment:

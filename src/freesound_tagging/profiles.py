@@ -28,6 +28,8 @@ class Profile:
     time_shift : largest circular shift of a training picture, as a share of its length.
     mask : widest band of rows, and of columns, hidden in a training picture, as a share; 0 switches
         it off.
+    unverified_weight : weight in the loss, 0 to 1, of training clips whose label no person checked;
+        1 treats all alike.
     folds : how many of the data set's folds are run; None for all.
     seeds : one run for each.
     clips_per_class : size of the generated corpus `microcalls`.
@@ -49,6 +51,7 @@ class Profile:
     crop: float = 1.0
     time_shift: float = 0.0
     mask: float = 0.0
+    unverified_weight: float = 1.0
     folds: int | None = None
     seeds: tuple[int, ...] = (0,)
     clips_per_class: int = 20

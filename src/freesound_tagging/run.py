@@ -16,7 +16,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from freesound_tagging.datasets import DATASETS
 from freesound_tagging.errors import DataError
-from freesound_tagging.experiment import ROOT, is_table, open_experiment
+from freesound_tagging.experiment import ROOT, Experiment, is_table, open_experiment
 from freesound_tagging.profiles import PROFILES
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -87,6 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 1
         print(f"{source.name} done in {time.perf_counter() - began:.0f} s", flush=True)
     print_outcome(experiment.run_folder)
+    print_test_outcome(experiment)
     print(f"\n{(time.perf_counter() - start) / 60:.1f} minutes in all")
     return 0
 
@@ -104,6 +105,16 @@ def print_outcome(folder: Path) -> None:
         "chart": folder / "chart.png",
     }.items():
         print(f"{what:20s}{_relative(file)}")
+
+
+def print_test_outcome(experiment: Experiment) -> None:
+    """Score the test split where the data set has one that was scored, and print how it went."""
+    summary = experiment.write_test_summary()
+    if summary is not None:
+        print("\nThe challenge's test clips, the networks of all folds averaged:\n")
+        print(summary.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
+        print(f"\n{'one row a variant':20s}{_relative(experiment.run_folder / 'test_summary.csv')}")
+        print(f"{'for Kaggle':20s}{_relative(experiment.run_folder / 'submissions')}")
 
 
 def _relative(path: Path) -> str:

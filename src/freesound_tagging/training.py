@@ -24,14 +24,15 @@ import torch
 from fastai.callback.core import Callback, CancelValidException
 from fastai.callback.mixup import MixUp
 from fastai.data.core import DataLoaders
+from fastai.layers import NoneReduce
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.optimizer import SGD, Adam, ranger
-from fastai.torch_core import set_seed
+from fastai.torch_core import set_seed, to_device
 from torch import Tensor
 from tqdm import tqdm
 
-from freesound_tagging.dataloaders import make_dataloaders
+from freesound_tagging.dataloaders import ReadPicture, make_dataloaders
 from freesound_tagging.evaluation import KEYS, clip_metrics
 from freesound_tagging.networks import build_network, layer_groups
 from freesound_tagging.profiles import Profile, best_device
@@ -94,6 +95,38 @@ def _ranks(predictions: Tensor, targets: Tensor) -> Tensor:
     return ahead.sum(dim=1).float()
 
 
+class WeightedCrossEntropy(CrossEntropyLossFlat):
+    """Cross entropy in which each clip has a weight: the weighted mean over the batch.
+
+    Targets are classes (n,), and the loss is the plain one; or classes and weights, (n, 2). MixUp
+    shuffles both together and calls the loss for either part of each blend: each part then counts
+    by the weight of the clip that it comes from.
+    """
+
+    def __call__(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of logits (n, classes)."""
+        if targets.dim() == 1:
+            return super().__call__(predictions, targets)
+        classes, weights = targets.as_subclass(Tensor).unbind(dim=1)
+        reduction = self.reduction
+        with NoneReduce(self):
+            losses = super().__call__(predictions, classes.long())
+        # Scaled to a mean of 1 in the batch; where all are 0 the loss is 0, not a quotient of two.
+        losses = losses * weights / weights.mean().clamp_min(torch.finfo(weights.dtype).tiny)
+        return losses.mean() if reduction == "mean" else losses
+
+
+class WeighClips(Callback):
+    """Put the weights that training batches bring beside their classes, for the loss."""
+
+    order = -1  # before MixUp, which takes a batch to have one target
+
+    def before_batch(self):
+        if self.training:
+            classes, weights = self.yb
+            self.learn.yb = (torch.stack([classes.as_subclass(Tensor).float(), weights], dim=1),)
+
+
 def make_learner(dls: DataLoaders, profile: Profile) -> Learner:
     """Return a fastai Learner: network in three groups, optimizer, the three metrics.
 
@@ -109,15 +142,16 @@ def make_learner(dls: DataLoaders, profile: Profile) -> Learner:
         raise ValueError(
             f"unknown optimizer {profile.optimizer!r}; the known ones are: {', '.join(OPTIMIZERS)}"
         )
+    weighted = profile.unverified_weight != 1
     learner = Learner(
         dls,
         build_network(profile.architecture, len(dls.vocab), profile.width),
-        loss_func=CrossEntropyLossFlat(),
+        loss_func=WeightedCrossEntropy() if weighted else CrossEntropyLossFlat(),
         opt_func=OPTIMIZERS[profile.optimizer],
         splitter=layer_groups,
         metrics=[top1_accuracy, top3_error, map3],
         wd=profile.weight_decay,
-        cbs=[MixUp(profile.mixup)] if profile.mixup else [],
+        cbs=[WeighClips()] * weighted + ([MixUp(profile.mixup)] if profile.mixup else []),
     )
     if dls.device.type == "cuda":
         return learner.to_fp16()
@@ -145,6 +179,28 @@ def predict(learner: Learner) -> pd.DataFrame:
     return pd.DataFrame(probabilities.numpy(), index=clip_ids, columns=list(learner.dls.vocab))
 
 
+def predict_others(
+    learner: Learner, store: Store, variant: str, clip_ids: Sequence[str]
+) -> pd.DataFrame:
+    """Return the probabilities of clips that are in none of the learner's folds, as `predict` does.
+
+    Clips that the store could not read are left out.
+    """
+    clip_ids = [clip_id for clip_id in clip_ids if clip_id not in store.failed]
+    read = ReadPicture(store, get_variant(variant), clip_ids)
+    loader, classes = learner.dls.valid, list(learner.dls.vocab)
+    learner.model.eval()
+    parts = [torch.empty(0, len(classes))]
+    with torch.no_grad():
+        for start in range(0, len(clip_ids), loader.bs):
+            codes = read.gather(clip_ids[start : start + loader.bs])
+            # The held-out clips' transforms: loudness as over the training clips, no variation.
+            (pictures,) = loader.after_batch((to_device(codes, loader.device),))
+            parts.append(learner.model(pictures).softmax(dim=1).as_subclass(Tensor).float().cpu())
+    index = pd.Index(clip_ids, name="clip_id")
+    return pd.DataFrame(torch.cat(parts).numpy(), index=index, columns=classes)
+
+
 class SkipValidation(Callback):
     """Do not score the held-out fold after each epoch: nothing may be chosen by it."""
 
@@ -153,9 +209,17 @@ class SkipValidation(Callback):
 
 
 def train_and_score(
-    table: pd.DataFrame, store: Store, variant: str, fold: int, seed: int, profile: Profile
+    table: pd.DataFrame,
+    store: Store,
+    variant: str,
+    fold: int,
+    seed: int,
+    profile: Profile,
+    test: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Train one network with one fold held out and return that fold's scores.
+
+    With ``test``, a table of clips that are in no fold, their scores by the same network follow.
 
     Returns
     -------
@@ -167,7 +231,11 @@ def train_and_score(
     with learner.no_bar(), learner.no_logging(), learner.added_cbs(SkipValidation()):
         fit(learner, profile)
     scores = predict(learner).sort_index()
-    keys = pd.DataFrame({"seed": seed, "fold": fold, "label": table["label"]}, index=scores.index)
+    labels = table["label"]
+    if test is not None:
+        others = predict_others(learner, store, variant, sorted(test.index))
+        scores, labels = pd.concat([scores, others]), pd.concat([labels, test["label"]])
+    keys = pd.DataFrame({"seed": seed, "fold": fold, "label": labels}, index=scores.index)
     return keys.join(scores).reset_index()[[*KEYS, *scores.columns]]
 
 
@@ -176,6 +244,9 @@ def run_key(table: pd.DataFrame, store: Store, variant: str, profile: Profile) -
     training = dataclasses.asdict(profile)
     for extent in ("seeds", "folds", "clips_per_class", "max_clips"):
         training.pop(extent)  # how many runs there are does not change any one of them
+    weighted = profile.unverified_weight != 1
+    if not weighted:
+        training.pop("unverified_weight")  # runs made before there was such a setting stay valid
     files = {
         str(file.relative_to(file.parents[1]))
         for name in get_variant(variant).channels
@@ -192,6 +263,8 @@ def run_key(table: pd.DataFrame, store: Store, variant: str, profile: Profile) -
             for row in zip(clips.index, clips["label"], clips["fold"], strict=True)
         ],
     }
+    if weighted:
+        content["verified"] = [bool(verified) for verified in clips["verified"]]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -207,6 +280,8 @@ class Run:
     ``place`` is the path of its two files without their suffixes; ``key`` a hash of all that its
     scores depend on besides fold and seed. With ``keep_diverged`` a run whose scores are not finite
     is no error: it is kept as one that gives every class the same score, and its record says so.
+    With ``test``, a table of clips that are in no fold, the network scores them too, into a third
+    file.
     """
 
     table: pd.DataFrame
@@ -220,6 +295,7 @@ class Run:
     place: Path
     key: str
     keep_diverged: bool = False
+    test: pd.DataFrame | None = None
 
 
 def plan_runs(
@@ -233,6 +309,7 @@ def plan_runs(
     profile_name: str,
     folds: Sequence[int] | None = None,
     keep_diverged: bool = False,
+    test: pd.DataFrame | None = None,
 ) -> list[Run]:
     """Return the runs of variant x fold x seed, in this order; none is made yet.
 
@@ -245,7 +322,7 @@ def plan_runs(
     folder : where runs are kept, in ``folder/runs``.
     dataset, profile_name : names that go into the results.
     folds : the folds held out, by default the profile's.
-    keep_diverged : see `Run`.
+    keep_diverged, test : see `Run`.
     """
     runs = []
     for variant in variants:
@@ -266,6 +343,7 @@ def plan_runs(
                         place,
                         key,
                         keep_diverged,
+                        test,
                     )
                 )
     return runs
@@ -282,7 +360,7 @@ def make_runs(runs: Sequence[Run], *, n_jobs: int | None = None, progress: bool 
     n_jobs : worker processes, by default one a core on a CPU and one on a GPU.
     progress : show a progress bar with an estimate of the remaining time.
     """
-    todo = [run for run in runs if not _is_done(run.place, run.key)]
+    todo = [run for run in runs if not _is_done(run)]
     if not todo:
         return
     workers = n_jobs or (joblib.cpu_count() if best_device().type == "cpu" else 1)
@@ -311,6 +389,7 @@ def run_grid(
     profile_name: str,
     n_jobs: int | None = None,
     progress: bool = True,
+    test: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Make every run of variant x fold x seed that is not done yet and return all results.
 
@@ -322,10 +401,17 @@ def run_grid(
     One row a run, columns `RESULT_COLUMNS`, sorted by variant (in the order given), fold, seed.
     """
     runs = plan_runs(
-        table, store, variants, profile, folder, dataset=dataset, profile_name=profile_name
+        table,
+        store,
+        variants,
+        profile,
+        folder,
+        dataset=dataset,
+        profile_name=profile_name,
+        test=test,
     )
     file = Path(folder) / "results.csv"
-    if not all(_is_done(run.place, run.key) for run in runs):
+    if not all(_is_done(run) for run in runs):
         # Until all runs are made again, the old table does not fit the scores beside it.
         file.unlink(missing_ok=True)
         make_runs(runs, n_jobs=n_jobs, progress=progress)
@@ -336,9 +422,29 @@ def run_grid(
 
 def load_scores(folder: str | Path, results: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return variant -> out-of-fold scores of the runs in ``results``, as in `evaluation`."""
+    return _read_scores(folder, results, _score_file)
+
+
+def load_test_scores(folder: str | Path, results: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return variant -> scores of the test clips by each run in ``results``.
+
+    Columns as of the out-of-fold scores; ``fold`` is the one that the network did not see, and
+    each test clip has a row for each fold and seed.
+
+    Raises
+    ------
+    FileNotFoundError
+        Where the runs were made without test clips.
+    """
+    return _read_scores(folder, results, _test_file)
+
+
+def _read_scores(
+    folder: str | Path, results: pd.DataFrame, file_of: Callable[[Path], Path]
+) -> dict[str, pd.DataFrame]:
     scores: dict[str, list[pd.DataFrame]] = {}
     for row in results.itertuples():
-        file = _score_file(Path(folder) / "runs" / row.variant / f"fold{row.fold}-seed{row.seed}")
+        file = file_of(Path(folder) / "runs" / row.variant / f"fold{row.fold}-seed{row.seed}")
         scores.setdefault(row.variant, []).append(
             pd.read_csv(file, dtype={"clip_id": str, "label": str}, keep_default_na=False)
         )
@@ -349,30 +455,63 @@ def _score_file(place: Path) -> Path:
     return place.with_suffix(".csv")
 
 
+def _test_file(place: Path) -> Path:
+    return place.with_suffix(".test.csv")
+
+
 def _row_file(place: Path) -> Path:
     return place.with_suffix(".json")
 
 
-def _is_done(place: Path, key: str) -> bool:
-    """Say whether a run is done: its row, written last, has this key and its scores' checksum."""
+def _is_done(run: Run) -> bool:
+    """Say whether a run is done: its row, written last, has its key and its scores' checksums."""
     try:
-        record = json.loads(_row_file(place).read_text())
-        scores = _score_file(place).read_bytes()
-        return record["key"] == key and record["sha256"] == hashlib.sha256(scores).hexdigest()
+        record = json.loads(_row_file(run.place).read_text())
+        done = record["key"] == run.key and record["sha256"] == _checksum(_score_file(run.place))
+        if run.test is not None:
+            done = done and record["test"] == {
+                "key": _test_key(run.test, run.store, run.variant),
+                "sha256": _checksum(_test_file(run.place)),
+            }
+        return done
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return False
 
 
+def _checksum(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _test_key(test: pd.DataFrame, store: Store, variant: str) -> str:
+    """Return a hash of the test clips: their labels, and where the store has their pictures."""
+    clips = test.sort_index()
+    content = [list(map(str, row)) for row in clips["label"].items()]
+    for channel in get_variant(variant).channels:
+        places = store.places[channel]
+        found = (places[clip_id] for clip_id in clips.index if clip_id in places)
+        content.append([f"{file.name} {row}" for file, row in found])
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def _write_scores(file: Path, scores: pd.DataFrame) -> None:
+    text = io.StringIO()
+    scores.to_csv(text, index=False, float_format="%.9g")
+    write_atomically(file, text.getvalue().encode())
+
+
 def _make_run(run: Run) -> None:
-    """Make one run and write its two files."""
+    """Make one run and write its files."""
     run.place.parent.mkdir(parents=True, exist_ok=True)
     if best_device().type == "cpu":
         # Runs go side by side, and one thread adds up the same way every time.
         torch.set_num_threads(1)
     start = time.perf_counter()
-    scores = train_and_score(run.table, run.store, run.variant, run.fold, run.seed, run.profile)
+    test = () if run.test is None else (run.test,)
+    scores = train_and_score(
+        run.table, run.store, run.variant, run.fold, run.seed, run.profile, *test
+    )
     seconds = time.perf_counter() - start
-    note = {}
+    note: dict[str, object] = {}
     classes = [column for column in scores if column not in KEYS]
     if not np.isfinite(scores[classes].to_numpy()).all():
         message = f"{run.variant}, fold {run.fold}, seed {run.seed}: training diverged"
@@ -380,6 +519,14 @@ def _make_run(run: Run) -> None:
             raise ValueError(f"{message}, the scores are not finite")
         scores[classes] = 1 / len(classes)
         note = {"note": message}
+    if run.test is not None:
+        is_test = scores["clip_id"].isin(run.test.index)
+        _write_scores(_test_file(run.place), scores[is_test])
+        scores = scores[~is_test]
+        note["test"] = {
+            "key": _test_key(run.test, run.store, run.variant),
+            "sha256": _checksum(_test_file(run.place)),
+        }
     metrics = clip_metrics(scores)
     row = {
         "dataset": run.dataset,
@@ -394,9 +541,6 @@ def _make_run(run: Run) -> None:
         "epochs": run.profile.frozen_epochs + run.profile.epochs,
         "seconds": round(seconds, 2),
     }
-    text = io.StringIO()
-    scores.to_csv(text, index=False, float_format="%.9g")
-    content = text.getvalue().encode()
-    write_atomically(_score_file(run.place), content)
-    record = {"key": run.key, "sha256": hashlib.sha256(content).hexdigest(), "row": row, **note}
+    _write_scores(_score_file(run.place), scores)
+    record = {"key": run.key, "sha256": _checksum(_score_file(run.place)), "row": row, **note}
     write_atomically(_row_file(run.place), json.dumps(record, indent=1).encode())

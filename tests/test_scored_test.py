@@ -1,0 +1,267 @@
+"""The challenge's test clips: averaged over fold models, scored by ranking, and submitted."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from freesound_tagging import datasets, fsdkaggle2018, training
+from freesound_tagging.dataloaders import make_dataloaders
+from freesound_tagging.evaluation import map_at_k, top_k_error
+from freesound_tagging.experiment import open_experiment
+from freesound_tagging.run import print_test_outcome
+from freesound_tagging.scored_test import average_folds, submission, summarise
+from freesound_tagging.training import (
+    load_scores,
+    load_test_scores,
+    make_learner,
+    predict,
+    predict_others,
+    run_grid,
+)
+
+CLASSES = ["Bass_drum", "Hi-hat", "Oboe", "Violin_or_fiddle"]
+NAMES = {"dataset": "tiny", "profile_name": "smoke", "n_jobs": 1, "progress": False}
+
+
+@pytest.fixture(autouse=True)
+def on_the_cpu(monkeypatch):
+    """Train on the CPU on every machine: its runs are the ones that repeat to the byte."""
+    monkeypatch.setattr(training, "best_device", lambda: torch.device("cpu"))
+    torch.set_num_threads(1)
+
+
+def made_up(n: int = 8, folds: int = 3, seeds: int = 2, draw: int = 0) -> pd.DataFrame:
+    """Scores of test clips by every network, rows in no order."""
+    generator = np.random.default_rng(draw)
+    rows = []
+    for clip in range(n):
+        label = CLASSES[clip % len(CLASSES)]
+        for fold in range(folds):
+            for seed in range(seeds):
+                values = generator.dirichlet(np.ones(len(CLASSES)))
+                rows.append((f"clip{clip:03d}", seed, fold, label, *values))
+    frame = pd.DataFrame(rows, columns=["clip_id", "seed", "fold", "label", *CLASSES])
+    return frame.sample(frac=1, random_state=draw, ignore_index=True)
+
+
+def usage_of(scores: pd.DataFrame) -> pd.Series:
+    ids = sorted(scores["clip_id"].unique())
+    usage = ["Public" if i % 3 == 0 else "Private" for i in range(len(ids))]
+    return pd.Series(usage, index=pd.Index(ids, name="clip_id"))
+
+
+# --- averages and figures ----------------------------------------------------------------------
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 6), st.integers(1, 4), st.integers(1, 3), st.integers(0, 99))
+def test_every_network_has_the_same_weight(n, folds, seeds, draw):
+    scores = made_up(n, folds, seeds, draw)
+    averaged = average_folds(scores)
+    assert averaged["clip_id"].tolist() == sorted(scores["clip_id"].unique())
+    for row in averaged.itertuples(index=False):
+        own = scores[scores["clip_id"] == row.clip_id]
+        assert len(own) == folds * seeds
+        expected = own[CLASSES].to_numpy().mean(axis=0)
+        np.testing.assert_allclose(np.asarray(row[4:], dtype=float), expected)
+        assert row.label == own["label"].iloc[0]
+    shuffled = scores.sample(frac=1, random_state=draw + 1, ignore_index=True)
+    pd.testing.assert_frame_equal(average_folds(shuffled), averaged)
+
+
+def test_a_clip_that_a_network_did_not_score_is_named():
+    scores = made_up()
+    gone = scores.drop(scores.index[scores["clip_id"] == "clip003"][0])
+    with pytest.raises(ValueError, match="'clip003' was not scored once by each of the 6 networks"):
+        average_folds(gone)
+    with pytest.raises(ValueError, match="was not scored once by each"):
+        average_folds(pd.concat([scores, scores.iloc[:1]]))
+    with pytest.raises(ValueError, match="two labels"):
+        average_folds(scores.assign(label=CLASSES[:2] * (len(scores) // 2)))
+
+
+def test_public_private_and_all_beside_the_out_of_fold_figures():
+    scores, apart = {"a": made_up(), "b": made_up(draw=1)}, {"a": made_up(draw=2)}
+    apart["b"] = apart["a"]
+    summary = summarise(scores, usage_of(scores["a"]), apart).set_index("variant")
+    assert summary["map3"].is_monotonic_decreasing
+    index = {label: i for i, label in enumerate(CLASSES)}
+    for variant, frame in scores.items():
+        averaged = average_folds(frame).set_index("clip_id")
+        usage = usage_of(frame).loc[averaged.index]
+        for column, chosen in {
+            "map3_public": usage == "Public",
+            "map3_private": usage == "Private",
+            "map3": usage != "",
+        }.items():
+            own = averaged[chosen]
+            expected = map_at_k(own[CLASSES], own["label"].map(index))
+            assert summary.at[variant, column] == pytest.approx(expected)
+        expected = top_k_error(averaged[CLASSES], averaged["label"].map(index))
+        assert summary.at[variant, "top3_error"] == pytest.approx(expected)
+        expected = top_k_error(apart[variant][CLASSES], apart[variant]["label"].map(index))
+        assert summary.at[variant, "out_of_fold_top3_error"] == pytest.approx(expected)
+        assert summary.loc[variant, ["n", "networks"]].tolist() == [8, 6]
+    with pytest.raises(ValueError, match="'clip000' is neither Public nor Private"):
+        summarise(scores, usage_of(scores["a"]).iloc[1:], apart)
+
+
+# --- the submission ----------------------------------------------------------------------------
+
+
+def test_a_submission_has_the_layout_of_the_sample(tmp_path):
+    averaged = average_folds(made_up())
+    file = tmp_path / "submission.csv"
+    submission(averaged).to_csv(file, index=False, lineterminator="\n")
+    head, *lines = file.read_text().splitlines()
+    assert head == "fname,label"
+    assert [line.split(",")[0] for line in lines] == [f"clip{i:03d}.wav" for i in range(8)]
+    for line, row in zip(lines, averaged.itertuples(index=False), strict=True):
+        labels = line.split(",")[1].split(" ")
+        values = dict(zip(CLASSES, row[4:], strict=True))
+        assert labels == sorted(CLASSES, key=values.get, reverse=True)[:3]
+
+
+def test_a_submission_has_the_rows_of_the_sample():
+    """The sample names all 9,400 test clips, of which most were not scored."""
+    averaged = average_folds(made_up(n=3))
+    names = ["clip002.wav", "zz.wav", "clip000.wav", "aa.wav", "clip001.wav"]
+    sample = pd.DataFrame({"fname": names, "label": "Laughter Hi-Hat Flute"})
+    lines = submission(averaged, sample)
+    assert list(lines.columns) == ["fname", "label"]
+    assert lines["fname"].tolist() == names
+    assert (lines.loc[[1, 3], "label"] == "Laughter Hi-Hat Flute").all()
+    own = submission(averaged).set_index("fname")["label"]
+    for i in (0, 2, 4):
+        assert lines.at[i, "label"] == own[names[i]]
+    with pytest.raises(ValueError, match=r"does not list the scored clip 'clip001\.wav'"):
+        submission(averaged, sample.iloc[:4])
+
+
+def test_of_equal_scores_the_first_class_is_named_first():
+    averaged = average_folds(made_up(n=1)).assign(**dict.fromkeys(CLASSES, 0.25))
+    assert submission(averaged).at[0, "label"] == " ".join(CLASSES[:3])
+
+
+def test_labels_that_cannot_be_submitted():
+    averaged = average_folds(made_up())
+    with pytest.raises(ValueError, match="'Bass drum' holds a blank"):
+        submission(averaged.rename(columns={"Bass_drum": "Bass drum"}))
+    with pytest.raises(ValueError, match="there are 2 classes"):
+        submission(averaged.drop(columns=CLASSES[:2]))
+
+
+# --- scores of real networks -------------------------------------------------------------------
+
+
+@pytest.fixture
+def split_table(table) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Folds 0 and 1 for training, fold 2 as the test split."""
+    is_test = table["fold"] == 2
+    return table[~is_test], table[is_test].assign(fold=-1, split="test")
+
+
+def test_other_clips_are_scored_as_held_out_ones_are(table, store, profile):
+    learner = make_learner(make_dataloaders(table, store, "log_db", 0, profile), profile)
+    with learner.no_bar(), learner.no_logging():
+        learner.fit(1)
+    scores = predict(learner)
+    order = list(scores.index[::-1])
+    others = predict_others(learner, store, "log_db", order)
+    assert list(others.index) == order
+    pd.testing.assert_frame_equal(others.loc[scores.index], scores, atol=1e-6, rtol=0)
+    failed = replace(store, failed={order[0]: "cannot be read"})
+    assert list(predict_others(learner, failed, "log_db", order).index) == order[1:]
+    assert predict_others(learner, store, "log_db", []).shape == (0, 3)
+
+
+def test_each_run_scores_the_test_clips_and_nothing_else_changes(
+    split_table, store, profile, tmp_path
+):
+    train, test = split_table
+    several = replace(profile, seeds=(0, 1))
+    plain = run_grid(train, store, ["log_db"], several, tmp_path / "plain", **NAMES)
+    results = run_grid(train, store, ["log_db"], several, tmp_path / "own", test=test, **NAMES)
+    pd.testing.assert_frame_equal(
+        results.drop(columns="seconds"), plain.drop(columns="seconds"), check_exact=True
+    )
+    for file in (tmp_path / "plain" / "runs").rglob("*.csv"):
+        own = tmp_path / "own" / "runs" / file.parent.name / file.name
+        assert own.read_bytes() == file.read_bytes()
+    scores = load_test_scores(tmp_path / "own", results)["log_db"]
+    assert set(scores["clip_id"]) == set(test.index)
+    assert len(scores) == 2 * 2 * len(test)
+    assert (scores["label"].to_numpy() == test.loc[scores["clip_id"], "label"].to_numpy()).all()
+    summary = summarise(
+        {"log_db": scores}, usage_of(scores), load_scores(tmp_path / "own", results)
+    )
+    assert summary.loc[0, ["n", "networks"]].tolist() == [len(test), 4]
+    with pytest.raises(FileNotFoundError):
+        load_test_scores(tmp_path / "plain", plain)
+
+
+def test_runs_whose_test_scores_are_missing_or_of_other_clips_are_made_again(
+    split_table, store, profile, tmp_path, monkeypatch
+):
+    train, test = split_table
+    one = replace(profile, folds=1)
+    made = []
+    original = training.train_and_score
+    monkeypatch.setattr(
+        training, "train_and_score", lambda *given: made.append(given) or original(*given)
+    )
+
+    def runs_made(test: pd.DataFrame | None) -> int:
+        made.clear()
+        run_grid(train, store, ["log_db"], one, tmp_path, test=test, **NAMES)
+        return len(made)
+
+    assert runs_made(None) == 1
+    assert runs_made(test) == 1
+    assert runs_made(test) == 0
+    assert runs_made(None) == 0
+    assert runs_made(test.iloc[1:]) == 1
+    (file,) = (tmp_path / "runs").rglob("*.test.csv")
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-3])
+    assert runs_made(test.iloc[1:]) == 1
+    assert file.read_bytes() == whole
+    file.unlink()
+    assert runs_made(test.iloc[1:]) == 1
+
+
+def test_an_experiment_scores_its_test_split(split_table, store, tmp_path, monkeypatch, capsys):
+    train, test = split_table
+    both = pd.concat([train, test])
+    usage = usage_of(test.reset_index())
+    monkeypatch.setenv("WORK_FOLDER", str(tmp_path))
+    monkeypatch.setattr(datasets, "load", lambda *_, **__: both)
+    monkeypatch.setattr(fsdkaggle2018, "usage_of_test_clips", lambda _: usage)
+    monkeypatch.setattr(fsdkaggle2018, "sample_submission", lambda _: None)
+    experiment = open_experiment("fsdkaggle2018", "smoke")
+    assert set(experiment.load_table().index) == set(train.index)
+    assert set(experiment.load_test_table().index) == set(test.index)
+    pictures = experiment.build_store(experiment.load_table(), ["log"])
+    assert set(pictures.places["log"]) == set(both.index)
+    experiment.run_grid(experiment.load_table(), pictures, ["log_db"])
+    print_test_outcome(experiment)
+    said = capsys.readouterr().out
+    assert "map3_public" in said
+    summary = pd.read_csv(experiment.run_folder / "test_summary.csv")
+    assert summary["variant"].tolist() == ["log_db"]
+    lines = pd.read_csv(experiment.run_folder / "submissions" / "log_db.csv")
+    assert len(lines) == len(test)
+    assert lines["label"].str.split(" ").str.len().eq(3).all()
+
+
+def test_an_experiment_without_a_test_split_has_nothing_to_score(table, monkeypatch, capsys):
+    monkeypatch.setattr(datasets, "load", lambda *_, **__: table)
+    experiment = open_experiment("esc10", "smoke")
+    assert experiment.load_test_table() is None
+    print_test_outcome(experiment)
+    assert capsys.readouterr().out == ""

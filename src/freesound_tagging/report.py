@@ -134,6 +134,9 @@ def analyse_study(study: str, folder: Path) -> dict[str, pd.DataFrame]:
     results = pd.read_csv(folder / "results.csv", dtype={"cell": str})
     scores, table = read_cells(folder, results["cell"].unique())
     if study == "controls":
+        # The study's own grid has the seeds of its controls; the published one may have more.
+        published, _ = read_scores(folder.parent)
+        scores["grid"] = {variant: published[variant] for variant in scores["grid"]}
         return {"claims": findings.judge_claims(scores, table)}
     if study in ("difficulty", "noise"):
         return {"curve": findings.curve(scores, table)}

@@ -119,7 +119,8 @@ def publish_study(experiment: Experiment, study: str) -> Path:
         table = studies.digit_and_speaker(table)
     for cell, variants in scores.items():
         write_atomically(folder / "scores" / f"{cell}.csv.gz", pack_scores(variants, table))
-    results = pd.read_csv(studies.study_folder(experiment, study) / "results.csv")
+    file = studies.study_folder(experiment, study) / "results.csv"
+    results = pd.read_csv(file, dtype={"cell": str})
     results.to_csv(folder / "results.csv", index=False)
     for name, frame in analyse_study(study, folder).items():
         frame.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")

@@ -197,7 +197,7 @@ def average_seeds(scores: pd.DataFrame) -> pd.DataFrame:
 def tagger_steps(scores: Scores, results: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     """Return what every ingredient of the tagger gains over the step before it.
 
-    The last row averages the last step's networks over seeds.
+    Where the last step has several seeds, a last row averages its networks.
 
     Returns
     -------

@@ -307,18 +307,17 @@ def plan_speakers(experiment: Experiment) -> list[Cell]:
 
 
 def plan_tagger(experiment: Experiment) -> list[Cell]:
-    """Add one ingredient after another; the last step is trained with two seeds."""
-    table, profile, cells = experiment.load_table(), experiment.profile, []
-    for number, (name, _, variant, changes) in enumerate(TAGGER_STEPS):
+    """Add one ingredient after another, each on top of those before."""
+    profile = replace(experiment.profile, seeds=SEEDS[:1])
+    table, default, cells = experiment.load_table(), profile, []
+    for name, _, variant, changes in TAGGER_STEPS:
         profile = replace(profile, **changes)
         if "crop" in changes:
             profile = replace(profile, grid=replace(profile.grid, duration=TAGGER_SECONDS))
-        last = number == len(TAGGER_STEPS) - 1
-        seeded = replace(profile, seeds=SEEDS[:2] if last else SEEDS[:1])
-        if seeded == replace(experiment.profile, seeds=SEEDS[:1]):
+        if profile == default:
             cells.append(replace(_grid_cell(experiment, [variant], SEEDS[:1]), name=name))
         else:
-            cells.append(_cell(experiment, "tagger", name, [variant], seeded, table))
+            cells.append(_cell(experiment, "tagger", name, [variant], profile, table))
     return cells
 
 

@@ -104,9 +104,8 @@ def test_much_better_holds_much_worse_is_the_opposite_and_the_same_is_not_told_a
         if cell not in missing:
             scores.setdefault(cell, {})[variant] = levels[level]
     judged = judge_claims(scores, clips)
-    assert list(judged.columns) == [
-        *("claim", "picture", "than", "difference", "low", "high", "p", "p_holm", "outcome")
-    ]
+    columns = ["claim", "picture", "than", "seeds", "difference", "low", "high", "p", "p_holm"]
+    assert list(judged.columns) == [*columns, "outcome", "fragile"]
     expected = [
         (claim, picture, than)
         for claim, picture, than in CLAIMS

@@ -170,6 +170,27 @@ def test_seeds_count_as_one_clip(clips):
         assert thrice[name] == pytest.approx(once[name])
 
 
+def test_only_seeds_that_both_were_trained_with_are_compared(clips):
+    ranks = np.stack([random_ranks(clips, seed)[0] for seed in range(3)])
+    three, one = scores_of(clips, ranks, (0, 1, 2)), scores_of(clips, random_ranks(clips, 7), (1,))
+    own = three[three["seed"] == 1]
+    for first, second, alike in ((three, one, (own, one)), (one, three, (one, own))):
+        pd.testing.assert_series_equal(
+            compare_pair(first, second, clips), compare_pair(*alike, clips)
+        )
+
+
+def test_what_one_seed_found_is_fragile_and_what_three_found_alike_is_not(clips):
+    better, worse = (scores_of(clips, ranks, (0, 1, 2)) for ranks in (0, 7))
+    for seeds, fragile in (([0], True), ([0, 1, 2], False)):
+        few, fewer = (frame[frame["seed"].isin(seeds)] for frame in (better, worse))
+        judged = judge_claims({"grid": dict.fromkeys(VARIANTS, fewer) | {"hires_q8": few}}, clips)
+        assert (judged["seeds"] == len(seeds)).all()
+        found = judged["outcome"] != "not told apart"
+        assert found.any() and not found.all()
+        assert judged["fragile"].equals(found & fragile)
+
+
 # --- curves ------------------------------------------------------------------------------------
 
 

@@ -181,7 +181,8 @@ def test_only_seeds_that_both_were_trained_with_are_compared(clips):
 
 
 def test_what_one_seed_found_is_fragile_and_what_three_found_alike_is_not(clips):
-    better, worse = (scores_of(clips, ranks, (0, 1, 2)) for ranks in (0, 7))
+    half = np.arange(len(clips)) % 2 * 7
+    better, worse = (scores_of(clips, ranks, (0, 1, 2)) for ranks in (0, half))
     for seeds, fragile in (([0], True), ([0, 1, 2], False)):
         few, fewer = (frame[frame["seed"].isin(seeds)] for frame in (better, worse))
         judged = judge_claims({"grid": dict.fromkeys(VARIANTS, fewer) | {"hires_q8": few}}, clips)

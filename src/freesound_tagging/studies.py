@@ -56,7 +56,8 @@ TRIAL_EPOCHS = 5
 """A trial is this short: what learns fastest is not always what learns most, and the judges, who
 train in full, would show it."""
 
-# What the tagger is made of, each step on top of those before; fixed before any was measured.
+# What the tagger is made of, each step on top of those before; fixed before any was measured, but
+# for "wider" and the averaging of its seeds, which were added when the steps before them had been.
 TAGGER_STEPS: tuple[tuple[str, str, str, dict], ...] = (
     ("plain", "only shifted in time", "log_db", {"mask": 0.0, "mixup": 0.0}),
     ("mask", "hidden bands (SpecAugment)", "log_db", {"mask": 0.1}),
@@ -64,6 +65,7 @@ TAGGER_STEPS: tuple[tuple[str, str, str, dict], ...] = (
     ("stack", "q = 1, q = 8 and log dB as channels", "3ch_hires_q1_q8_log_db", {}),
     ("crops", "random 2 s of all 5 s", "3ch_hires_q1_q8_log_db", {"crop": 0.4}),
     ("longer", "half as many epochs again", "3ch_hires_q1_q8_log_db", {"epochs": 60}),
+    ("wider", "twice as many planes", "3ch_hires_q1_q8_log_db", {"width": 16}),
 )
 TAGGER_SECONDS = 5.0
 """From the step "crops" on, pictures show the whole clip."""
@@ -312,6 +314,8 @@ def plan_tagger(experiment: Experiment) -> list[Cell]:
     table, default, cells = experiment.load_table(), profile, []
     for name, _, variant, changes in TAGGER_STEPS:
         profile = replace(profile, **changes)
+        if name == TAGGER_STEPS[-1][0]:
+            profile = replace(profile, seeds=SEEDS)  # the last step's networks are averaged, too
         if "crop" in changes:
             profile = replace(profile, grid=replace(profile.grid, duration=TAGGER_SECONDS))
         if profile == default:

@@ -1,6 +1,9 @@
 """One experiment = a data set and a profile: where its files lie, and its steps for notebooks."""
 
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,6 +33,16 @@ def work_folder() -> Path:
     and pictures of a large data set may need another disk.
     """
     return Path(os.environ.get("WORK_FOLDER") or ROOT).resolve()
+
+
+STOPPED = 130
+"""Exit status after Ctrl-C, as shells have it: 128 and the number of the signal."""
+
+
+def stopped(command: str) -> int:
+    """Say how work that was stopped by hand goes on, and return the exit status for that."""
+    print(f"\nstopped; what is finished is kept, to go on: {command}", file=sys.stderr)
+    return STOPPED
 
 
 def is_table(dataset: str) -> bool:
@@ -84,6 +97,12 @@ class Experiment:
     def run_folder(self) -> Path:
         """Where this experiment writes results and executed notebooks."""
         return work_folder() / "runs" / self.name / self.profile_name
+
+    @contextmanager
+    def hold_runs(self) -> Iterator[None]:
+        """Hold the runs of this data set alone: a second `make run` or `make study` waits."""
+        with store.hold_alone(self.run_folder.parent, "training into this folder"):
+            yield
 
     @property
     def results_folder(self) -> Path:

@@ -16,7 +16,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from freesound_tagging.datasets import DATASETS
 from freesound_tagging.errors import DataError
-from freesound_tagging.experiment import ROOT, Experiment, is_table, open_experiment
+from freesound_tagging.experiment import ROOT, Experiment, is_table, open_experiment, stopped
 from freesound_tagging.profiles import PROFILES
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -60,18 +60,37 @@ def main(arguments: list[str] | None = None) -> int:
     for variable in ("WORK_FOLDER", "DATA_MIRROR"):  # notebooks run in a folder of their own
         if os.environ.get(variable):
             os.environ[variable] = str(Path(os.environ[variable]).expanduser().resolve())
+    start = time.perf_counter()
     try:
         dataset = options.dataset
         if is_table(dataset):
             dataset = str(Path(dataset).expanduser().resolve())
         experiment = open_experiment(dataset, options.profile)
-        # A fault in the data shows here, in one line, before any notebook starts.
-        experiment.load_table()
+        with experiment.hold_runs():
+            # A fault in the data shows here, in one line, before any notebook starts.
+            experiment.load_table()
+            status = run_notebooks(experiment)
+    except KeyboardInterrupt:
+        return stopped(f"make run DATASET={options.dataset} PROFILE={options.profile}")
     except (DataError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    parameters = {"dataset": experiment.dataset, "profile": options.profile}
-    start = time.perf_counter()
+    if status == 0:
+        print_outcome(experiment.run_folder)
+        print_test_outcome(experiment)
+        print(f"\n{(time.perf_counter() - start) / 60:.1f} minutes in all")
+    return status
+
+
+def run_notebooks(experiment: Experiment) -> int:
+    """Execute all notebooks in order and return the exit status.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        After Ctrl-C, also where a notebook's kernel was first to hear of it.
+    """
+    parameters = {"dataset": experiment.dataset, "profile": experiment.profile_name}
     for source in notebook_files():
         target = experiment.run_folder / "notebooks" / source.name
         began = time.perf_counter()
@@ -79,6 +98,8 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             run_notebook(source, target, parameters, progress=sys.stderr.isatty())
         except PapermillExecutionError as error:
+            if error.ename == "KeyboardInterrupt":
+                raise KeyboardInterrupt from error
             print(f"error: {source.name}: {error.ename}: {error.evalue}", file=sys.stderr)
             print(
                 f"The notebook up to there is {_relative(target)}; what is finished is kept.",
@@ -86,9 +107,6 @@ def main(arguments: list[str] | None = None) -> int:
             )
             return 1
         print(f"{source.name} done in {time.perf_counter() - began:.0f} s", flush=True)
-    print_outcome(experiment.run_folder)
-    print_test_outcome(experiment)
-    print(f"\n{(time.perf_counter() - start) / 60:.1f} minutes in all")
     return 0
 
 

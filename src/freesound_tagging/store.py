@@ -161,21 +161,31 @@ def build(
 
 
 @contextmanager
-def _only_run(folder: Path) -> Iterator[None]:
-    """Hold a store alone, after any run that holds it now; clear what killed runs left behind."""
+def hold_alone(folder: Path, doing: str) -> Iterator[None]:
+    """Hold a folder alone; where another program holds it, say what it is doing and wait for it.
+
+    A program that is killed holds nothing any more.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        tqdm.write(f"{folder}: another run is filling this store; this one waits for it")
+        tqdm.write(f"{folder}: another run is {doing}; this one waits for it")
         lock.acquire()
     try:
-        for leftover in folder.glob("*/.*.safetensors.*"):
-            leftover.unlink(missing_ok=True)
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def _only_run(folder: Path) -> Iterator[None]:
+    """Hold a store alone, after any run that holds it now; clear what killed runs left behind."""
+    with hold_alone(folder, "filling this store"):
+        for leftover in folder.glob("*/.*.safetensors.*"):
+            leftover.unlink(missing_ok=True)
+        yield
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import pandas as pd
 from freesound_tagging import datasets, store, training
 from freesound_tagging.errors import DataError
 from freesound_tagging.evaluation import clip_metrics
-from freesound_tagging.experiment import Experiment, open_experiment
+from freesound_tagging.experiment import Experiment, open_experiment, stopped
 from freesound_tagging.profiles import Profile
 from freesound_tagging.statistics import VERDICT_METRIC
 from freesound_tagging.store import write_atomically
@@ -419,7 +419,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         experiment = open_experiment(options.dataset, PROFILE)
-        results = run_study(experiment, options.study)
+        check_study(experiment, options.study)
+        with experiment.hold_runs():
+            results = run_study(experiment, options.study)
+    except KeyboardInterrupt:
+        return stopped(f"make study DATASET={options.dataset} STUDY={options.study}")
     except (DataError, ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

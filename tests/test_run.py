@@ -1,0 +1,106 @@
+"""`make run` and `make study` as commands: stopped by Ctrl-C, started twice."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+from filelock import FileLock
+from papermill.exceptions import PapermillExecutionError
+
+from freesound_tagging import run, studies
+from freesound_tagging.experiment import STOPPED, Experiment
+
+
+@pytest.fixture(autouse=True)
+def work_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORK_FOLDER", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def no_sounds(monkeypatch):
+    monkeypatch.setattr(Experiment, "load_table", lambda experiment: None)
+
+
+def raiser(error: BaseException):
+    def fail(*args, **kwargs):
+        raise error
+
+    return fail
+
+
+# papermill raises the first where it hears of Ctrl-C itself, the second where the kernel did.
+IN_THE_KERNEL = PapermillExecutionError(0, 1, "", "KeyboardInterrupt", "", [])
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), IN_THE_KERNEL], ids=["here", "kernel"])
+def test_a_stopped_run_says_how_to_go_on(no_sounds, monkeypatch, capsys, error):
+    monkeypatch.setattr(run, "run_notebook", raiser(error))
+    assert run.main(["--dataset", "esc10", "--profile", "smoke"]) == STOPPED
+    said = capsys.readouterr().err
+    assert "what is finished is kept" in said
+    assert "make run DATASET=esc10 PROFILE=smoke" in said
+
+
+def test_stopped_while_sounds_are_fetched(monkeypatch, capsys):
+    monkeypatch.setattr(Experiment, "load_table", raiser(KeyboardInterrupt()))
+    assert run.main(["--dataset", "esc10"]) == STOPPED
+    assert "make run DATASET=esc10 PROFILE=cpu" in capsys.readouterr().err
+
+
+def test_a_fault_in_a_notebook_is_no_stop(no_sounds, monkeypatch, capsys):
+    fault = PapermillExecutionError(0, 1, "", "ValueError", "five folds", [])
+    monkeypatch.setattr(run, "run_notebook", raiser(fault))
+    assert run.main(["--profile", "smoke"]) == 1
+    assert "ValueError: five folds" in capsys.readouterr().err
+
+
+def test_a_stopped_study_says_how_to_go_on(monkeypatch, capsys):
+    monkeypatch.setattr(studies, "run_study", raiser(KeyboardInterrupt()))
+    assert studies.main(["--dataset", "esc10", "--study", "trials"]) == STOPPED
+    assert "make study DATASET=esc10 STUDY=trials" in capsys.readouterr().err
+
+
+def test_a_second_run_of_a_data_set_waits_and_says_so(no_sounds, work_folder, monkeypatch, capsys):
+    started = threading.Event()
+    monkeypatch.setattr(run, "run_notebooks", lambda experiment: started.set() or 1)
+    folder = work_folder / "runs" / "esc10"
+    folder.mkdir(parents=True)
+    with FileLock(folder / ".lock"):
+        second = threading.Thread(target=run.main, args=(["--dataset", "esc10"],))
+        second.start()
+        said = ""
+        for _ in range(600):
+            second.join(0.05)
+            said += capsys.readouterr().out
+            if "another run is training into this folder" in said:
+                break
+        assert str(folder) in said
+        assert not started.is_set()
+    second.join(60)
+    assert started.is_set()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX process groups and SIGINT")
+def test_ctrl_c_in_the_middle_of_a_run(work_folder):
+    """The real thing: the whole process group gets SIGINT, kernel and workers too."""
+    command = [sys.executable, "-m", "freesound_tagging.run", "--profile", "smoke"]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "LOKY_MAX_CPU_COUNT": "1"},
+    ) as running:
+        for line in running.stdout:
+            if line.startswith("01_download_data.ipynb ..."):
+                break
+        os.killpg(running.pid, signal.SIGINT)
+        said, _ = running.communicate(timeout=120)
+    assert running.returncode == STOPPED, said
+    assert "make run DATASET=microcalls PROFILE=smoke" in said
+    assert "Traceback" not in said

@@ -101,6 +101,7 @@ class Experiment:
     @contextmanager
     def hold_runs(self) -> Iterator[None]:
         """Hold the runs of this data set alone: a second `make run` or `make study` waits."""
+        _ = self.profile  # a bad SEEDS is refused before any folder is made
         with store.hold_alone(self.run_folder.parent, "training into this folder"):
             yield
 

@@ -119,6 +119,20 @@ def test_a_worker_killed_in_mid_run_changes_no_score(
     assert same[0].equals(same[1])
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_jobs_are_made_by_the_workers(monkeypatch, workers):
+    with LocalCluster(
+        n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=":0"
+    ) as cluster:
+        monkeypatch.setenv("SCHEDULER", cluster.scheduler_address)
+        with Client(cluster, set_as_default=False) as client:
+            processes = set(client.run(os.getpid).values())
+        assert len(processes) == workers
+        made = list(run_jobs(os.getpid, [()] * 4, 1))
+        assert len(made) == 4
+        assert set(made) <= processes
+
+
 # --- faults of a job ---------------------------------------------------------------------------
 
 

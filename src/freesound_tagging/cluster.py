@@ -12,7 +12,8 @@ scheduler, which may be on many machines. What that takes:
   other.
 
 Every job can be made twice and leaves the same bytes, so when a worker is lost Dask gives its jobs
-to another. A job that outlives four workers' deaths is given up as an error.
+to another. A job whose workers die four times over is given up as an error. Between machines the
+bytes are the same as far as their processors round alike.
 """
 
 import os
@@ -137,15 +138,19 @@ def _alone(function: Callable, *job: Any) -> Any:
 
 
 def _backend(client: "Client") -> joblib.parallel.ParallelBackendBase:
-    """Return joblib's Dask backend, mended so that a job that the cluster gives up is an error.
+    """Return joblib's Dask backend, mended in two ways.
 
-    joblib counts on hearing of every job's end, and its Dask backend tells it of those only that
-    returned or raised. Of one that was given up (its workers died again and again, a worker could
-    not load it) it tells nobody, and joblib waits for ever.
+    A job that the cluster gives up (its workers died again and again, a worker could not load it)
+    is an error: joblib counts on hearing of every job's end, and its Dask backend tells it of those
+    only that returned or raised, so it would wait for ever. And a single worker is used: where the
+    backend counts one, joblib makes the jobs in this process.
     """
     from joblib._dask import DaskDistributedBackend
 
     class Backend(DaskDistributedBackend):
+        def effective_n_jobs(self, n_jobs):
+            return max(2, super().effective_n_jobs(n_jobs))
+
         def submit(self, func, callback=None):
             future = super().submit(func, callback)
 
@@ -158,7 +163,9 @@ def _backend(client: "Client") -> joblib.parallel.ParallelBackendBase:
 
         def retrieve_result_callback(self, out):
             if isinstance(out, BaseException):
-                raise ClusterError(f"the cluster gave a job up: {out!r}") from out
+                raise ClusterError(
+                    f"the cluster gave a job up; what is finished is kept: {out!r}"
+                ) from out
             return super().retrieve_result_callback(out)
 
     return Backend(client=client)

@@ -7,6 +7,9 @@ PROFILE ?= cpu
 STUDY ?=
 PYTHON ?= python3
 BIN := .venv/bin
+# Of a Dask cluster, for example tcp://host:8786: its workers then make the pictures and the runs.
+SCHEDULER ?=
+export SCHEDULER
 
 .PHONY: setup run study test lint notebooks publish report clean
 

@@ -14,6 +14,7 @@ import pandas as pd
 import papermill
 from papermill.exceptions import PapermillExecutionError
 
+from freesound_tagging.cluster import check_scheduler
 from freesound_tagging.datasets import DATASETS
 from freesound_tagging.errors import DataError
 from freesound_tagging.experiment import ROOT, Experiment, is_table, open_experiment, stopped
@@ -66,6 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
         if is_table(dataset):
             dataset = str(Path(dataset).expanduser().resolve())
         experiment = open_experiment(dataset, options.profile)
+        check_scheduler()
         with experiment.hold_runs():
             # A fault in the data shows here, in one line, before any notebook starts.
             experiment.load_table()

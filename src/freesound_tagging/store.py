@@ -27,6 +27,7 @@ from safetensors.numpy import save
 from tqdm import tqdm
 
 from freesound_tagging.clips import ClipError, ClipSettings, load_clip
+from freesound_tagging.cluster import run_jobs
 from freesound_tagging.datasets import DataError
 from freesound_tagging.spectrograms import compute_channels, encode
 from freesound_tagging.variants import Grid, get_channel
@@ -101,6 +102,8 @@ def build(
 ) -> Store:
     """Compute what the store does not hold yet, in parallel, and return the store.
 
+    The batches are computed here, or on the cluster that SCHEDULER names, see `cluster`.
+
     Parameters
     ----------
     table : clips, index ``clip_id``, column ``path``.
@@ -109,7 +112,7 @@ def build(
     folder : where the store lies, one folder a data set.
     strict : raise when any clip cannot be read; otherwise such clips are left out and listed in
         ``store.failed``.
-    n_jobs : worker processes, by default one a core.
+    n_jobs : worker processes on this machine, by default one a core.
     progress : show a progress bar.
 
     Raises
@@ -117,6 +120,8 @@ def build(
     DataError
         With ``strict``, where any clip cannot be read; without, where none can. All of them are
         named.
+    ClusterError
+        As `freesound_tagging.cluster.run_jobs`.
     OSError
         Where the disk is full: what is finished stays, and the same call goes on from there.
     """
@@ -138,14 +143,13 @@ def build(
         if todo:
             for place in folders.values():
                 place.mkdir(exist_ok=True)
-            parallel = joblib.Parallel(
-                n_jobs=n_jobs or joblib.cpu_count(), return_as="generator_unordered"
-            )
-            running = parallel(
-                joblib.delayed(_compute_batch)(
-                    batch.clip_ids, batch.paths, missing, grid, clip_settings
-                )
-                for batch, missing in todo
+            running = run_jobs(
+                _compute_batch,
+                [
+                    (batch.clip_ids, batch.paths, missing, grid, clip_settings)
+                    for batch, missing in todo
+                ],
+                n_jobs or joblib.cpu_count(),
             )
             with tqdm(
                 total=sum(len(batch.clip_ids) for batch, _ in todo),

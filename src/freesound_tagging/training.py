@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from fastai.torch_core import set_seed, to_device
 from torch import Tensor
 from tqdm import tqdm
 
+from freesound_tagging.cluster import run_jobs
 from freesound_tagging.dataloaders import ReadPicture, make_dataloaders
 from freesound_tagging.evaluation import KEYS, clip_metrics
 from freesound_tagging.networks import build_network, layer_groups
@@ -227,6 +229,7 @@ def train_and_score(
     """
     set_seed(seed, reproducible=True)
     dls = make_dataloaders(table, store, variant, fold, profile, best_device())
+    _order_by_seed(dls, seed)
     learner = make_learner(dls, profile)
     with learner.no_bar(), learner.no_logging(), learner.added_cbs(SkipValidation()):
         fit(learner, profile)
@@ -237,6 +240,18 @@ def train_and_score(
         scores, labels = pd.concat([scores, others]), pd.concat([labels, test["label"]])
     keys = pd.DataFrame({"seed": seed, "fold": fold, "label": labels}, index=scores.index)
     return keys.join(scores).reset_index()[[*KEYS, *scores.columns]]
+
+
+def _order_by_seed(dls: DataLoaders, seed: int) -> None:
+    """Let the seed alone decide in which order clips come.
+
+    fastai draws it from Python's one generator for the whole process, and so do other threads there
+    (a Dask worker's, a notebook kernel's), now and then between the seed and the draw. These are
+    the draws that the seed gives undisturbed.
+    """
+    generator = random.Random(seed)
+    for loader in dls.loaders:
+        loader.rng = random.Random(generator.randint(0, 2**32 - 1))
 
 
 def run_key(table: pd.DataFrame, store: Store, variant: str, profile: Profile) -> str:
@@ -352,20 +367,27 @@ def plan_runs(
 def make_runs(runs: Sequence[Run], *, n_jobs: int | None = None, progress: bool = True) -> None:
     """Make every run that is not done yet.
 
-    On a CPU one run goes to each core; on a GPU they follow one another. Each run writes two files,
-    its scores and its row of results, so a stopped grid goes on where it was.
+    On a CPU one run goes to each core; on a GPU they follow one another; where SCHEDULER names a
+    cluster, one goes to each of its workers, see `cluster`. Each run writes two files, its scores
+    and its row of results, so a stopped grid goes on where it was.
 
     Parameters
     ----------
-    n_jobs : worker processes, by default one a core on a CPU and one on a GPU.
+    n_jobs : worker processes on this machine, by default one a core on a CPU and one on a GPU.
     progress : show a progress bar with an estimate of the remaining time.
+
+    Raises
+    ------
+    ValueError
+        Where training diverged and ``keep_diverged`` is not set.
+    ClusterError
+        As `freesound_tagging.cluster.run_jobs`.
     """
     todo = [run for run in runs if not _is_done(run)]
     if not todo:
         return
     workers = n_jobs or (joblib.cpu_count() if best_device().type == "cpu" else 1)
-    parallel = joblib.Parallel(n_jobs=workers, return_as="generator_unordered")
-    made = parallel(joblib.delayed(_make_run)(run) for run in todo)
+    made = run_jobs(_make_run, [(run,) for run in todo], workers)
     done = len(runs) - len(todo)
     with tqdm(total=len(runs), initial=done, desc="runs", unit="run", disable=not progress) as bar:
         for _ in made:

@@ -201,10 +201,15 @@ def test_done_runs_are_not_repeated(table, store, two_folds, finished, monkeypat
         {"architecture": "resnext50_32x4d"},
     ],
 )
-def test_a_changed_setting_is_run_again(table, store, two_folds, finished, monkeypatch, change):
+def test_a_changed_setting_is_run_again_and_said_so(
+    table, store, two_folds, finished, monkeypatch, capsys, change
+):
     forbid_runs(monkeypatch)
     with pytest.raises(AssertionError, match="trained again"):
         grid_of(table, store, ["log_db"], replace(two_folds, **change), finished)
+    said = capsys.readouterr().out
+    assert "2 runs are there that other settings" in said
+    assert str(Path("log_db", "fold0-seed0")) in said
 
 
 def test_changed_labels_folds_or_sounds_are_run_again(

@@ -386,12 +386,22 @@ def make_runs(runs: Sequence[Run], *, n_jobs: int | None = None, progress: bool 
     todo = [run for run in runs if not _is_done(run)]
     if not todo:
         return
+    _tell_of_others([run for run in todo if _row_file(run.place).exists()])
     workers = n_jobs or (joblib.cpu_count() if best_device().type == "cpu" else 1)
     made = run_jobs(_make_run, [(run,) for run in todo], workers)
     done = len(runs) - len(todo)
     with tqdm(total=len(runs), initial=done, desc="runs", unit="run", disable=not progress) as bar:
         for _ in made:
             bar.update()
+
+
+def _tell_of_others(runs: Sequence[Run]) -> None:
+    """Say that runs which are there are not used, being of other settings, sounds or code."""
+    if runs:
+        tqdm.write(
+            f"{len(runs)} runs are there that other settings, sounds, folds or code made, or that "
+            f"are damaged; they are made again, the first is {runs[0].place}"
+        )
 
 
 def collect_results(runs: Sequence[Run]) -> pd.DataFrame:

@@ -365,5 +365,24 @@ def test_a_step_takes_what_its_runs_took_and_an_average_all_of_them(clips):
     assert found["seeds"].tolist() == [1] * (len(TAGGER_STEPS) - 1) + [3, 1]
 
 
+def test_the_last_row_averages_every_network_of_the_grid(clips):
+    steps, results = steps_of(clips, 2)
+    grid = {
+        name: scores_of(clips, random_ranks(clips, number, 2), (0, 1))
+        for number, name in enumerate(COMPARED)
+    }
+    folds = clips["fold"].unique()
+    runs = [(v, fold, seed, 7.0) for v in grid for fold in folds for seed in (0, 1)]
+    grid_results = pd.DataFrame(runs, columns=["variant", "fold", "seed", "seconds"])
+    found = tagger_steps(steps, results, clips, grid, grid_results)
+    last = found.iloc[-1]
+    assert (last["step"], last["seconds_per_run"]) == ("pictures", 7.0 * 2 * len(COMPARED))
+    assert last["adds"].startswith(f"all {2 * len(COMPARED)} networks of the grid")
+    scored = pd.concat(grid.values()).groupby(["clip_id", "label"])[LABELS].mean().reset_index()
+    right = scored[LABELS].idxmax(axis=1) == scored["label"]
+    assert last["top1_accuracy"] == pytest.approx(right.mean())
+    pd.testing.assert_frame_equal(found.iloc[:-1], tagger_steps(steps, results, clips))
+
+
 def test_the_metric_of_the_verdict_is_better_higher():
     assert VERDICT_METRIC in ("map3", "top1_accuracy")  # claims and choices of trials rely on it

@@ -196,7 +196,7 @@ def main() -> None:
     parser.add_argument("--mirror", type=Path, required=True, help="where stand_in.py wrote")
     parser.add_argument("--work", type=Path, required=True, help="where sounds and store go")
     parser.add_argument("--clips", type=int, help="so many clips in place of all")
-    parser.add_argument("--steps", type=int, default=8, help="batches of loading")
+    parser.add_argument("--steps", type=int, default=2, help="batches of loading")
     options = parser.parse_args()
     os.environ["DATA_MIRROR"] = str(options.mirror)
     options.work.mkdir(parents=True, exist_ok=True)

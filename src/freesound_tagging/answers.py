@@ -3,15 +3,20 @@
 Every number is read from a CSV file; a table whose study is not published is left out.
 """
 
+import json
 from pathlib import Path
 
 import pandas as pd
 
+from freesound_tagging.profiles import PROFILES
 from freesound_tagging.statistics import LEVEL, VERDICT_METRIC
 from freesound_tagging.variants import VARIANTS
 
 REFERENCE = "reference"
 """Folder of the published experiment's figures, which were not measured here."""
+
+TRAIN_CLIPS = 9_473
+"""Of FSDKaggle2018."""
 
 TITLES = {"map3": "MAP@3", "top1_accuracy": "top-1 accuracy", "top3_error": "top-3 error"}
 
@@ -290,6 +295,49 @@ def _share(folder: Path, name: str, source: str) -> str:
     frame = pd.read_csv(folder / name / "variance.csv")
     own = frame[(frame["metric"] == VERDICT_METRIC) & (frame["source"] == source)]
     return f"{100 * own['share'].iloc[0]:.0f} %"
+
+
+def full_size_costs(record: Path) -> str:
+    """Return what FSDKaggle2018 costs in full, from benchmarks/fsdkaggle2018/full_size.json.
+
+    What was measured on a part and multiplied, or not measured at all, is called so.
+    """
+    measured = json.loads(record.read_text())
+    table, made, loading = (measured[name] for name in ("table", "generate", "loading"))
+    whole = made.get("computed_for_all", {})
+    minutes = whole.get("minutes", made["seconds"] / 60)
+    store_gb = whole.get("store_gb", made["store_gb"])
+    how = f"computed from {made['clips']:,} clips" if whole else "measured"
+    rates = loading["pictures_a_second"]
+    profile = PROFILES["gpu"]
+    pictures = TRAIN_CLIPS * 4 / 5 * (profile.frozen_epochs + profile.epochs)
+    rows = [
+        (
+            "archives to clip table",
+            f"{table['seconds_from_archives']:.0f} s; sounds {table['gigabytes']:.1f} GB, and the "
+            "archives as much again",
+            "measured",
+        ),
+        (
+            "every channel of every clip",
+            f"{minutes:.0f} minutes; store {store_gb:.1f} GB; memory up to "
+            f"{made['peak_memory_gb']:.1f} GB",
+            how,
+        ),
+        (
+            f"one fold of one picture, {loading['architecture']}",
+            f"{pictures / rates['both'] / 3600:.0f} hours without a GPU: take one "
+            f"(loader {rates['loader alone']:,.0f} pictures a second, network "
+            f"{rates['network alone']:.1f}, both {rates['both']:.1f})",
+            f"computed from {loading['steps']} batches",
+        ),
+        ("the same on one GPU", "", "not measured"),
+    ]
+    frame = pd.DataFrame(rows, columns=["step", f"on {made['machine']}", "how known"])
+    return (
+        "Generated sounds in archives of the real layout and size stand in for the challenge's "
+        f"({made['date']}; scripts and figures: `benchmarks/fsdkaggle2018/`).\n\n" + markdown(frame)
+    )
 
 
 def findings_section(folder: Path) -> str:

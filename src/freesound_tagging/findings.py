@@ -186,7 +186,10 @@ def compare_tuned(scores: Scores, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def average_seeds(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return the scores with the probabilities of all seeds averaged, as seed 0."""
+    """Return the scores with the probabilities of a clip's rows averaged, as seed 0.
+
+    Those of several seeds; or of several pictures, where their scores stand together.
+    """
     classes = [column for column in scores if column not in KEYS]
     keys = ["clip_id", "fold", "label"]
     averaged = scores.groupby(keys, sort=True)[classes].mean().reset_index()
@@ -194,16 +197,24 @@ def average_seeds(scores: pd.DataFrame) -> pd.DataFrame:
     return averaged[[*KEYS, *classes]]
 
 
-def tagger_steps(scores: Scores, results: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+def tagger_steps(
+    scores: Scores,
+    results: pd.DataFrame,
+    table: pd.DataFrame,
+    grid: dict[str, pd.DataFrame] | None = None,
+    grid_results: pd.DataFrame | None = None,
+) -> pd.DataFrame:
     """Return what every ingredient of the tagger gains over the step before it.
 
-    Where the last step has several seeds, a last row averages its networks.
+    Where the last step has several seeds, a row more averages its networks. With the scores and
+    results of the main grid, a last row averages all of the grid's networks in their place: every
+    picture and every seed, none chosen.
 
     Returns
     -------
     Columns step, adds (in words), seeds, top1_accuracy, low, high (95 % over source recordings),
     top3_error, map3, gain of top-1 accuracy over the step before (seed 0 of both), gain_low,
-    gain_high, and seconds_per_run (wall clock, one core).
+    gain_high, and seconds_per_run (wall clock, one core; of an average, all its networks').
     """
     steps = []
     for name, adds, variant, _ in TAGGER_STEPS:
@@ -214,6 +225,11 @@ def tagger_steps(scores: Scores, results: pd.DataFrame, table: pd.DataFrame) -> 
     if n_seeds > 1:
         adds = f"{n_seeds} networks' probabilities averaged"
         steps.append(("averaged", adds, average_seeds(last), n_seeds * seconds))
+    if grid is not None:
+        adds = f"all {grid_results.groupby(['variant', 'seed']).ngroups} networks of the grid in "
+        adds += f"their place, {len(grid)} pictures, averaged"
+        seconds = grid_results["seconds"].sum() / grid_results["fold"].nunique()
+        steps.append(("pictures", adds, average_seeds(pd.concat(grid.values())), seconds))
     rows, before = [], None
     for name, adds, frame, seconds in steps:
         metrics = clip_metrics(frame)

@@ -32,8 +32,15 @@ from freesound_tagging.profiles import best_device
 from freesound_tagging.store import write_atomically
 from freesound_tagging.variants import VARIANTS
 
-BEGIN = "<!-- results: written by make report, do not edit -->"
-END = "<!-- results: end -->"
+RESULTS_MARKS = (
+    "<!-- results: written by make report, do not edit -->",
+    "<!-- results: end -->",
+)
+COSTS_MARKS = (
+    "<!-- costs: written by make report, do not edit -->",
+    "<!-- costs: end -->",
+)
+COSTS = ROOT / "benchmarks" / "fsdkaggle2018" / "full_size.json"
 FULL_SCORES = 60_000
 """Of a variant with more scores than this, only those are published that its ranks depend on."""
 
@@ -153,7 +160,9 @@ def analyse_study(study: str, folder: Path) -> dict[str, pd.DataFrame]:
         return {"choices": choices.join(settings.loc[number].reset_index(drop=True))}
     if study == "tuned":
         return {"tuned": findings.compare_tuned(scores, table)}
-    return {"steps": findings.tagger_steps(scores, results, table)}
+    grid, _ = read_scores(folder.parent)
+    grid_results = pd.read_csv(folder.parent / "results.csv")
+    return {"steps": findings.tagger_steps(scores, results, table, grid, grid_results)}
 
 
 def pack_scores(scores: dict[str, pd.DataFrame], table: pd.DataFrame) -> bytes:
@@ -257,20 +266,30 @@ Python {platform.python_version()}, {packages}.
 """
 
 
-def write_readme(readme: Path, folder: Path) -> None:
-    """Replace what stands between the two marks of the README by the results section.
+def write_readme(readme: Path, sections: dict[tuple[str, str], str]) -> None:
+    """Replace what stands between each pair of marks of the README by that section.
 
     Raises
     ------
     ValueError
-        Where the marks are not both there.
+        Where the marks are not both there; nothing is written then.
     """
     text = readme.read_text()
-    if BEGIN not in text or END not in text:
-        raise ValueError(f"{readme}: the marks {BEGIN!r} and {END!r} must both be there")
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    readme.write_text(f"{before}{BEGIN}\n\n{answers.findings_section(folder)}\n{END}{after}")
+    for (begin, end), section in sections.items():
+        if begin not in text or end not in text:
+            raise ValueError(f"{readme}: the marks {begin!r} and {end!r} must both be there")
+        before, _, rest = text.partition(begin)
+        _, _, after = rest.partition(end)
+        text = f"{before}{begin}\n\n{section}\n{end}{after}"
+    readme.write_text(text)
+
+
+def readme_sections() -> dict[tuple[str, str], str]:
+    """Return the README's sections that are written from measurements, by their marks."""
+    return {
+        RESULTS_MARKS: answers.findings_section(ROOT / "results"),
+        COSTS_MARKS: answers.full_size_costs(COSTS) + "\n",
+    }
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -292,7 +311,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"error: {error}", file=sys.stderr)
             return 2
         print(f"wrote {os.path.relpath(folder)}")
-    write_readme(ROOT / "README.md", ROOT / "results")
+    write_readme(ROOT / "README.md", readme_sections())
     (ROOT / "results" / "README.md").write_text(answers.results_page(ROOT / "results"))
     print("wrote the results section of README.md, and results/README.md")
     return 0

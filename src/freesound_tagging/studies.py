@@ -57,7 +57,7 @@ TRIAL_EPOCHS = 5
 train in full, would show it."""
 
 # What the tagger is made of, each step on top of those before; fixed before any was measured, but
-# for "wider" and the averaging of its seeds, which were added when the steps before them had been.
+# for "wider" and the averages, which were added when the steps before them had been.
 TAGGER_STEPS: tuple[tuple[str, str, str, dict], ...] = (
     ("plain", "only shifted in time", "log_db", {"mask": 0.0, "mixup": 0.0}),
     ("mask", "hidden bands (SpecAugment)", "log_db", {"mask": 0.1}),

@@ -284,7 +284,7 @@ def _tagger_finding(folder: Path) -> list[str]:
     plain, last = steps.iloc[0], steps.iloc[-1]
     return [
         "9. **The tagger** that the ingredients make on ESC-10, none dropped for its result: top-1 "
-        f"accuracy {plain['top1_accuracy']:.3f} at the start, {last['top1_accuracy']:.3f} "
+        f"accuracy {plain['top1_accuracy']:.4f} at the start, {last['top1_accuracy']:.4f} "
         f"({last['low']:.3f} to {last['high']:.3f}) at the end ({last['adds']}), for "
         f"{last['seconds_per_run']:.0f} seconds of one core a fold. Others report: random forest "
         "0.727, people 0.957, the best network from scratch 0.9665."

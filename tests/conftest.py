@@ -1,6 +1,7 @@
 """A few dozen short sounds, the table of them and its store, made once for all tests."""
 
 import hashlib
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -178,3 +179,20 @@ def plan_study(monkeypatch, tmp_path) -> Callable:
         return experiment, studies.STUDIES[study].plan(experiment)
 
     return plan
+
+
+@pytest.fixture
+def hears(capsys) -> Callable[[threading.Thread, str], str]:
+    """Return a function that waits until a thread has said something and returns all it said."""
+
+    def wait(speaker: threading.Thread, words: str) -> str:
+        said = ""
+        for _ in range(600):
+            speaker.join(0.05)
+            said += capsys.readouterr().out
+            if words in said or not speaker.is_alive():
+                break
+        assert words in said
+        return said
+
+    return wait

@@ -64,7 +64,7 @@ def test_a_stopped_study_says_how_to_go_on(monkeypatch, capsys):
     assert "make study DATASET=esc10 STUDY=trials" in capsys.readouterr().err
 
 
-def test_a_second_run_of_a_data_set_waits_and_says_so(no_sounds, work_folder, monkeypatch, capsys):
+def test_a_second_run_of_a_data_set_waits_and_says_so(no_sounds, work_folder, monkeypatch, hears):
     started = threading.Event()
     monkeypatch.setattr(run, "run_notebooks", lambda experiment: started.set() or 1)
     folder = work_folder / "runs" / "esc10"
@@ -72,13 +72,7 @@ def test_a_second_run_of_a_data_set_waits_and_says_so(no_sounds, work_folder, mo
     with FileLock(folder / ".lock"):
         second = threading.Thread(target=run.main, args=(["--dataset", "esc10"],))
         second.start()
-        said = ""
-        for _ in range(600):
-            second.join(0.05)
-            said += capsys.readouterr().out
-            if "another run is training into this folder" in said:
-                break
-        assert str(folder) in said
+        assert str(folder) in hears(second, "another run is training into this folder")
         assert not started.is_set()
     second.join(60)
     assert started.is_set()

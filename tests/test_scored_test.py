@@ -213,7 +213,9 @@ def test_runs_whose_test_scores_are_missing_or_of_other_clips_are_made_again(
     made = []
     original = training.train_and_score
     monkeypatch.setattr(
-        training, "train_and_score", lambda *given: made.append(given) or original(*given)
+        training,
+        "train_and_score",
+        lambda *given, **options: made.append(given) or original(*given, **options),
     )
 
     def runs_made(test: pd.DataFrame | None) -> int:

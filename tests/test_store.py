@@ -209,18 +209,12 @@ def test_what_killed_runs_left_is_cleared(small_table, grid, tmp_path, forbid_co
     assert digests(tmp_path) == before
 
 
-def test_a_second_run_waits_and_says_so(small_table, grid, tmp_path, capsys):
+def test_a_second_run_waits_and_says_so(small_table, grid, tmp_path, hears):
     with FileLock(tmp_path / ".lock"):
         second = threading.Thread(target=quick_build, args=(small_table, grid, tmp_path, ["log"]))
         second.start()
-        said = ""
-        for _ in range(600):
-            second.join(0.05)
-            said += capsys.readouterr().out
-            if "another run is filling this store" in said:
-                break
+        assert str(tmp_path) in hears(second, "another run is filling this store")
         assert second.is_alive()
-        assert str(tmp_path) in said
         assert not list(tmp_path.rglob("*.safetensors"))
     second.join(60)
     assert not second.is_alive()

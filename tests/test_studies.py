@@ -526,9 +526,9 @@ def test_a_study_is_made_once_and_goes_on_where_it_was(tiny, monkeypatch, capsys
     file.unlink()
     original, made = training.train_and_score, []
 
-    def noted(table, store, variant, fold, seed, profile):
+    def noted(table, store, variant, fold, seed, *others, **options):
         made.append((variant, fold, seed))
-        return original(table, store, variant, fold, seed, profile)
+        return original(table, store, variant, fold, seed, *others, **options)
 
     monkeypatch.setattr(training, "train_and_score", noted)
     again = run_study(tiny, "difficulty", progress=False)

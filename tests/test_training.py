@@ -25,6 +25,7 @@ from freesound_tagging.networks import (
     build_network,
     compact_network,
     count_weights,
+    imagenet_weights,
     layer_groups,
     resnext_network,
 )
@@ -43,6 +44,7 @@ from freesound_tagging.training import (
     predict,
     profile_folds,
     run_grid,
+    run_key,
     train_and_score,
 )
 
@@ -253,11 +255,11 @@ def test_half_written_and_damaged_runs_are_made_again(table, store, two_folds, f
 def test_a_grid_that_stops_keeps_what_is_done(table, store, two_folds, tmp_path, monkeypatch):
     original, made = training.train_and_score, []
 
-    def stop_at_the_second(*arguments):
+    def stop_at_the_second(*arguments, **options):
         if made:
             raise KeyboardInterrupt
         made.append(arguments)
-        return original(*arguments)
+        return original(*arguments, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(training, "train_and_score", stop_at_the_second)
@@ -266,14 +268,30 @@ def test_a_grid_that_stops_keeps_what_is_done(table, store, two_folds, tmp_path,
     before = stamps(tmp_path)
     assert len(before) == 2
     assert not (tmp_path / "results.csv").exists()
-    assert len(grid_of(table, store, ["log_db"], two_folds, tmp_path)) == 2
+    so_far = pd.read_csv(tmp_path / "results.partial.csv")
+    assert list(so_far.columns) == RESULT_COLUMNS
+    assert so_far["fold"].tolist() == [0]
+    results = grid_of(table, store, ["log_db"], two_folds, tmp_path)
+    assert results["fold"].tolist() == [0, 1]
     assert before.items() <= stamps(tmp_path).items()
+    assert not (tmp_path / "results.partial.csv").exists()
+    assert results.iloc[:1].equals(so_far)
+
+
+def test_bars_count_runs_and_the_epochs_of_each(table, store, two_folds, tmp_path, capsys):
+    grid_of(table, store, ["log_db"], two_folds, tmp_path, progress=True)
+    shown = capsys.readouterr().err
+    for name in ("log_db, fold 0, seed 0", "log_db, fold 1, seed 0"):
+        assert f"{name}:   0%" in shown
+        assert f"{name}: 100%" in shown
+    assert "2/2" in shown and "epoch" in shown
+    assert "run" in shown.splitlines()[-1]
 
 
 def test_a_run_that_diverges_is_an_error_and_leaves_nothing(
     table, store, two_folds, tmp_path, monkeypatch
 ):
-    def diverge(table, store, variant, fold, seed, profile):
+    def diverge(*arguments, **options):
         scores = pd.DataFrame({"clip_id": ["a"], "seed": 0, "fold": 0, "label": "tone"})
         return scores.assign(clicks=0.1, sweep=np.nan, tone=0.9)
 
@@ -349,7 +367,7 @@ def test_a_run_that_diverges_is_kept_as_knowing_nothing_where_asked(
 def fake_scores(made: list):
     """Return a stand-in for training that notes each run and knows nothing."""
 
-    def score(table, store, variant, fold, seed, profile):
+    def score(table, store, variant, fold, seed, *others, **options):
         made.append((variant, fold, seed))
         rows = table[table["fold"] == fold].sort_index()
         scores = pd.DataFrame({"clip_id": rows.index, "seed": seed, "fold": fold})
@@ -774,23 +792,40 @@ def test_groups_of_layers_hold_every_weight_once():
         RuntimeError("invalid hash value"),
     ],
 )
-def test_weights_that_cannot_be_fetched_give_a_warning_and_a_network(monkeypatch, failure):
-    original = torchvision.models.resnext50_32x4d
+def test_weights_that_cannot_be_fetched_give_a_warning_and_a_network(
+    table, store, profile, monkeypatch, failure
+):
+    weights = torchvision.models.ResNeXt50_32X4D_Weights
 
-    def offline(weights=None):
-        if weights is not None:
-            raise failure
-        return original(weights=None)
+    def offline(*arguments, **options):
+        raise failure
 
-    monkeypatch.setattr(torchvision.models, "resnext50_32x4d", offline)
-    with pytest.warns(UserWarning, match=r"no ImageNet weights for resnext50_32x4d") as caught:
-        network = resnext_network(6)
-    said = str(caught[0].message)
-    assert str(failure) in said
-    assert "checkpoints" in said and ".pth" in said  # where to put what file
-    assert len(layer_groups(network)) == 3
-    with torch.no_grad():
-        assert network.eval()(torch.randn(1, 1, 64, 64)).shape == (1, 6)
+    deep = replace(profile, architecture="resnext50_32x4d")
+    imagenet_weights.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(weights, "get_state_dict", offline)
+        with pytest.warns(UserWarning, match=r"no ImageNet weights for resnext50_32x4d") as caught:
+            network = resnext_network(6)
+        said = str(caught[0].message)
+        assert str(failure) in said
+        assert "checkpoints" in said and ".pth" in said  # where to put what file
+        assert len(layer_groups(network)) == 3
+        with torch.no_grad():
+            assert network.eval()(torch.randn(1, 1, 64, 64)).shape == (1, 6)
+        from_nothing = run_key(table, store, "log_db", deep)
+
+    # Once they can be had, the runs that went without them are made again.
+    imagenet_weights.cache_clear()
+    fetched = {name: value + 1 for name, value in plain_resnext().items()}
+    monkeypatch.setattr(weights, "get_state_dict", lambda *arguments, **options: fetched)
+    first = next(resnext_network(6)[0][1].parameters())
+    assert torch.equal(first, fetched["conv1.weight"])
+    assert run_key(table, store, "log_db", deep) != from_nothing
+    imagenet_weights.cache_clear()
+
+
+def plain_resnext() -> dict[str, torch.Tensor]:
+    return torchvision.models.resnext50_32x4d(weights=None).state_dict()
 
 
 def test_unknown_names_list_the_known_ones():

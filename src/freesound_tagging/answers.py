@@ -303,40 +303,82 @@ def full_size_costs(record: Path) -> str:
     What was measured on a part and multiplied, or not measured at all, is called so.
     """
     measured = json.loads(record.read_text())
-    table, made, loading = (measured[name] for name in ("table", "generate", "loading"))
-    whole = made.get("computed_for_all", {})
-    minutes = whole.get("minutes", made["seconds"] / 60)
-    store_gb = whole.get("store_gb", made["store_gb"])
-    how = f"computed from {made['clips']:,} clips" if whole else "measured"
+    table, stages, made, restarted, loading, fold = (
+        measured[name] for name in ("table", "stages", "generate", "restart", "loading", "fold")
+    )
     rates = loading["pictures_a_second"]
+    deep, compact = rates["resnext50_32x4d"], rates["compact"]
+    memory = made["peak_memory_gb_by_tenth_of_the_time"]
     profile = PROFILES["gpu"]
-    pictures = TRAIN_CLIPS * 4 / 5 * (profile.frozen_epochs + profile.epochs)
+    epochs = profile.frozen_epochs + profile.epochs
+    pictures = TRAIN_CLIPS * 4 / 5 * epochs
+    one_core = stages["clips_a_second_one_core"]["all channels together"]
+    here = made["machine"].split(", ")[-1]
+    again = sum(run["files_made_before_and_made_again"] for run in restarted["runs"])
+    kills = sum(run["killed"] is not None for run in restarted["runs"])
     rows = [
         (
             "archives to clip table",
+            here,
             f"{table['seconds_from_archives']:.0f} s; sounds {table['gigabytes']:.1f} GB, and the "
             "archives as much again",
             "measured",
         ),
         (
-            "every channel of every clip",
-            f"{minutes:.0f} minutes; store {store_gb:.1f} GB; memory up to "
-            f"{made['peak_memory_gb']:.1f} GB",
-            how,
+            f"every channel of {made['clips']:,} clips",
+            here,
+            f"{made['seconds'] / 60:.0f} minutes; store {made['store_gb']:.1f} GB; memory "
+            f"{min(memory[1:]):.1f} to {max(memory[1:]):.1f} GB from the second tenth of the time "
+            "to the last",
+            "measured",
         ),
         (
-            f"one fold of one picture, {loading['architecture']}",
-            f"{pictures / rates['both'] / 3600:.0f} hours without a GPU: take one "
-            f"(loader {rates['loader alone']:,.0f} pictures a second, network "
-            f"{rates['network alone']:.1f}, both {rates['both']:.1f})",
+            f"the same with kill -9 at {kills} moments",
+            here,
+            f"{restarted['seconds_of_all_runs'] / 60:.0f} minutes in all; "
+            f"{again} finished files made again; bytes "
+            f"{'the same' if restarted['same_bytes_as_without_kills'] else 'differ'}",
+            "measured",
+        ),
+        (
+            f"one fold of one picture, {fold['architecture']} network, {fold['epochs']} epochs",
+            "1 core",
+            f"{fold['seconds_of_the_run'] / 60:.0f} minutes; memory up to "
+            f"{fold['peak_memory_gb']:.1f} GB; after kill -9 bytes "
+            f"{'the same' if fold['same_bytes_after_kill'] else 'differ'}",
+            "measured",
+        ),
+        (
+            f"one fold of one picture, `gpu` profile: {profile.architecture}, {epochs} epochs",
+            here,
+            f"{pictures / deep['loader and network'] / 3600:.0f} hours: take a GPU",
             f"computed from {loading['steps']} batches",
         ),
-        ("the same on one GPU", "", "not measured"),
+        (
+            "every channel of every clip",
+            "a GPU machine's 16 cores",
+            f"{made['clips'] / one_core / 16 / 60:.0f} minutes; pictures are not made on the GPU",
+            f"computed from {one_core:.1f} clips a second and core here",
+        ),
+        (
+            f"one fold of one picture, {profile.architecture}, {epochs} epochs",
+            "one GPU",
+            "15 minutes on the reference experiment's",
+            "not measured here",
+        ),
     ]
-    frame = pd.DataFrame(rows, columns=["step", f"on {made['machine']}", "how known"])
+    frame = pd.DataFrame(rows, columns=["step", "on", "cost", "how known"])
+    loader, gathered = rates["loader alone"], rates["gathered"]
     return (
         "Generated sounds in archives of the real layout and size stand in for the challenge's "
-        f"({made['date']}; scripts and figures: `benchmarks/fsdkaggle2018/`).\n\n" + markdown(frame)
+        f"({made['machine']}, {made['date']}; scripts and figures: `benchmarks/fsdkaggle2018/`)."
+        f"\n\n{markdown(frame)}\n\n"
+        f"Pictures a second, three planes of {profile.grid.n_bins} x {profile.grid.n_frames}, "
+        f"{here}: the loader alone {loader:,.0f}, of which gathering them in memory, all that is "
+        f"left to the CPU beside a GPU, {gathered:,.0f}; the compact network alone "
+        f"{compact['network alone']:,.1f}, with the loader {compact['loader and network']:,.1f}; "
+        f"{profile.architecture} alone {deep['network alone']:.1f}, with the loader "
+        f"{deep['loader and network']:.1f}."
     )
 
 

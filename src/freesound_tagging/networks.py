@@ -3,6 +3,7 @@
 import math
 import urllib.error
 import warnings
+from functools import lru_cache
 
 import torch
 import torchvision
@@ -60,15 +61,15 @@ def compact_network(n_classes: int, width: int = 8) -> nn.Sequential:
     return nn.Sequential(early, late, head)
 
 
-def resnext_network(n_classes: int, pretrained: bool = True) -> nn.Sequential:
-    """Return torchvision's resnext50_32x4d in three groups, with the reference head (dropout 0.33).
+@lru_cache(maxsize=1)
+def imagenet_weights() -> dict[str, Tensor] | None:
+    """Return resnext50_32x4d's ImageNet weights, which torchvision downloads on first use.
 
-    ImageNet weights are downloaded by torchvision on first use. Where that fails, a warning says so
-    and what to do, and the network starts from random weights.
+    Where that fails, a warning says so and what to do, and None is returned.
     """
-    weights = torchvision.models.ResNeXt50_32X4D_Weights.IMAGENET1K_V2 if pretrained else None
+    weights = torchvision.models.ResNeXt50_32X4D_Weights.IMAGENET1K_V2
     try:
-        network = torchvision.models.resnext50_32x4d(weights=weights)
+        return weights.get_state_dict(progress=False, check_hash=True)
     except (urllib.error.URLError, OSError, RuntimeError) as error:
         warnings.warn(
             f"no ImageNet weights for resnext50_32x4d ({error}); it starts from random weights "
@@ -76,7 +77,18 @@ def resnext_network(n_classes: int, pretrained: bool = True) -> nn.Sequential:
             f"place {weights.url} in {torch.hub.get_dir()}/checkpoints.",
             stacklevel=2,
         )
-        network = torchvision.models.resnext50_32x4d(weights=None)
+        return None
+
+
+def resnext_network(n_classes: int) -> nn.Sequential:
+    """Return torchvision's resnext50_32x4d in three groups, with the reference head (dropout 0.33).
+
+    It starts from `imagenet_weights`, where these can be had.
+    """
+    network = torchvision.models.resnext50_32x4d(weights=None)
+    weights = imagenet_weights()
+    if weights is not None:
+        network.load_state_dict(weights)
     early = nn.Sequential(
         RepeatPlane(),
         network.conv1,

@@ -2,6 +2,7 @@
 
 A run's scores and its row of results are one file each, written when the run ends. A run that is
 done with the same settings, sounds and folds is never repeated; one whose settings have changed is.
+A long run that is killed goes on from its checkpoint.
 """
 
 import dataclasses
@@ -33,10 +34,11 @@ from fastai.torch_core import set_seed, to_device
 from torch import Tensor
 from tqdm import tqdm
 
+from freesound_tagging.checkpoints import CheckpointError, KeepCheckpoint
 from freesound_tagging.cluster import run_jobs
 from freesound_tagging.dataloaders import ReadPicture, make_dataloaders
 from freesound_tagging.evaluation import KEYS, clip_metrics
-from freesound_tagging.networks import build_network, layer_groups
+from freesound_tagging.networks import build_network, imagenet_weights, layer_groups
 from freesound_tagging.profiles import Profile, best_device
 from freesound_tagging.store import Store, write_atomically
 from freesound_tagging.variants import get_variant
@@ -162,15 +164,29 @@ def make_learner(dls: DataLoaders, profile: Profile) -> Learner:
     return learner
 
 
-def fit(learner: Learner, profile: Profile) -> None:
+def fit(learner: Learner, profile: Profile, checkpoint: KeepCheckpoint | None = None) -> None:
     """Train in two stages: the head alone, then all layers with differential learning rates.
 
     Early layers see general shapes and move least; the head starts from nothing and moves most.
+    With ``checkpoint`` training begins where it says, and writes it as it goes.
     """
-    learner.freeze()
-    learner.fit_one_cycle(profile.frozen_epochs, profile.frozen_lr)
-    learner.unfreeze()
-    learner.fit_one_cycle(profile.epochs, slice(profile.lr_max / profile.lr_ratio, profile.lr_max))
+    stages = [
+        (learner.freeze, profile.frozen_epochs, profile.frozen_lr),
+        (
+            learner.unfreeze,
+            profile.epochs,
+            slice(profile.lr_max / profile.lr_ratio, profile.lr_max),
+        ),
+    ]
+    first = checkpoint.stage if checkpoint else 0
+    for stage, (choose_layers, epochs, rate) in list(enumerate(stages))[first:]:
+        choose_layers()
+        if checkpoint is None:
+            learner.fit_one_cycle(epochs, rate)
+        else:
+            checkpoint.stage = stage
+            start = checkpoint.start_epoch
+            learner.fit_one_cycle(epochs, rate, cbs=[checkpoint], start_epoch=start)
 
 
 def predict(learner: Learner) -> pd.DataFrame:
@@ -203,6 +219,18 @@ def predict_others(
     return pd.DataFrame(torch.cat(parts).numpy(), index=index, columns=classes)
 
 
+class CountEpochs(Callback):
+    """Advance a progress bar by one with each epoch of either stage."""
+
+    order = 80  # not after SkipToEpoch (70) has taken an epoch away
+
+    def __init__(self, bar: tqdm):
+        self.bar = bar
+
+    def after_epoch(self):
+        self.bar.update()
+
+
 class SkipValidation(Callback):
     """Do not score the held-out fold after each epoch: nothing may be chosen by it."""
 
@@ -218,10 +246,13 @@ def train_and_score(
     seed: int,
     profile: Profile,
     test: pd.DataFrame | None = None,
+    checkpoint: KeepCheckpoint | None = None,
+    progress: bool = False,
 ) -> pd.DataFrame:
     """Train one network with one fold held out and return that fold's scores.
 
     With ``test``, a table of clips that are in no fold, their scores by the same network follow.
+    With ``checkpoint`` training goes on where that says. With ``progress`` a bar counts the epochs.
 
     Returns
     -------
@@ -231,8 +262,16 @@ def train_and_score(
     dls = make_dataloaders(table, store, variant, fold, profile, best_device())
     _order_by_seed(dls, seed)
     learner = make_learner(dls, profile)
-    with learner.no_bar(), learner.no_logging(), learner.added_cbs(SkipValidation()):
-        fit(learner, profile)
+    bar = tqdm(
+        total=profile.frozen_epochs + profile.epochs,
+        desc=f"{variant}, fold {fold}, seed {seed}",
+        unit="epoch",
+        leave=False,
+        disable=not progress,
+    )
+    watching = [SkipValidation(), CountEpochs(bar)]
+    with bar, learner.no_bar(), learner.no_logging(), learner.added_cbs(watching):
+        fit(learner, profile, checkpoint)
     scores = predict(learner).sort_index()
     labels = table["label"]
     if test is not None:
@@ -259,6 +298,9 @@ def run_key(table: pd.DataFrame, store: Store, variant: str, profile: Profile) -
     training = dataclasses.asdict(profile)
     for extent in ("seeds", "folds", "clips_per_class", "max_clips"):
         training.pop(extent)  # how many runs there are does not change any one of them
+    if profile.architecture == "resnext50_32x4d":
+        # Scores of networks that had to begin from nothing must not stand beside the others'.
+        training["pretrained"] = imagenet_weights() is not None
     weighted = profile.unverified_weight != 1
     if not weighted:
         training.pop("unverified_weight")  # runs made before there was such a setting stay valid
@@ -364,17 +406,26 @@ def plan_runs(
     return runs
 
 
-def make_runs(runs: Sequence[Run], *, n_jobs: int | None = None, progress: bool = True) -> None:
+def make_runs(
+    runs: Sequence[Run],
+    *,
+    n_jobs: int | None = None,
+    progress: bool = True,
+    results_so_far: Path | None = None,
+) -> None:
     """Make every run that is not done yet.
 
     On a CPU one run goes to each core; on a GPU they follow one another; where SCHEDULER names a
     cluster, one goes to each of its workers, see `cluster`. Each run writes two files, its scores
-    and its row of results, so a stopped grid goes on where it was.
+    and its row of results, so a stopped grid goes on where it was; a run of several minutes goes on
+    from its checkpoint.
 
     Parameters
     ----------
     n_jobs : worker processes on this machine, by default one a core on a CPU and one on a GPU.
-    progress : show a progress bar with an estimate of the remaining time.
+    progress : show a progress bar with an estimate of the remaining time; where runs follow one
+        another, a second one counts the epochs of each.
+    results_so_far : a file that is given the rows of all finished runs whenever one ends.
 
     Raises
     ------
@@ -383,16 +434,29 @@ def make_runs(runs: Sequence[Run], *, n_jobs: int | None = None, progress: bool 
     ClusterError
         As `freesound_tagging.cluster.run_jobs`.
     """
-    todo = [run for run in runs if not _is_done(run)]
+    done = [run for run in runs if _is_done(run)]
+    places = {run.place for run in done}
+    todo = [run for run in runs if run.place not in places]
     if not todo:
         return
     _tell_of_others([run for run in todo if _row_file(run.place).exists()])
     workers = n_jobs or (joblib.cpu_count() if best_device().type == "cpu" else 1)
-    made = run_jobs(_make_run, [(run,) for run in todo], workers)
-    done = len(runs) - len(todo)
-    with tqdm(total=len(runs), initial=done, desc="runs", unit="run", disable=not progress) as bar:
-        for _ in made:
+    one_by_one = progress and workers == 1
+    made = run_jobs(_make_run, [(run, one_by_one) for run in todo], workers)
+    with tqdm(
+        total=len(runs),
+        initial=len(done),
+        desc="runs",
+        unit="run",
+        smoothing=0,  # the time left by the mean of all runs: they take much the same
+        disable=not progress,
+    ) as bar:
+        for place in made:
             bar.update()
+            places.add(place)
+            if results_so_far is not None:
+                rows = collect_results([run for run in runs if run.place in places])
+                _write_results(results_so_far, rows)
 
 
 def _tell_of_others(runs: Sequence[Run]) -> None:
@@ -425,8 +489,8 @@ def run_grid(
 ) -> pd.DataFrame:
     """Make every run of variant x fold x seed that is not done yet and return all results.
 
-    Parameters as in `plan_runs` and `make_runs`; ``folder/results.csv`` is written once all runs
-    are made.
+    Parameters as in `plan_runs` and `make_runs`. ``folder/results.csv`` is written once all runs
+    are made; until then ``folder/results.partial.csv`` holds those that have ended.
 
     Returns
     -------
@@ -442,13 +506,14 @@ def run_grid(
         profile_name=profile_name,
         test=test,
     )
-    file = Path(folder) / "results.csv"
+    file, partial = Path(folder) / "results.csv", Path(folder) / "results.partial.csv"
     if not all(_is_done(run) for run in runs):
         # Until all runs are made again, the old table does not fit the scores beside it.
         file.unlink(missing_ok=True)
-        make_runs(runs, n_jobs=n_jobs, progress=progress)
+        make_runs(runs, n_jobs=n_jobs, progress=progress, results_so_far=partial)
     results = collect_results(runs)
-    write_atomically(file, results.to_csv(index=False).encode())
+    _write_results(file, results)
+    partial.unlink(missing_ok=True)
     return results
 
 
@@ -495,6 +560,10 @@ def _row_file(place: Path) -> Path:
     return place.with_suffix(".json")
 
 
+def _checkpoint_file(place: Path) -> Path:
+    return place.with_suffix(".checkpoint.safetensors")
+
+
 def _is_done(run: Run) -> bool:
     """Say whether a run is done: its row, written last, has its key and its scores' checksums."""
     try:
@@ -525,24 +594,57 @@ def _test_key(test: pd.DataFrame, store: Store, variant: str) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
+def _write_results(file: Path, results: pd.DataFrame) -> None:
+    write_atomically(file, results.to_csv(index=False).encode())
+
+
 def _write_scores(file: Path, scores: pd.DataFrame) -> None:
     text = io.StringIO()
     scores.to_csv(text, index=False, float_format="%.9g")
     write_atomically(file, text.getvalue().encode())
 
 
-def _make_run(run: Run) -> None:
-    """Make one run and write its files."""
+def _open_checkpoint(run: Run) -> KeepCheckpoint:
+    """Return a run's checkpoint; one that is not of this run is named, and training begins anew."""
+    identity = {
+        "variant": run.variant,
+        "fold": run.fold,
+        "seed": run.seed,
+        "training algorithm": TRAINING_ALGORITHM,
+        "device": best_device().type,
+        "settings, sounds and folds": run.key,
+    }
+    file = _checkpoint_file(run.place)
+    try:
+        return KeepCheckpoint(file, identity)
+    except CheckpointError as error:
+        tqdm.write(f"{error}; it is not used, this run begins anew")
+        file.unlink()
+        return KeepCheckpoint(file, identity)
+
+
+def _make_run(run: Run, progress: bool = False) -> Path:
+    """Make one run, write its files and return their place."""
     run.place.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in run.place.parent.glob(f".{run.place.name}.*"):
+        leftover.unlink(missing_ok=True)  # half a file, of a run that was killed
     if best_device().type == "cpu":
         # Runs go side by side, and one thread adds up the same way every time.
         torch.set_num_threads(1)
+    checkpoint = _open_checkpoint(run)
     start = time.perf_counter()
-    test = () if run.test is None else (run.test,)
     scores = train_and_score(
-        run.table, run.store, run.variant, run.fold, run.seed, run.profile, *test
+        run.table,
+        run.store,
+        run.variant,
+        run.fold,
+        run.seed,
+        run.profile,
+        run.test,
+        checkpoint=checkpoint,
+        progress=progress,
     )
-    seconds = time.perf_counter() - start
+    seconds = checkpoint.seconds_before + time.perf_counter() - start
     note: dict[str, object] = {}
     classes = [column for column in scores if column not in KEYS]
     if not np.isfinite(scores[classes].to_numpy()).all():
@@ -576,3 +678,5 @@ def _make_run(run: Run) -> None:
     _write_scores(_score_file(run.place), scores)
     record = {"key": run.key, "sha256": _checksum(_score_file(run.place)), "row": row, **note}
     write_atomically(_row_file(run.place), json.dumps(record, indent=1).encode())
+    _checkpoint_file(run.place).unlink(missing_ok=True)
+    return run.place

@@ -1,0 +1,261 @@
+"""A run that is killed in training goes on from its checkpoint and ends with the same bytes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from fastai.callback.core import Callback
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from freesound_tagging import checkpoints, training
+from freesound_tagging.checkpoints import CheckpointError, KeepCheckpoint
+from freesound_tagging.training import OPTIMIZERS, make_runs, plan_runs
+
+NAMES = {"dataset": "tiny", "profile_name": "smoke"}
+
+
+class Killed(BaseException):
+    """Stops a run where a kill would: nothing on the way catches it."""
+
+
+class KillAfter(Callback):
+    """Kill a training after so many epochs of both stages, counted from its start."""
+
+    order = 99  # when the checkpoint is written
+
+    def __init__(self, epochs: int):
+        self.left = epochs
+
+    def after_epoch(self):
+        self.left -= 1
+        if self.left == 0:
+            raise Killed
+
+
+@pytest.fixture(autouse=True)
+def on_the_cpu_after_every_epoch(monkeypatch):
+    monkeypatch.setattr(training, "best_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(checkpoints, "EVERY_SECONDS", 0)
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def longer(profile):
+    """Two frozen epochs and three of all layers, with all that draws random numbers."""
+    return replace(profile, frozen_epochs=2, epochs=3, crop=0.8, folds=1)
+
+
+def plan(table, store, profile, folder, variant="log_db"):
+    (run,) = plan_runs(table, store, [variant], profile, folder, **NAMES)
+    return run
+
+
+def checkpoint_of(run):
+    return run.place.with_suffix(".checkpoint.safetensors")
+
+
+def kill_after(run, epochs: int) -> None:
+    """Make a run that ends after so many epochs, with its checkpoint behind it."""
+    with pytest.MonkeyPatch.context() as patch:
+        original = training.make_learner
+
+        def doomed(*arguments):
+            learner = original(*arguments)
+            learner.add_cb(KillAfter(epochs))
+            return learner
+
+        patch.setattr(training, "make_learner", doomed)
+        with pytest.raises(Killed):
+            make_runs([run], n_jobs=1, progress=False)
+
+
+def count_epochs(monkeypatch) -> list[int]:
+    """Return a list to which every training epoch adds one."""
+    trained, original = [], training.CountEpochs.after_epoch
+
+    def count(self):
+        if self.learn.train_iter:
+            trained.append(self.learn.epoch)
+        original(self)
+
+    monkeypatch.setattr(training.CountEpochs, "after_epoch", count)
+    return trained
+
+
+@pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
+@pytest.mark.parametrize("epochs", [1, 2, 3, 5])
+def test_a_run_that_is_killed_goes_on_to_the_same_bytes(
+    table, store, longer, tmp_path, monkeypatch, optimizer, epochs
+):
+    if optimizer != "adamw" and epochs != 3:
+        pytest.skip("the stages are the same for every optimizer: one place in each is enough")
+    settings = replace(longer, optimizer=optimizer)
+    whole = plan(table, store, settings, tmp_path / "whole")
+    make_runs([whole], n_jobs=1, progress=False)
+    broken = plan(table, store, settings, tmp_path / "broken")
+    kill_after(broken, epochs)
+    assert checkpoint_of(broken).exists()
+    assert not broken.place.with_suffix(".csv").exists()
+
+    trained = count_epochs(monkeypatch)
+    torch.manual_seed(99)  # whatever the new process has drawn
+    make_runs([broken], n_jobs=1, progress=False)
+    assert len(trained) == 5 - epochs
+    scores = [run.place.with_suffix(".csv").read_bytes() for run in (whole, broken)]
+    assert scores[0] == scores[1]
+    assert not checkpoint_of(broken).exists()
+    assert not checkpoint_of(whole).exists()
+
+
+def test_seconds_are_those_of_both_parts(table, store, longer, tmp_path, monkeypatch):
+    run = plan(table, store, longer, tmp_path)
+    kill_after(run, 2)
+    with safe_open(checkpoint_of(run), framework="pt") as file:
+        about = json.loads(file.metadata()["about"])
+    before = about["state"]["dict"]["seconds"]
+    assert before > 0
+    make_runs([run], n_jobs=1, progress=False)
+    row = json.loads(run.place.with_suffix(".json").read_text())["row"]
+    assert row["seconds"] > before
+    assert row["epochs"] == 5
+
+
+def test_short_runs_keep_no_checkpoint(table, store, longer, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "EVERY_SECONDS", 60)
+    run = plan(table, store, longer, tmp_path)
+    kill_after(run, 4)
+    assert not list(run.place.parent.iterdir())
+
+
+def other(name: str, table, store, profile, folder):
+    """Return a run that differs from the usual one in one thing."""
+    if name == "variant":
+        return plan(table, store, profile, folder, "mel_db")
+    if name == "seed":
+        return plan(table, store, replace(profile, seeds=(1,)), folder)
+    if name == "settings, sounds and folds":
+        return plan(table, store, replace(profile, lr_max=0.005), folder)
+    return plan(table, store, profile, folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("variant", "of variant 'mel_db', not of 'log_db'"),
+        ("seed", "of seed 1, not of 0"),
+        ("settings, sounds and folds", "of settings, sounds and folds '[0-9a-f]{16}', not of"),
+        ("training algorithm", "of training algorithm 0, not of 1"),
+        ("torch", "of torch '2.0.0', not of"),
+        ("format", "of format 0, not of 1"),
+    ],
+)
+def test_a_checkpoint_of_another_run_or_code_version_is_refused_by_name(
+    table, store, longer, tmp_path, monkeypatch, capsys, name, message
+):
+    run = plan(table, store, longer, tmp_path / "run")
+    with monkeypatch.context() as patch:
+        if name == "training algorithm":
+            patch.setattr(training, "TRAINING_ALGORITHM", 0)
+        elif name == "torch":
+            patch.setattr(torch, "__version__", "2.0.0")
+        elif name == "format":
+            patch.setattr(checkpoints, "CHECKPOINT_FORMAT", 0)
+        foreign = other(name, table, store, longer, tmp_path / "foreign")
+        kill_after(foreign, 2)
+    run.place.parent.mkdir(parents=True)
+    checkpoint_of(foreign).rename(checkpoint_of(run))
+
+    with pytest.raises(CheckpointError, match=message) as refused:
+        KeepCheckpoint(checkpoint_of(run), _identity_of(run))
+    assert str(checkpoint_of(run)) in str(refused.value)
+
+    # A grid that runs unattended says so and makes that run from its beginning.
+    trained = count_epochs(monkeypatch)
+    make_runs([run], n_jobs=1, progress=False)
+    assert len(trained) == 5
+    said = capsys.readouterr().out
+    assert str(refused.value) in said
+    assert "begins anew" in said
+
+
+def _identity_of(run) -> dict:
+    return {
+        "variant": run.variant,
+        "fold": run.fold,
+        "seed": run.seed,
+        "training algorithm": training.TRAINING_ALGORITHM,
+        "device": "cpu",
+        "settings, sounds and folds": run.key,
+    }
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "no description", "not safetensors"])
+def test_a_damaged_checkpoint_is_named_and_not_used(
+    table, store, longer, tmp_path, monkeypatch, capsys, damage
+):
+    run = plan(table, store, longer, tmp_path)
+    kill_after(run, 2)
+    file = checkpoint_of(run)
+    if damage == "truncated":
+        file.write_bytes(file.read_bytes()[:-100])
+    elif damage == "empty":
+        file.write_bytes(b"")
+    elif damage == "no description":
+        save_file({"0": torch.zeros(2)}, file)
+    else:
+        torch.save({"weights": torch.zeros(2)}, file)  # a pickle, which must not be opened
+    trained = count_epochs(monkeypatch)
+    make_runs([run], n_jobs=1, progress=False)
+    assert len(trained) == 5
+    assert f"{file} is damaged" in capsys.readouterr().out
+    assert not file.exists()
+
+
+KILL_ME = """
+import sys
+from dataclasses import replace
+import pandas as pd
+import torch
+from freesound_tagging import checkpoints, store, training
+from freesound_tagging.profiles import PROFILES
+training.best_device = lambda: torch.device("cpu")
+checkpoints.EVERY_SECONDS = 0
+table = pd.read_json(sys.argv[1], dtype=False).rename_axis("clip_id")
+profile = replace(PROFILES["smoke"], folds=1, max_clips=None, epochs=30)
+pictures = store.build(table, ["log"], profile.grid, sys.argv[2], n_jobs=1, progress=False)
+names = dict(dataset="tiny", profile_name="smoke")
+runs = training.plan_runs(table, pictures, ["log_db"], profile, sys.argv[3], **names)
+training.make_runs(runs, n_jobs=1, progress=False)
+"""
+
+
+def test_kill_9_in_training_loses_an_epoch_at_most_and_leaves_no_half_file(table, tmp_path):
+    table.to_json(tmp_path / "table.json")
+
+    def start(folder: str) -> subprocess.Popen:
+        arguments = [tmp_path / "table.json", tmp_path / "store", tmp_path / folder]
+        return subprocess.Popen([sys.executable, "-c", KILL_ME, *map(str, arguments)])
+
+    assert start("whole").wait(120) == 0
+    place = tmp_path / "broken" / "runs" / "log_db"
+    killed = start("broken")
+    file = place / "fold0-seed0.checkpoint.safetensors"
+    while not file.exists():
+        assert killed.poll() is None
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert not (place / "fold0-seed0.csv").exists()
+    (place / ".fold0-seed0.checkpoint.safetensors.half").write_bytes(b"half of one")
+    assert start("broken").wait(120) == 0
+    assert sorted(found.name for found in place.iterdir()) == [
+        "fold0-seed0.csv",
+        "fold0-seed0.json",
+    ]
+    whole = tmp_path / "whole" / "runs" / "log_db" / "fold0-seed0.csv"
+    assert (place / "fold0-seed0.csv").read_bytes() == whole.read_bytes()

@@ -4,6 +4,7 @@ import io
 import json
 import random
 import urllib.error
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -207,6 +208,7 @@ def test_a_changed_setting_is_run_again_and_said_so(
     table, store, two_folds, finished, monkeypatch, capsys, change
 ):
     forbid_runs(monkeypatch)
+    monkeypatch.setattr(training, "imagenet_weights", lambda: None)  # nothing to download
     with pytest.raises(AssertionError, match="trained again"):
         grid_of(table, store, ["log_db"], replace(two_folds, **change), finished)
     said = capsys.readouterr().out
@@ -278,14 +280,40 @@ def test_a_grid_that_stops_keeps_what_is_done(table, store, two_folds, tmp_path,
     assert results.iloc[:1].equals(so_far)
 
 
-def test_bars_count_runs_and_the_epochs_of_each(table, store, two_folds, tmp_path, capsys):
+def test_bars_count_runs_and_the_epochs_of_each(
+    table, store, two_folds, tmp_path, monkeypatch, capsys
+):
+    ended = {}
+
+    class Noted(training.tqdm):
+        def close(self):
+            ended[self.desc] = (self.n, self.total)
+            super().close()
+
+    monkeypatch.setattr(training, "tqdm", Noted)
     grid_of(table, store, ["log_db"], two_folds, tmp_path, progress=True)
+    assert ended.pop("runs") == (2, 2)
+    assert ended == {"log_db, fold 0, seed 0": (2, 2), "log_db, fold 1, seed 0": (2, 2)}
     shown = capsys.readouterr().err
-    for name in ("log_db, fold 0, seed 0", "log_db, fold 1, seed 0"):
-        assert f"{name}:   0%" in shown
-        assert f"{name}: 100%" in shown
-    assert "2/2" in shown and "epoch" in shown
-    assert "run" in shown.splitlines()[-1]
+    assert "log_db, fold 1, seed 0:   0%" in shown
+    assert "2/2" in shown.splitlines()[-1]
+
+
+def test_runs_that_follow_one_another_leave_no_pictures_in_memory(
+    table, store, profile, tmp_path, monkeypatch
+):
+    held, alive, original = [], [], training.make_dataloaders
+
+    def noted(*arguments):
+        alive.append(sum(pictures() is not None for pictures in held))
+        loaders = original(*arguments)
+        held.append(weakref.ref(loaders.train))
+        return loaders
+
+    monkeypatch.setattr(training, "make_dataloaders", noted)
+    grid_of(table, store, ["log_db"], replace(profile, seeds=(0, 1)), tmp_path)
+    assert alive == [0] * 6
+    assert held[-1]() is None
 
 
 def test_a_run_that_diverges_is_an_error_and_leaves_nothing(

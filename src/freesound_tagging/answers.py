@@ -335,7 +335,6 @@ def full_size_costs(record: Path) -> str:
         (
             f"the same with kill -9 at {kills} moments",
             here,
-            f"{restarted['seconds_of_all_runs'] / 60:.0f} minutes in all; "
             f"{again} finished files made again; bytes "
             f"{'the same' if restarted['same_bytes_as_without_kills'] else 'differ'}",
             "measured",

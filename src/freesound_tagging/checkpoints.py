@@ -22,7 +22,7 @@ from torch import Tensor
 
 from freesound_tagging.store import write_atomically
 
-EVERY_SECONDS = 60.0
+EVERY_SECONDS = 30.0
 """How much training a kill may lose, besides the epoch that it falls in; short runs keep none."""
 
 CHECKPOINT_FORMAT = 1
@@ -61,7 +61,7 @@ class KeepCheckpoint(Callback):
         self.file = Path(file)
         self.identity = {**identity, "format": CHECKPOINT_FORMAT, **versions}
         self.stage, self.start_epoch, self.seconds_before, self.state = 0, 0, 0.0, None
-        self.begun = time.monotonic()
+        self.begun = self.kept = time.monotonic()
         if self.file.exists():
             self.state = _read(self.file, self.identity)
             self.stage, self.start_epoch = self.state["stage"], self.state["epoch"]
@@ -72,7 +72,6 @@ class KeepCheckpoint(Callback):
         if self.state is not None:
             _restore(self.learn, self.state)
             self.state = None
-        self.kept = time.monotonic()
 
     def after_epoch(self):
         skipped = self.learn.epoch < self.first_epoch

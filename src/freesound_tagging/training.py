@@ -6,6 +6,7 @@ A long run that is killed goes on from its checkpoint.
 """
 
 import dataclasses
+import gc
 import hashlib
 import io
 import json
@@ -679,4 +680,7 @@ def _make_run(run: Run, progress: bool = False) -> Path:
     record = {"key": run.key, "sha256": _checksum(_score_file(run.place)), "row": row, **note}
     write_atomically(_row_file(run.place), json.dumps(record, indent=1).encode())
     _checkpoint_file(run.place).unlink(missing_ok=True)
+    # A Learner and its callbacks hold each other, and with them every picture: left to Python,
+    # several runs' worth of them would stay in memory.
+    gc.collect()
     return run.place

@@ -21,6 +21,9 @@ from freesound_tagging.spectrograms import axis_frequencies, decoding_table
 from freesound_tagging.store import Store
 from freesound_tagging.variants import Variant, get_channel, get_variant
 
+COUNTED_AT_ONCE = 1024
+"""Pictures of which codes are counted at a time: all of a large data set would be copied."""
+
 
 @dataclass(frozen=True)
 class PictureAxes:
@@ -49,8 +52,11 @@ class ReadPicture(Transform):
 
     def __init__(self, store: Store, variant: Variant, clip_ids: list[str]):
         self.row = {clip_id: row for row, clip_id in enumerate(clip_ids)}
-        planes = [store.read(channel, clip_ids) for channel in variant.channels]
-        self.codes = torch.from_numpy(np.stack(planes, axis=1))
+        shape = (len(clip_ids), len(variant.channels), store.grid.n_bins, store.grid.n_frames)
+        codes = np.empty(shape, dtype=np.uint8)
+        for position, channel in enumerate(variant.channels):
+            codes[:, position] = store.read(channel, clip_ids)  # no second copy of all planes
+        self.codes = torch.from_numpy(codes)
         self.axes = picture_axes(variant, store)
 
     def encodes(self, clip_id: str):
@@ -200,19 +206,25 @@ class MaskBands(DisplayedTransform):
         return (place >= start) & (place < start + width)
 
 
-def plane_statistics(codes: Tensor, loudness: tuple[str, ...]) -> tuple[Tensor, Tensor]:
-    """Return each plane's mean and deviation over all pictures, from how often each code occurs.
+def plane_statistics(
+    codes: Tensor, loudness: tuple[str, ...], rows: np.ndarray | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return each plane's mean and deviation over the pictures, from how often each code occurs.
 
     Parameters
     ----------
     codes : uint8, shape (n, planes, frequency, time).
     loudness : scale of each plane.
+    rows : which of the n pictures count, by default all.
     """
+    counted = torch.arange(len(codes)) if rows is None else torch.from_numpy(rows)
     means, deviations = [], []
     for plane, scale in enumerate(loudness):
         values = decoding_table(scale).double()
-        share = torch.bincount(codes[:, plane].flatten(), minlength=256).double()
-        share = share / share.sum()
+        counts = torch.zeros(256, dtype=torch.int64)
+        for part in counted.split(COUNTED_AT_ONCE):
+            counts += torch.bincount(codes[part, plane].flatten(), minlength=256)
+        share = counts.double() / counts.sum()
         mean = (share * values).sum()
         means.append(mean)
         deviations.append((share * (values - mean) ** 2).sum().sqrt().clamp_min(1e-6))
@@ -260,7 +272,7 @@ def make_dataloaders(
         raise ValueError(f"fold {fold}: no training clip of {unseen[0]!r}")
     read = ReadPicture(store, variant, list(items["clip_id"]))
     loudness = tuple(scale for _, scale in variant.planes)
-    mean, deviation = plane_statistics(read.codes[training.index.to_numpy()], loudness)
+    mean, deviation = plane_statistics(read.codes, loudness, training.index.to_numpy())
     batch_transforms = [Loudness(loudness, mean, deviation, read.axes)]
     if profile.time_shift:
         batch_transforms.append(ShiftInTime(profile.time_shift))

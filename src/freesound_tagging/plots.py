@@ -197,14 +197,22 @@ def show_differences(
     ax.axvline(0, color="black", linewidth=0.8)
     ax.set_yticks(range(len(ranked)), ranked["variant"], fontsize=8)
     ax.set_xlabel(
-        f"{METRIC_TITLES[metric]} minus that of {reference}, same clips and seeds "
-        "(bar: 95 % interval;\nfilled: told apart after Holm's correction)",
+        f"{METRIC_TITLES[metric]} minus that of {reference}\n"
+        "(bar: 95 % interval; filled:\ntold apart after Holm's correction)",
         fontsize=8,
     )
     ax.grid(axis="x", alpha=0.3)
     for family, colour in FAMILY_COLOURS.items():
         ax.plot([], [], "o-", color=colour, label=family)
-    ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3, frameon=False)
+    ax.legend(
+        fontsize=8,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.21),
+        ncols=3,
+        frameon=False,
+        handlelength=1.2,
+        columnspacing=0.8,
+    )
     ax.set_title(title, fontsize=10)
     return ax
 
@@ -212,29 +220,35 @@ def show_differences(
 def show_curves(curve: pd.DataFrame, study: str) -> Figure:
     """Draw accuracy on microcalls against difficulty or noise, and the gain over log dB.
 
+    Bars are 95 % intervals.
+
     Parameters
     ----------
     curve : as returned by `freesound_tagging.findings.curve`.
     study : ``"difficulty"`` or ``"noise"``.
     """
     labels = {
-        "difficulty": "difficulty (1: the corpus as it is; higher: finer distinctions)",
+        "difficulty": "difficulty (1: the corpus; higher: finer)",
         "noise": "signal-to-noise ratio (dB)",
     }
-    figure, axes = plt.subplots(2, 3, figsize=(12, 6.4), sharex=True, sharey="row")
+    figure, axes = plt.subplots(2, 3, figsize=(10, 6), sharex=True, sharey="row")
     place = curve["cell"].str.removesuffix("dB").astype(float)
+    style = {"fmt": "o-", "markersize": 3, "linewidth": 1.2, "elinewidth": 0.8}
     for column, detail in enumerate(["all", "frequency", "time"]):
         for number, (name, part) in enumerate(
             curve[curve["detail"] == detail].groupby("variant", sort=False)
         ):
-            colour, x = plt.get_cmap("tab10")(number), place[part.index]
+            x = place[part.index]
+            # Side by side, or the intervals would lie on one another.
+            x = x * 2 ** (0.05 * (number - 2)) if study == "difficulty" else x + 0.5 * (number - 2)
             top, bottom = axes[0, column], axes[1, column]
-            top.plot(x, part["top1_accuracy"], "o-", markersize=4, color=colour, label=name)
-            top.fill_between(x, part["low"], part["high"], color=colour, alpha=0.08)
-            if name != "log_db":
-                bottom.plot(x, part["difference"], "o-", markersize=4, color=colour)
-                limits = part["difference_low"], part["difference_high"]
-                bottom.fill_between(x, *limits, color=colour, alpha=0.12)
+            for ax, middle, low, high in [
+                (top, "top1_accuracy", "low", "high"),
+                (bottom, "difference", "difference_low", "difference_high"),
+            ]:
+                if ax is top or name != "log_db":
+                    reach = [part[middle] - part[low], part[high] - part[middle]]
+                    ax.errorbar(x, part[middle], reach, color=f"C{number}", label=name, **style)
         families = "all families" if detail == "all" else f"families that differ in {detail}"
         top.set_title(families, fontsize=10)
         bottom.axhline(0, color="black", linewidth=0.8)
@@ -242,10 +256,11 @@ def show_curves(curve: pd.DataFrame, study: str) -> Figure:
         if study == "difficulty":
             bottom.set_xscale("log", base=2)
             bottom.set_xticks(sorted(place.unique()), [f"{x:g}" for x in sorted(place.unique())])
-    axes[0, 0].set_ylabel("top-1 accuracy (chance: 1/16)", fontsize=8)
-    axes[1, 0].set_ylabel("minus log_db's, same clips", fontsize=8)
-    axes[0, 0].legend(fontsize=7)
-    figure.tight_layout()
+    axes[0, 0].set_ylabel("top-1 accuracy (chance: 1/16)", fontsize=9)
+    axes[1, 0].set_ylabel("minus log_db's, same clips", fontsize=9)
+    figure.tight_layout(rect=(0, 0.04, 1, 1))
+    handles = axes[0, 0].get_legend_handles_labels()
+    figure.legend(*handles, loc="lower center", ncols=5, fontsize=9, frameon=False)
     return figure
 
 

@@ -134,8 +134,7 @@ def _grid_cell(experiment: Experiment, variants: Sequence[str], seeds: Sequence[
 def plan_controls(experiment: Experiment) -> list[Cell]:
     """Undo one thing at a time: the resolution's axis, threshold, hop, rows, window."""
     table, grid = experiment.load_table(), experiment.profile.grid
-    seeds = SEEDS[:1]
-    profile = replace(experiment.profile, seeds=seeds)
+    profile = replace(experiment.profile, seeds=SEEDS)
     references = (*COMPARED, "linear_db", "log_linear", "hires_q2", "3ch_hires_q1_q4_q8")
     conditions = {
         "matched": (tuple(CONTROL_VARIANTS), grid),
@@ -144,7 +143,7 @@ def plan_controls(experiment: Experiment) -> list[Cell]:
         "bins_13": (("log_db", "hires_q8"), replace(grid, bins_per_octave=13.0)),
         "bins_26": (("log_db", "hires_q8"), replace(grid, bins_per_octave=26.2)),
     }
-    cells = [_grid_cell(experiment, references, seeds)]
+    cells = [_grid_cell(experiment, references, SEEDS)]
     for name, (variants, condition) in conditions.items():
         if condition == grid and name != "matched":
             continue  # the grid itself

@@ -103,9 +103,11 @@ def test_make_run_executes_all_eight_and_prints_the_table(tmp_path, monkeypatch,
     printed = capsys.readouterr().out
     for word in ["3ch_log_db_windows", "results.csv", "summary.csv", "chart.png", "notebooks"]:
         assert word in printed
+    assert "these scores say nothing" in printed
+    assert "could not be read" not in printed
 
 
-def test_unreadable_clips_take_no_notebook_down(tmp_path, monkeypatch):
+def test_unreadable_clips_take_no_notebook_down(tmp_path, monkeypatch, capsys):
     sounds = tmp_path / "sounds"
     sounds.mkdir()
     lines = ["file,label"]
@@ -131,3 +133,10 @@ def test_unreadable_clips_take_no_notebook_down(tmp_path, monkeypatch):
             run.run_notebook(source, tmp_path / "out" / source.name, parameters, progress=False)
     printed = (tmp_path / "out" / "04_generate_spectrograms.ipynb").read_text(encoding="utf-8")
     assert "high-0.wav" in printed and "low-1.wav" in printed
+    run.print_cautions(experiment.open_experiment(str(table), "smoke"))
+    said = capsys.readouterr().out
+    assert "4 clips could not be read and were left out" in said
+    assert "unreadable.csv" in said
+    unreadable = pd.read_csv(tmp_path / "runs" / "own" / "smoke" / "unreadable.csv")
+    assert len(unreadable) == 4
+    assert unreadable["reason"].str.contains("high-0.wav").sum() == 1

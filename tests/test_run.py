@@ -45,6 +45,44 @@ def test_a_stopped_run_says_how_to_go_on(no_sounds, monkeypatch, capsys, error):
     assert "make run DATASET=esc10 PROFILE=smoke" in said
 
 
+def test_going_on_takes_the_same_settings(no_sounds, work_folder, monkeypatch, capsys):
+    monkeypatch.setattr(run, "run_notebook", raiser(KeyboardInterrupt()))
+    monkeypatch.setenv("DATA_MIRROR", str(work_folder / "my archives"))
+    monkeypatch.setenv("SEEDS", "2")
+    monkeypatch.delenv("STRICT", raising=False)
+    assert run.main(["--dataset", "esc10", "--profile", "smoke"]) == STOPPED
+    said = capsys.readouterr().err
+    command = f"make run DATASET=esc10 PROFILE=smoke WORK_FOLDER={work_folder} "
+    assert f"{command}DATA_MIRROR='{work_folder}/my archives' SEEDS=2\n" in said
+
+
+def test_a_work_folder_that_cannot_be_made_is_one_line(work_folder, monkeypatch, capsys):
+    (work_folder / "file").write_text("in the way")
+    monkeypatch.setenv("WORK_FOLDER", str(work_folder / "file"))
+    assert run.main(["--dataset", "esc10", "--profile", "smoke"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1
+    assert "cannot be made" in said and "WORK_FOLDER" in said
+
+
+def test_tables_of_the_same_name_do_not_overwrite_each_other(
+    no_sounds, work_folder, monkeypatch, capsys
+):
+    monkeypatch.setattr(run, "run_notebooks", lambda experiment: 1)  # no outcome to print
+    tables = [work_folder / place / "birds.csv" for place in ("mine", "yours")]
+    for table in tables:
+        table.parent.mkdir()
+        table.touch()
+    mine, yours = (["--dataset", str(table), "--profile", "smoke"] for table in tables)
+    assert run.main(mine) == run.main(mine) == 1
+    assert run.main(yours) == 2
+    said = capsys.readouterr().err
+    assert all(str(table) in said for table in tables)
+    assert "rename one of them" in said
+    tables[0].unlink()  # it was moved: its runs go with it
+    assert run.main(yours) == 1
+
+
 def test_stopped_while_sounds_are_fetched(monkeypatch, capsys):
     monkeypatch.setattr(Experiment, "load_table", raiser(KeyboardInterrupt()))
     assert run.main(["--dataset", "esc10"]) == STOPPED

@@ -332,7 +332,7 @@ def full_size_costs(record: Path) -> str:
             f"every channel of {made['clips']:,} clips",
             here,
             f"{made['seconds'] / 60:.0f} minutes; store {made['store_gb']:.1f} GB; memory "
-            f"{min(memory[1:]):.1f} to {max(memory[1:]):.1f} GB from the second tenth of the time "
+            f"{min(memory[1:]):.2f} to {max(memory[1:]):.2f} GB from the second tenth of the time "
             "to the last",
             "measured",
         ),
@@ -426,8 +426,10 @@ def findings_section(folder: Path) -> str:
         "6. **Where q = 2 gains, it is not the window.** Against an ordinary shorter window: "
         f"{claimed('grid/hires_q2', 'matched/log_short_db')}. Finer rows help all pictures: 26.2 "
         f"against 13 an octave, log dB {claimed('grid/log_db', 'bins_13/log_db')}; q = 8 "
-        f"{claimed('grid/hires_q8', 'bins_13/hires_q8')}. The hop, the count threshold and "
-        "consensus make no difference that could be told.",
+        f"{claimed('grid/hires_q8', 'bins_13/hires_q8')}. Hop 197 against 512, log dB: "
+        f"{claimed('hop_197/log_db', 'hop_512/log_db')}. The count threshold, q = 8: "
+        f"{claimed('grid/hires_q8', 'matched/hires_q8_all_points')}. Consensus of two q against "
+        f"q = 8 alone: {claimed('matched/hires_consensus', 'grid/hires_q8')}.",
         f"7. **One run a cell misleads.** By seed 0 alone the stack of finding 5 beats the three "
         f"windows on microcalls by {_seed_0(folder, 'microcalls', mix, windows)}; by three seeds "
         f"by {_signed(by_three['difference'])}.",

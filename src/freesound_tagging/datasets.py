@@ -427,11 +427,12 @@ def as_table(clips: list[dict]) -> pd.DataFrame:
                 f"results (so do {', '.join(RESERVED_LABELS)})"
             )
         if len(folds) < 2:
-            example = next(clip for clip in train if clip["label"] == label)
+            own = [clip for clip in train if clip["label"] == label]
+            found = "has one clip only" if len(own) == 1 else "is seen in one fold only"
             raise DataError(
-                f"{example['where']}: label {label!r} is seen in one fold only (fold "
-                f"{min(folds)}), so it could not be both learned and tested; a label needs clips "
-                "of at least two source recordings, in at least two folds"
+                f"{own[0]['where']}: label {label!r} {found}, so it could not be both learned and "
+                "tested; a label needs clips of at least two source recordings, in at least two "
+                "folds"
             )
 
     table = pd.DataFrame(clips).set_index("clip_id")[list(COLUMNS)]

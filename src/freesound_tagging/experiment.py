@@ -1,6 +1,7 @@
 """One experiment = a data set and a profile: where its files lie, and its steps for notebooks."""
 
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,10 +39,15 @@ def work_folder() -> Path:
 STOPPED = 130
 """Exit status after Ctrl-C, as shells have it: 128 and the number of the signal."""
 
+SETTINGS = ("WORK_FOLDER", "DATA_MIRROR", "SEEDS", "STRICT", "SCHEDULER")
+"""Environment variables that say how a command works."""
+
 
 def stopped(command: str) -> int:
     """Say how work that was stopped by hand goes on, and return the exit status for that."""
-    print(f"\nstopped; what is finished is kept, to go on: {command}", file=sys.stderr)
+    given = [(name, os.environ.get(name)) for name in SETTINGS]
+    settings = "".join(f" {name}={shlex.quote(value)}" for name, value in given if value)
+    print(f"\nstopped; what is finished is kept, to go on: {command}{settings}", file=sys.stderr)
     return STOPPED
 
 
@@ -100,10 +106,39 @@ class Experiment:
 
     @contextmanager
     def hold_runs(self) -> Iterator[None]:
-        """Hold the runs of this data set alone: a second `make run` or `make study` waits."""
+        """Hold the runs of this data set alone: a second `make run` or `make study` waits.
+
+        Raises
+        ------
+        ValueError
+            Where SEEDS is no number, the folder cannot be written, or it holds the runs of another
+            table of the same name.
+        """
         _ = self.profile  # a bad SEEDS is refused before any folder is made
-        with store.hold_alone(self.run_folder.parent, "training into this folder"):
+        folder = self.run_folder.parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(
+                f"{folder} cannot be made ({error.strerror}); WORK_FOLDER names the folder for "
+                "data/ and runs/"
+            ) from error
+        with store.hold_alone(folder, "training into this folder"):
+            self._claim(folder)
             yield
+
+    def _claim(self, folder: Path) -> None:
+        """Write down whose runs a folder holds: two tables may have the same name."""
+        if not is_table(self.dataset):
+            return
+        owner = folder / "table.txt"
+        held = owner.read_text() if owner.exists() else self.dataset
+        if held != self.dataset and Path(held).exists():
+            raise ValueError(
+                f"{folder} holds the runs of {held}, which has the same name as {self.dataset}: "
+                "rename one of them, or remove that folder"
+            )
+        store.write_atomically(owner, self.dataset.encode())
 
     @property
     def results_folder(self) -> Path:
@@ -151,16 +186,21 @@ class Experiment:
         """Compute what the store lacks (by default all that the variants need) and return it.
 
         The clips of the test split, where there are any, come with those of ``table``. The
-        environment variable ``STRICT=1`` makes any unreadable clip an error.
+        environment variable ``STRICT=1`` makes any unreadable clip an error; without it such clips
+        are listed in ``unreadable.csv`` beside the results.
         """
         test = self.load_test_table()
-        return store.build(
+        pictures = store.build(
             table if test is None else pd.concat([table, test]),
             channels_of(VARIANTS) if channels is None else channels,
             self.profile.grid,
             self.store_folder,
             strict=os.environ.get("STRICT", "").lower() in ("1", "true", "yes"),
         )
+        self.run_folder.mkdir(parents=True, exist_ok=True)
+        unreadable = pd.Series(pictures.failed, name="reason", dtype=str).sort_index()
+        unreadable.to_csv(self.run_folder / "unreadable.csv", index_label="clip_id")
+        return pictures
 
     def run_grid(
         self, table: pd.DataFrame, pictures: store.Store, variants: list[str] | None = None

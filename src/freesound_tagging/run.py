@@ -80,6 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
     if status == 0:
         print_outcome(experiment.run_folder)
         print_test_outcome(experiment)
+        print_cautions(experiment)
         print(f"\n{(time.perf_counter() - start) / 60:.1f} minutes in all")
     return status
 
@@ -135,6 +136,19 @@ def print_test_outcome(experiment: Experiment) -> None:
         print(summary.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
         print(f"\n{'one row a variant':20s}{_relative(experiment.run_folder / 'test_summary.csv')}")
         print(f"{'for Kaggle':20s}{_relative(experiment.run_folder / 'submissions')}")
+
+
+def print_cautions(experiment: Experiment) -> None:
+    """Say which clips could not be read, and what the scores of the smoke profile are worth."""
+    file = experiment.run_folder / "unreadable.csv"
+    unreadable = len(pd.read_csv(file))
+    if unreadable:
+        print(f"\n{unreadable} clips could not be read and were left out: {_relative(file)}")
+    if experiment.profile_name == "smoke":
+        print(
+            "\nThe smoke profile trains for two epochs on a few clips and two folds, to see that "
+            "everything runs: these scores say nothing."
+        )
 
 
 def _relative(path: Path) -> str:

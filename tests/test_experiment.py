@@ -13,6 +13,11 @@ from freesound_tagging.profiles import PROFILES, get_profile
 from freesound_tagging.variants import VARIANTS
 
 
+@pytest.fixture(autouse=True)
+def work_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORK_FOLDER", str(tmp_path / "work"))
+
+
 def only_error(capsys) -> str:
     """Return the one line that was printed, on stderr."""
     said = capsys.readouterr()

@@ -229,7 +229,7 @@ def test_other_sounds_are_the_same_clips_in_the_same_networks(planned, study, va
         assert all(changes(run.profile, base) == {} for run in cell.runs)
         # All points of a curve are of the same clips.
         assert {run.fold for run in cell.runs} == set(studies.CURVE_FOLDS)
-        assert {run.seed for run in cell.runs} == {0}
+        assert {run.seed for run in cell.runs} == set(studies.SEEDS)
         (table,) = {id(run.table): run.table for run in cell.runs}.values()
         pd.testing.assert_frame_equal(table.drop(columns="path"), usual.drop(columns="path"))
         as_it_is = study == "difficulty" and value == 1

@@ -111,8 +111,7 @@ class Experiment:
         Raises
         ------
         ValueError
-            Where SEEDS is no number, the folder cannot be written, or it holds the runs of another
-            table of the same name.
+            Where SEEDS is no number, or the folder cannot be made.
         """
         _ = self.profile  # a bad SEEDS is refused before any folder is made
         folder = self.run_folder.parent
@@ -124,13 +123,19 @@ class Experiment:
                 "data/ and runs/"
             ) from error
         with store.hold_alone(folder, "training into this folder"):
-            self._claim(folder)
             yield
 
-    def _claim(self, folder: Path) -> None:
-        """Write down whose runs a folder holds: two tables may have the same name."""
+    def claim_runs(self) -> None:
+        """Write down whose runs the folder holds: two tables may have the same name.
+
+        Raises
+        ------
+        ValueError
+            Where it holds the runs of another table, which is still there.
+        """
         if not is_table(self.dataset):
             return
+        folder = self.run_folder.parent
         owner = folder / "table.txt"
         held = owner.read_text() if owner.exists() else self.dataset
         if held != self.dataset and Path(held).exists():
@@ -186,27 +191,25 @@ class Experiment:
         """Compute what the store lacks (by default all that the variants need) and return it.
 
         The clips of the test split, where there are any, come with those of ``table``. The
-        environment variable ``STRICT=1`` makes any unreadable clip an error; without it such clips
-        are listed in ``unreadable.csv`` beside the results.
+        environment variable ``STRICT=1`` makes any unreadable clip an error.
         """
         test = self.load_test_table()
-        pictures = store.build(
+        return store.build(
             table if test is None else pd.concat([table, test]),
             channels_of(VARIANTS) if channels is None else channels,
             self.profile.grid,
             self.store_folder,
             strict=os.environ.get("STRICT", "").lower() in ("1", "true", "yes"),
         )
-        self.run_folder.mkdir(parents=True, exist_ok=True)
-        unreadable = pd.Series(pictures.failed, name="reason", dtype=str).sort_index()
-        unreadable.to_csv(self.run_folder / "unreadable.csv", index_label="clip_id")
-        return pictures
 
     def run_grid(
         self, table: pd.DataFrame, pictures: store.Store, variants: list[str] | None = None
     ) -> pd.DataFrame:
-        """Make the runs not done yet, by default of every variant, and return all results."""
-        return training.run_grid(
+        """Make the runs not done yet, by default of every variant, and return all results.
+
+        Clips that the store could not read are listed in ``unreadable.csv`` beside the results.
+        """
+        results = training.run_grid(
             table,
             pictures,
             list(VARIANTS) if variants is None else variants,
@@ -216,6 +219,9 @@ class Experiment:
             profile_name=self.profile_name,
             test=self.load_test_table(),
         )
+        unreadable = pd.Series(pictures.failed, name="reason", dtype=str).sort_index()
+        unreadable.to_csv(self.run_folder / "unreadable.csv", index_label="clip_id")
+        return results
 
     def load_results(self) -> pd.DataFrame:
         """Return ``results.csv``.

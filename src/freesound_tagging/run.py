@@ -71,6 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
         with experiment.hold_runs():
             # A fault in the data shows here, in one line, before any notebook starts.
             experiment.load_table()
+            experiment.claim_runs()
             status = run_notebooks(experiment)
     except KeyboardInterrupt:
         return stopped(f"make run DATASET={options.dataset} PROFILE={options.profile}")

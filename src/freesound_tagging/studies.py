@@ -251,8 +251,8 @@ def _microcalls(experiment: Experiment, **sounds: float) -> pd.DataFrame:
 
 def plan_difficulty(experiment: Experiment) -> list[Cell]:
     """Move the two classes of every family towards each other."""
-    profile = replace(experiment.profile, seeds=SEEDS[:1])
-    as_it_is = _grid_cell(experiment, COMPARED, SEEDS[:1])
+    profile = replace(experiment.profile, seeds=SEEDS)
+    as_it_is = _grid_cell(experiment, COMPARED, SEEDS)
     return [
         Cell("1", [run for run in as_it_is.runs if run.fold in CURVE_FOLDS])
         if difficulty == 1
@@ -271,7 +271,7 @@ def plan_difficulty(experiment: Experiment) -> list[Cell]:
 
 def plan_noise(experiment: Experiment) -> list[Cell]:
     """Give every clip the same signal-to-noise ratio, and change it."""
-    profile = replace(experiment.profile, seeds=SEEDS[:1])
+    profile = replace(experiment.profile, seeds=SEEDS)
     return [
         _cell(
             experiment,

@@ -106,6 +106,18 @@ def test_scores_survive_packing(tmp_path):
     assert groups["group"].to_dict() == {"a": "g", "b": "h"}
 
 
+def test_packing_moves_no_rank_where_scores_are_all_but_equal(tmp_path):
+    close = {"clip_id": ["a"], "seed": 0, "fold": 0, "label": ["y"], "x": [0.4], "y": [0.4000004]}
+    frame = pd.DataFrame(close)
+    table = pd.DataFrame({"group": ["g"]}, index=pd.Index(["a"], name="clip_id"))
+    file = tmp_path / "scores.csv.gz"
+    for true in ("x", "y"):
+        scores = frame.assign(label=true)
+        file.write_bytes(report.pack_scores({"log_db": scores}, table))
+        again = report.unpack_scores(file)[0]["log_db"]
+        assert evaluation.clip_metrics(again)["map3"].tolist() == [0.5 if true == "x" else 1.0]
+
+
 def test_readme_without_marks_is_left_alone(tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text("no marks")

@@ -170,7 +170,8 @@ def pack_scores(scores: dict[str, pd.DataFrame], table: pd.DataFrame) -> bytes:
 
     Of a variant with more than `FULL_SCORES` scores only those are kept that are among a clip's
     three highest or no lower than that of its true class: ranks, and with them every metric, stay
-    the same, and the file small. The others are left blank.
+    the same, and the file small. The others are left blank. Scores have five digits, or nine where
+    five would make two of them equal and so move a rank.
     """
     frames = []
     for name, frame in scores.items():
@@ -186,9 +187,19 @@ def pack_scores(scores: dict[str, pd.DataFrame], table: pd.DataFrame) -> bytes:
         frames.append(frame.assign(variant=name, group=frame["clip_id"].map(table["group"])))
     first = ["variant", "group"]
     together = pd.concat(frames)
-    text = io.StringIO()
-    together[[*first, *together.columns.drop(first)]].to_csv(text, index=False, float_format="%.5g")
-    return gzip.compress(text.getvalue().encode(), mtime=0)
+    together = together[[*first, *together.columns.drop(first)]]
+    text = together.to_csv(index=False, float_format="%.5g")
+    rounded = pd.read_csv(io.StringIO(text), usecols=classes)[classes]
+    before = _true_ranks(together["label"], together[classes])
+    if (before != _true_ranks(together["label"], rounded)).any():
+        text = together.to_csv(index=False, float_format="%.9g")
+    return gzip.compress(text.encode(), mtime=0)
+
+
+def _true_ranks(labels: pd.Series, scores: pd.DataFrame) -> np.ndarray:
+    """Return the rank of each row's true class; blank scores are the lowest."""
+    places = labels.map({label: i for i, label in enumerate(scores)}).to_numpy(dtype=int)
+    return evaluation.target_ranks(scores.fillna(0.0), places)
 
 
 def unpack_scores(file: Path) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:

@@ -89,6 +89,12 @@ def test_holds_no_path_of_the_machine_it_was_run_on(notebook):
     assert str(Path.home()) + "/" not in text
 
 
+def test_holds_no_player_with_a_sound_in_it(notebook):
+    file, _ = notebook
+    text = file.read_text(encoding="utf-8")
+    assert "data:audio" not in text and "<audio" not in text
+
+
 def test_make_run_executes_all_eight_and_prints_the_table(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("WORK_FOLDER", str(tmp_path))
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # no workers beside those of the tests

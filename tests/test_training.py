@@ -280,6 +280,14 @@ def test_a_grid_that_stops_keeps_what_is_done(table, store, two_folds, tmp_path,
     assert results.iloc[:1].equals(so_far)
 
 
+def test_a_worker_with_other_code_makes_no_run(table, store, two_folds, tmp_path, monkeypatch):
+    runs = plan_runs(table, store, ["log_db"], two_folds, tmp_path, **NAMES)
+    monkeypatch.setattr(training, "TRAINING_ALGORITHM", training.TRAINING_ALGORITHM + 1)
+    with pytest.raises(ValueError, match="would not make the run that was planned"):
+        make_runs(runs, n_jobs=1, progress=False)
+    assert not stamps(tmp_path)
+
+
 def test_bars_count_runs_and_the_epochs_of_each(
     table, store, two_folds, tmp_path, monkeypatch, capsys
 ):

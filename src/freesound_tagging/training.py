@@ -221,9 +221,7 @@ def predict_others(
 
 
 class CountEpochs(Callback):
-    """Advance a progress bar by one with each epoch of either stage."""
-
-    order = 80  # not after SkipToEpoch (70) has taken an epoch away
+    """Advance a progress bar by one with each epoch of a stage; also those behind a checkpoint."""
 
     def __init__(self, bar: tqdm):
         self.bar = bar
@@ -265,6 +263,7 @@ def train_and_score(
     learner = make_learner(dls, profile)
     bar = tqdm(
         total=profile.frozen_epochs + profile.epochs,
+        initial=profile.frozen_epochs if checkpoint and checkpoint.stage else 0,
         desc=f"{variant}, fold {fold}, seed {seed}",
         unit="epoch",
         leave=False,
@@ -625,7 +624,19 @@ def _open_checkpoint(run: Run) -> KeepCheckpoint:
 
 
 def _make_run(run: Run, progress: bool = False) -> Path:
-    """Make one run, write its files and return their place."""
+    """Make one run, write its files and return their place.
+
+    Raises
+    ------
+    ValueError
+        Where it would not be the run that was planned: on a worker of a cluster that has other code
+        or no ImageNet weights. Or where training diverged, see `make_runs`.
+    """
+    if run_key(run.table, run.store, run.variant, run.profile) != run.key:
+        raise ValueError(
+            f"{run.variant}, fold {run.fold}, seed {run.seed}: this process would not make the run "
+            "that was planned; its code, or whether it has the ImageNet weights, differs"
+        )
     run.place.parent.mkdir(parents=True, exist_ok=True)
     for leftover in run.place.parent.glob(f".{run.place.name}.*"):
         leftover.unlink(missing_ok=True)  # half a file, of a run that was killed

@@ -12,19 +12,23 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import time
 import warnings
 from functools import partial
+from pathlib import Path
 
 import librosa
 import numpy as np
 import record
 import torch
 from clips import RATE, all_clips
-from yardstick import linear_reassignment
 
 from spectral_hyperresolution import LinearReassignment
 from spectral_hyperresolution.plan import make_plan
+
+sys.path.append(str(Path(__file__).parents[2] / "spectral-hyperresolution" / "tests"))
+from yardstick import linear_reassignment  # noqa: E402
 
 SETTING = {"tdeci": 197, "over": 10, "noct": 26.2, "minf": 1.4e-3, "maxf": 0.5}
 MODULE = {"hop_length": 197, "fmin": 1.4e-3 * RATE, "bins_per_octave": 26.2, "oversampling": 10}

@@ -24,11 +24,11 @@ setup: .venv/ready
 	@touch $@
 
 run: setup
-	$(BIN)/python -m freesound_tagging.run --dataset "$(DATASET)" --profile "$(PROFILE)"
+	$(BIN)/python -m freesound_tagging run --dataset "$(DATASET)" --profile "$(PROFILE)"
 
 # One of the studies around the grid, for example: make study DATASET=esc10 STUDY=controls
 study: setup
-	$(BIN)/python -m freesound_tagging.studies --dataset "$(DATASET)" --study "$(STUDY)"
+	$(BIN)/python -m freesound_tagging study --dataset "$(DATASET)" --profile "$(PROFILE)" --study "$(STUDY)"
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile
@@ -44,10 +44,10 @@ notebooks: setup
 # Copy the measurements of a finished run, or with STUDY= of a study, into results/, which is committed;
 # then write them into the README.
 publish: setup
-	$(BIN)/python -m freesound_tagging.report publish --dataset "$(DATASET)" --profile "$(PROFILE)" --study "$(STUDY)"
+	$(BIN)/python -m freesound_tagging publish --dataset "$(DATASET)" --profile "$(PROFILE)" --study "$(STUDY)"
 
 report: setup
-	$(BIN)/python -m freesound_tagging.report
+	$(BIN)/python -m freesound_tagging report
 
 # Remove what can be computed again; downloads and results stay.
 clean:

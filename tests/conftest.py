@@ -12,12 +12,12 @@ import pandas as pd
 import pytest
 import soundfile as sf
 
-from freesound_tagging import datasets
-from freesound_tagging import store as stores
-from freesound_tagging.microcalls import CALLS
-from freesound_tagging.profiles import PROFILES, Profile
-from freesound_tagging.store import Store
-from freesound_tagging.variants import CHANNELS, Grid, get_channel
+from freesound_tagging.features import store as stores
+from freesound_tagging.features.store import Store
+from freesound_tagging.features.variants import CHANNELS, Grid, get_channel
+from freesound_tagging.learning.profiles import PROFILES, Profile
+from freesound_tagging.sounds import datasets
+from freesound_tagging.sounds.microcalls import CALLS
 
 matplotlib.use("Agg")  # tests draw, nobody looks
 
@@ -165,8 +165,9 @@ def plan_study(monkeypatch, tmp_path) -> Callable:
     ``plan_study(study, dataset)`` returns the experiment and the study's cells.
     """
     # Imported here: most tests train nothing and need not wait for fastai.
-    from freesound_tagging import studies
-    from freesound_tagging.experiment import open_experiment
+    from freesound_tagging.runs import studies
+    from freesound_tagging.runs.experiment import open_experiment
+    from freesound_tagging.runs.questions import check_study
 
     monkeypatch.setenv("WORK_FOLDER", str(tmp_path))
     monkeypatch.delenv("SEEDS", raising=False)
@@ -175,8 +176,8 @@ def plan_study(monkeypatch, tmp_path) -> Callable:
 
     def plan(study: str, dataset: str):
         experiment = open_experiment(dataset, "cpu")
-        studies.check_study(experiment, study)
-        return experiment, studies.STUDIES[study].plan(experiment)
+        check_study(study, dataset)
+        return experiment, studies.PLANS[study](experiment)
 
     return plan
 

@@ -9,7 +9,8 @@ import soundfile as sf
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from freesound_tagging.clips import (
+from freesound_tagging.errors import DataError
+from freesound_tagging.sounds.clips import (
     ClipError,
     ClipSettings,
     best_centred_crop,
@@ -17,7 +18,6 @@ from freesound_tagging.clips import (
     load_clip,
     resample,
 )
-from freesound_tagging.errors import DataError
 
 RATE = 22_050
 

@@ -17,10 +17,12 @@ import pytest
 import torch
 from distributed import Client, LocalCluster
 
-from freesound_tagging import cluster as cluster_module
-from freesound_tagging import run, store, training
-from freesound_tagging.cluster import ClusterError, check_scheduler, run_jobs
-from freesound_tagging.training import make_runs, plan_runs
+from freesound_tagging import cli
+from freesound_tagging import jobs as cluster_module
+from freesound_tagging.features import store
+from freesound_tagging.jobs import ClusterError, check_scheduler, run_jobs
+from freesound_tagging.runs import runs as run_module
+from freesound_tagging.runs.runs import make_runs, plan_runs
 
 NAMES = {"dataset": "tiny", "profile_name": "smoke"}
 
@@ -28,7 +30,7 @@ NAMES = {"dataset": "tiny", "profile_name": "smoke"}
 @pytest.fixture(autouse=True)
 def on_the_cpu(monkeypatch):
     """Train on the CPU on every machine: its runs are the ones that repeat to the byte."""
-    monkeypatch.setattr(training, "best_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(run_module, "best_device", lambda: torch.device("cpu"))
     torch.set_num_threads(1)
 
 
@@ -89,7 +91,7 @@ def kill_at_first_write(marker: Path) -> int:
         marker.write_text(str(file))
         os.kill(os.getpid(), signal.SIGKILL)
 
-    training._write_scores = write
+    run_module._write_scores = write
     return os.getpid()
 
 
@@ -110,11 +112,11 @@ def test_a_worker_killed_in_mid_run_changes_no_score(
         runs = plan(tmp_path / "many")
         make_runs(runs, progress=False)
         assert before[doomed] not in client.run(os.getpid).values()
-    assert Path(marker.read_text()) in [training._score_file(run.place) for run in runs]
+    assert Path(marker.read_text()) in [run_module._score_file(run.place) for run in runs]
     one, many = (contents(tmp_path / name, "*.csv") for name in ("one", "many"))
     assert len(one) == 4
     assert many == one
-    results = [training.collect_results(plan(tmp_path / name)) for name in ("one", "many")]
+    results = [run_module.collect_results(plan(tmp_path / name)) for name in ("one", "many")]
     same = [frame.drop(columns="seconds") for frame in results]
     assert same[0].equals(same[1])
 
@@ -180,7 +182,7 @@ def refused(request, monkeypatch, tmp_path, capsys):
         monkeypatch.setenv("SCHEDULER", address)
         monkeypatch.setenv("WORK_FOLDER", str(tmp_path))
         if request.param == "make run":
-            assert run.main(["--dataset", "microcalls", "--profile", "smoke"]) == 2
+            assert cli.main(["run", "--dataset", "microcalls", "--profile", "smoke"]) == 2
             said = capsys.readouterr()
             assert said.out == ""
             assert said.err.startswith("error: ")
@@ -202,7 +204,7 @@ def test_a_malformed_address_is_refused(refused, address):
 
 
 def test_a_scheduler_that_is_not_there_is_named(refused, monkeypatch):
-    monkeypatch.setattr("freesound_tagging.cluster.CONNECT_SECONDS", 1)
+    monkeypatch.setattr("freesound_tagging.jobs.CONNECT_SECONDS", 1)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))  # and does not listen
         address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
@@ -221,7 +223,7 @@ def test_a_missing_package_is_named_with_the_command(refused, monkeypatch):
     [(0, 1, "has no workers; start some: dask worker"), (1, 2, "a worker must have one thread")],
 )
 def test_workers_that_cannot_be_used_are_refused(monkeypatch, workers, threads, said):
-    monkeypatch.setattr("freesound_tagging.cluster.CONNECT_SECONDS", 1)
+    monkeypatch.setattr("freesound_tagging.jobs.CONNECT_SECONDS", 1)
     with LocalCluster(
         n_workers=workers,
         threads_per_worker=threads,
@@ -246,5 +248,5 @@ def test_without_an_address_all_stays_on_this_machine(monkeypatch, address):
 
 
 def test_one_machine_needs_no_distributed():
-    code = "import sys, freesound_tagging.cluster; assert 'distributed' not in sys.modules"
+    code = "import sys, freesound_tagging.jobs; assert 'distributed' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -11,7 +11,10 @@ from fastai.torch_core import TensorCategory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from freesound_tagging.dataloaders import (
+from freesound_tagging.features.spectrograms import axis_frequencies, decoding_table
+from freesound_tagging.features.store import Store
+from freesound_tagging.features.variants import VARIANTS, get_variant
+from freesound_tagging.learning.dataloaders import (
     CropInTime,
     Loudness,
     MaskBands,
@@ -23,9 +26,6 @@ from freesound_tagging.dataloaders import (
     picture_axes,
     plane_statistics,
 )
-from freesound_tagging.spectrograms import axis_frequencies, decoding_table
-from freesound_tagging.store import Store
-from freesound_tagging.variants import VARIANTS, get_variant
 
 # One of each kind: a plane on either scale, three planes on one axis, three on three axes.
 KINDS = ["log_linear", "hires_q8", "3ch_hires_q1_q4_q8", "3ch_linear_mel_log"]

@@ -10,6 +10,7 @@ import http.server
 import itertools
 import os
 import random
+import shutil
 import stat
 import threading
 import zipfile
@@ -24,8 +25,9 @@ import soundfile as sf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from freesound_tagging import clips, datasets, download
-from freesound_tagging.datasets import COLUMNS, DATASETS, DataError, load, stratified_folds
+from freesound_tagging.errors import DataError
+from freesound_tagging.sounds import clips, datasets, download
+from freesound_tagging.sounds.datasets import COLUMNS, DATASETS, load, stratified_folds
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 ESC10, FSDD = (DATASETS[name].archives[0] for name in ("esc10", "fsdd"))
@@ -65,7 +67,7 @@ def test_options_are_for_microcalls_only(tmp_path):
 
 
 def test_microcalls_passes_options_on_and_sorts(tmp_path, monkeypatch):
-    microcalls = pytest.importorskip("freesound_tagging.microcalls")
+    microcalls = pytest.importorskip("freesound_tagging.sounds.microcalls")
     columns = {column: ["x", "x"] for column in COLUMNS}
 
     def generate(root, **options):
@@ -369,7 +371,7 @@ def test_full_disk_leaves_nothing(mirror, root, monkeypatch):
 
 def test_room_is_checked_before_unpacking(mirror, root, monkeypatch):
     needed = sum(map(len, esc10_files().values()))
-    monkeypatch.setattr(download.shutil, "disk_usage", lambda _: SimpleNamespace(free=needed - 1))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=needed - 1))
     with pytest.raises(DataError, match=r"no room to unpack ESC-10.*zip: .*set WORK_FOLDER"):
         load("esc10", root)
     assert_nothing_left(root)

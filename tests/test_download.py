@@ -7,6 +7,7 @@ import hashlib
 import http.server
 import random
 import re
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,9 +18,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from freesound_tagging import download
-from freesound_tagging.download import PAUSES, USER_AGENT, fetch
 from freesound_tagging.errors import DataError
+from freesound_tagging.sounds import download
+from freesound_tagging.sounds.download import PAUSES, USER_AGENT, fetch
 
 CONTENT = random.Random(0).randbytes(300_000)
 MD5 = hashlib.md5(CONTENT).hexdigest()
@@ -413,7 +414,7 @@ def disk_with(free: int) -> Callable:
 
 
 def test_room_is_checked_before_anything_arrives(serve, target, monkeypatch):
-    monkeypatch.setattr(download.shutil, "disk_usage", disk_with(200_000))
+    monkeypatch.setattr(shutil, "disk_usage", disk_with(200_000))
     served = serve()
     with pytest.raises(DataError) as caught:
         fetch(served.url, target, md5=MD5)
@@ -428,7 +429,7 @@ def test_room_is_checked_before_anything_arrives(serve, target, monkeypatch):
 def test_what_has_arrived_needs_no_room_again(serve, target, monkeypatch, ranges):
     target.parent.mkdir()
     part_of(target).write_bytes(CONTENT[:150_000])
-    monkeypatch.setattr(download.shutil, "disk_usage", disk_with(200_000))
+    monkeypatch.setattr(shutil, "disk_usage", disk_with(200_000))
     fetch(serve(always=Answer(ranges=ranges)).url, target, md5=MD5)
     assert_done(target)
 

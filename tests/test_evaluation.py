@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import label_ranking_average_precision_score, top_k_accuracy_score
 
-from freesound_tagging.evaluation import (
+from freesound_tagging.scoring.metrics import (
     KEYS,
     bootstrap_interval,
     class_report,
@@ -20,7 +20,7 @@ from freesound_tagging.evaluation import (
     target_ranks,
     top_k_error,
 )
-from freesound_tagging.statistics import paired_tests
+from freesound_tagging.scoring.statistics import paired_tests
 
 CLASSES = ["bark", "chirp", "clang", "hiss", "ring"]
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from freesound_tagging import experiment as experiments
-from freesound_tagging import run
-from freesound_tagging.datasets import DATASETS
-from freesound_tagging.experiment import open_experiment, thin
-from freesound_tagging.profiles import PROFILES, get_profile
-from freesound_tagging.variants import VARIANTS
+from freesound_tagging import cli
+from freesound_tagging.features.variants import VARIANTS
+from freesound_tagging.learning.profiles import PROFILES, get_profile
+from freesound_tagging.runs import experiment as experiments
+from freesound_tagging.runs.experiment import open_experiment, thin
+from freesound_tagging.sounds.datasets import DATASETS
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,7 @@ def only_error(capsys) -> str:
 
 
 def test_unknown_data_set_lists_the_known_ones(capsys):
-    assert run.main(["--dataset", "nonesuch", "--profile", "smoke"]) == 2
+    assert cli.main(["run", "--dataset", "nonesuch", "--profile", "smoke"]) == 2
     said = only_error(capsys)
     assert "DATASET 'nonesuch'" in said
     assert all(name in said for name in DATASETS)
@@ -36,21 +36,21 @@ def test_unknown_data_set_lists_the_known_ones(capsys):
 
 
 def test_unknown_profile_lists_the_known_ones(capsys):
-    assert run.main(["--dataset", "microcalls", "--profile", "tpu"]) == 2
+    assert cli.main(["run", "--dataset", "microcalls", "--profile", "tpu"]) == 2
     said = only_error(capsys)
     assert "PROFILE 'tpu'" in said
     assert all(name in said for name in PROFILES)
 
 
 def test_a_table_that_is_not_there_is_named(capsys, tmp_path):
-    assert run.main(["--dataset", str(tmp_path / "mine.csv"), "--profile", "smoke"]) == 2
+    assert cli.main(["run", "--dataset", str(tmp_path / "mine.csv"), "--profile", "smoke"]) == 2
     assert "mine.csv" in only_error(capsys)
 
 
 def test_a_fault_in_a_table_names_its_line(capsys, tmp_path):
     (tmp_path / "a.wav").write_bytes(b"")
     (tmp_path / "mine.csv").write_text("file,label\na.wav,x\na.wav,x\n")
-    assert run.main(["--dataset", str(tmp_path / "mine.csv"), "--profile", "smoke"]) == 2
+    assert cli.main(["run", "--dataset", str(tmp_path / "mine.csv"), "--profile", "smoke"]) == 2
     said = only_error(capsys)
     assert "mine.csv" in said and "line 3" in said
 
@@ -116,6 +116,6 @@ def test_seeds_that_are_no_number_are_refused_before_any_work(monkeypatch, capsy
     monkeypatch.setenv("WORK_FOLDER", str(tmp_path))
     with pytest.raises(ValueError, match=f"SEEDS must be a whole number of 1 or more, .*{asked!r}"):
         _ = open_experiment("microcalls", "smoke").profile
-    assert run.main(["--dataset", "microcalls", "--profile", "smoke"]) == 2
+    assert cli.main(["run", "--dataset", "microcalls", "--profile", "smoke"]) == 2
     assert "SEEDS" in only_error(capsys)
     assert not list(tmp_path.iterdir())

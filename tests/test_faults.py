@@ -16,22 +16,25 @@ import pytest
 import torch
 
 import spectral_hyperresolution
-from freesound_tagging import datasets, spectrograms, training
-from freesound_tagging import store as stores
-from freesound_tagging.dataloaders import ReadPicture, make_dataloaders
-from freesound_tagging.evaluation import map_at_k, summarise
-from freesound_tagging.experiment import open_experiment
-from freesound_tagging.profiles import PROFILES
-from freesound_tagging.spectrograms import (
+from freesound_tagging.features import spectrograms
+from freesound_tagging.features import store as stores
+from freesound_tagging.features.spectrograms import (
     axis_frequencies,
     compute_channels,
     decoding_table,
     encode,
     filterbank,
 )
-from freesound_tagging.statistics import paired_tests
-from freesound_tagging.training import RESULT_COLUMNS, load_scores, run_grid
-from freesound_tagging.variants import CHANNELS, VARIANTS, Grid, get_variant
+from freesound_tagging.features.variants import CHANNELS, VARIANTS, Grid, get_variant
+from freesound_tagging.learning import learner as training
+from freesound_tagging.learning.dataloaders import ReadPicture, make_dataloaders
+from freesound_tagging.learning.profiles import PROFILES
+from freesound_tagging.runs import runs as run_module
+from freesound_tagging.runs.experiment import open_experiment
+from freesound_tagging.runs.runs import RESULT_COLUMNS, load_scores, run_grid
+from freesound_tagging.scoring.metrics import map_at_k, summarise
+from freesound_tagging.scoring.statistics import paired_tests
+from freesound_tagging.sounds import datasets
 from spectral_hyperresolution import LinearReassignment, high_resolution_spectrogram
 
 PACKAGE = Path(spectrograms.__file__).parent
@@ -40,7 +43,7 @@ COARSE = PROFILES["cpu"].grid
 
 @pytest.fixture(autouse=True)
 def on_the_cpu(monkeypatch):
-    monkeypatch.setattr(training, "best_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(run_module, "best_device", lambda: torch.device("cpu"))
 
 
 def run(table, store, variants, profile, folder) -> pd.DataFrame:
@@ -257,7 +260,7 @@ def test_fault_08_a_maximum_rate_that_diverges(table, store, profile, tmp_path, 
             next(learner.model[2].parameters()).fill_(torch.nan)
         return learner
 
-    monkeypatch.setattr(training, "make_learner", explode)
+    monkeypatch.setattr(run_module, "make_learner", explode)
     with pytest.raises(ValueError, match="log_db, fold 0, seed 0: training diverged"):
         run(table, store, ["log_db"], replace(profile, folds=1), tmp_path)
     assert not list((tmp_path / "runs").rglob("*.csv"))

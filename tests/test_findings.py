@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from freesound_tagging.evaluation import KEYS, clip_metrics
-from freesound_tagging.findings import (
+from freesound_tagging.features.variants import CONTROL_VARIANTS, VARIANTS
+from freesound_tagging.reporting.findings import (
     CLAIMS,
     average_seeds,
     compare_pair,
@@ -16,10 +16,11 @@ from freesound_tagging.findings import (
     judge_claims,
     tagger_steps,
 )
-from freesound_tagging.microcalls import CALLS, class_table
-from freesound_tagging.statistics import VERDICT_METRIC
-from freesound_tagging.studies import COMPARED, STUDIES, TAGGER_STEPS
-from freesound_tagging.variants import CONTROL_VARIANTS, VARIANTS
+from freesound_tagging.runs.questions import STUDIES
+from freesound_tagging.runs.studies import COMPARED, TAGGER_STEPS
+from freesound_tagging.scoring.metrics import KEYS, clip_metrics
+from freesound_tagging.scoring.statistics import VERDICT_METRIC
+from freesound_tagging.sounds.microcalls import CALLS, class_table
 
 LABELS = sorted(CALLS)
 PICTURES = sorted({picture for _, *both in CLAIMS for picture in both})

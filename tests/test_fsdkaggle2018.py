@@ -19,10 +19,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_datasets import assert_nothing_left, check_contract, shuffled_listing, write_zip
 
-from freesound_tagging import datasets, download, fsdkaggle2018
-from freesound_tagging.clips import load_clip
-from freesound_tagging.datasets import DATASETS, DataError, load
-from freesound_tagging.fsdkaggle2018 import (
+from freesound_tagging.errors import DataError
+from freesound_tagging.sounds import datasets, download, fsdkaggle2018
+from freesound_tagging.sounds.clips import load_clip
+from freesound_tagging.sounds.datasets import DATASETS, load
+from freesound_tagging.sounds.fsdkaggle2018 import (
     KAGGLE_FOLDER,
     MANIFEST,
     make_folds,

@@ -14,8 +14,8 @@ import soundfile
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import cross_val_score
 
-from freesound_tagging import microcalls
-from freesound_tagging.microcalls import CALLS, FAMILIES, NUISANCES, class_value
+from freesound_tagging.sounds import microcalls
+from freesound_tagging.sounds.microcalls import CALLS, FAMILIES, NUISANCES, class_value
 
 RATE = 22050
 PITCH = 1500.0

@@ -9,8 +9,11 @@ import pandas as pd
 import pytest
 import soundfile
 
-from freesound_tagging import experiment, run, training
-from freesound_tagging.variants import VARIANTS
+from freesound_tagging import cli
+from freesound_tagging.features.variants import VARIANTS
+from freesound_tagging.runs import experiment
+from freesound_tagging.runs import notebooks as run
+from freesound_tagging.runs import runs as run_module
 
 NOTEBOOKS = run.notebook_files()
 SUMMARY_COLUMNS = [
@@ -98,7 +101,7 @@ def test_holds_no_player_with_a_sound_in_it(notebook):
 def test_make_run_executes_all_eight_and_prints_the_table(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("WORK_FOLDER", str(tmp_path))
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # no workers beside those of the tests
-    assert run.main(["--dataset", "microcalls", "--profile", "smoke"]) == 0
+    assert cli.main(["run", "--dataset", "microcalls", "--profile", "smoke"]) == 0
     folder = tmp_path / "runs" / "microcalls" / "smoke"
     assert len(list((folder / "notebooks").glob("*.ipynb"))) == len(NOTEBOOKS)
     summary = pd.read_csv(folder / "summary.csv")
@@ -139,7 +142,7 @@ def test_unreadable_clips_take_no_notebook_down(tmp_path, monkeypatch, capsys):
             run.run_notebook(source, tmp_path / "out" / source.name, parameters, progress=False)
     printed = (tmp_path / "out" / "04_generate_spectrograms.ipynb").read_text(encoding="utf-8")
     assert "high-0.wav" in printed and "low-1.wav" in printed
-    monkeypatch.setattr(training, "run_grid", lambda *arguments, **options: None)
+    monkeypatch.setattr(run_module, "run_grid", lambda *arguments, **options: None)
     own = experiment.open_experiment(str(table), "smoke")
     own.run_folder.mkdir(parents=True, exist_ok=True)
     own.run_grid(own.load_table(), own.build_store(own.load_table()))

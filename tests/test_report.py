@@ -6,9 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from freesound_tagging import answers, evaluation, report, statistics, studies
-from freesound_tagging.experiment import ROOT
-from freesound_tagging.variants import VARIANTS
+from freesound_tagging.features.variants import VARIANTS
+from freesound_tagging.reporting import answers
+from freesound_tagging.reporting import publish as report
+from freesound_tagging.runs.experiment import ROOT
+from freesound_tagging.runs.questions import STUDIES as STUDIES_ASKED
+from freesound_tagging.scoring import metrics as evaluation
+from freesound_tagging.scoring import statistics
 
 FOLDERS = sorted(file.parent for file in (ROOT / "results").glob("*/summary.csv"))
 
@@ -16,7 +20,7 @@ FOLDERS = sorted(file.parent for file in (ROOT / "results").glob("*/summary.csv"
 STUDIES = sorted(
     file.parent
     for file in (ROOT / "results").glob("*/*/results.csv")
-    if file.parent.name in studies.STUDIES
+    if file.parent.name in STUDIES_ASKED
 )
 
 

@@ -10,8 +10,11 @@ import pytest
 from filelock import FileLock
 from papermill.exceptions import PapermillExecutionError
 
-from freesound_tagging import run, studies
-from freesound_tagging.experiment import STOPPED, Experiment
+from freesound_tagging import cli
+from freesound_tagging.cli import STOPPED
+from freesound_tagging.runs import notebooks as run
+from freesound_tagging.runs import studies
+from freesound_tagging.runs.experiment import Experiment
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +42,7 @@ IN_THE_KERNEL = PapermillExecutionError(0, 1, "", "KeyboardInterrupt", "", [])
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), IN_THE_KERNEL], ids=["here", "kernel"])
 def test_a_stopped_run_says_how_to_go_on(no_sounds, monkeypatch, capsys, error):
     monkeypatch.setattr(run, "run_notebook", raiser(error))
-    assert run.main(["--dataset", "esc10", "--profile", "smoke"]) == STOPPED
+    assert cli.main(["run", "--dataset", "esc10", "--profile", "smoke"]) == STOPPED
     said = capsys.readouterr().err
     assert "what is finished is kept" in said
     assert "make run DATASET=esc10 PROFILE=smoke" in said
@@ -50,7 +53,7 @@ def test_going_on_takes_the_same_settings(no_sounds, work_folder, monkeypatch, c
     monkeypatch.setenv("DATA_MIRROR", str(work_folder / "my archives"))
     monkeypatch.setenv("SEEDS", "2")
     monkeypatch.delenv("STRICT", raising=False)
-    assert run.main(["--dataset", "esc10", "--profile", "smoke"]) == STOPPED
+    assert cli.main(["run", "--dataset", "esc10", "--profile", "smoke"]) == STOPPED
     said = capsys.readouterr().err
     command = f"make run DATASET=esc10 PROFILE=smoke WORK_FOLDER={work_folder} "
     assert f"{command}DATA_MIRROR='{work_folder}/my archives' SEEDS=2\n" in said
@@ -59,7 +62,7 @@ def test_going_on_takes_the_same_settings(no_sounds, work_folder, monkeypatch, c
 def test_a_work_folder_that_cannot_be_made_is_one_line(work_folder, monkeypatch, capsys):
     (work_folder / "file").write_text("in the way")
     monkeypatch.setenv("WORK_FOLDER", str(work_folder / "file"))
-    assert run.main(["--dataset", "esc10", "--profile", "smoke"]) == 2
+    assert cli.main(["run", "--dataset", "esc10", "--profile", "smoke"]) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ") and said.count("\n") == 1
     assert "cannot be made" in said and "WORK_FOLDER" in said
@@ -73,32 +76,32 @@ def test_tables_of_the_same_name_do_not_overwrite_each_other(
     for table in tables:
         table.parent.mkdir()
         table.touch()
-    mine, yours = (["--dataset", str(table), "--profile", "smoke"] for table in tables)
-    assert run.main(mine) == run.main(mine) == 1
-    assert run.main(yours) == 2
+    mine, yours = (["run", "--dataset", str(table), "--profile", "smoke"] for table in tables)
+    assert cli.main(mine) == cli.main(mine) == 1
+    assert cli.main(yours) == 2
     said = capsys.readouterr().err
     assert all(str(table) in said for table in tables)
     assert "rename one of them" in said
     tables[0].unlink()  # it was moved: its runs go with it
-    assert run.main(yours) == 1
+    assert cli.main(yours) == 1
 
 
 def test_stopped_while_sounds_are_fetched(monkeypatch, capsys):
     monkeypatch.setattr(Experiment, "load_table", raiser(KeyboardInterrupt()))
-    assert run.main(["--dataset", "esc10"]) == STOPPED
+    assert cli.main(["run", "--dataset", "esc10"]) == STOPPED
     assert "make run DATASET=esc10 PROFILE=cpu" in capsys.readouterr().err
 
 
 def test_a_fault_in_a_notebook_is_no_stop(no_sounds, monkeypatch, capsys):
     fault = PapermillExecutionError(0, 1, "", "ValueError", "five folds", [])
     monkeypatch.setattr(run, "run_notebook", raiser(fault))
-    assert run.main(["--profile", "smoke"]) == 1
+    assert cli.main(["run", "--profile", "smoke"]) == 1
     assert "ValueError: five folds" in capsys.readouterr().err
 
 
 def test_a_stopped_study_says_how_to_go_on(monkeypatch, capsys):
     monkeypatch.setattr(studies, "run_study", raiser(KeyboardInterrupt()))
-    assert studies.main(["--dataset", "esc10", "--study", "trials"]) == STOPPED
+    assert cli.main(["study", "--dataset", "esc10", "--study", "trials"]) == STOPPED
     assert "make study DATASET=esc10 STUDY=trials" in capsys.readouterr().err
 
 
@@ -108,7 +111,7 @@ def test_a_second_run_of_a_data_set_waits_and_says_so(no_sounds, work_folder, mo
     folder = work_folder / "runs" / "esc10"
     folder.mkdir(parents=True)
     with FileLock(folder / ".lock"):
-        second = threading.Thread(target=run.main, args=(["--dataset", "esc10"],))
+        second = threading.Thread(target=cli.main, args=(["run", "--dataset", "esc10"],))
         second.start()
         assert str(folder) in hears(second, "another run is training into this folder")
         assert not started.is_set()
@@ -119,7 +122,7 @@ def test_a_second_run_of_a_data_set_waits_and_says_so(no_sounds, work_folder, mo
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX process groups and SIGINT")
 def test_ctrl_c_in_the_middle_of_a_run(work_folder):
     """The real thing: the whole process group gets SIGINT, kernel and workers too."""
-    command = [sys.executable, "-m", "freesound_tagging.run", "--profile", "smoke"]
+    command = [sys.executable, "-m", "freesound_tagging", "run", "--profile", "smoke"]
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,

@@ -9,20 +9,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from freesound_tagging import datasets, fsdkaggle2018, training
-from freesound_tagging.dataloaders import make_dataloaders
-from freesound_tagging.evaluation import map_at_k, top_k_error
-from freesound_tagging.experiment import open_experiment
-from freesound_tagging.run import print_test_outcome
-from freesound_tagging.scored_test import average_folds, submission, summarise
-from freesound_tagging.training import (
-    load_scores,
-    load_test_scores,
-    make_learner,
-    predict,
-    predict_others,
-    run_grid,
-)
+from freesound_tagging.learning.dataloaders import make_dataloaders
+from freesound_tagging.learning.learner import make_learner, predict, predict_others
+from freesound_tagging.runs import runs as run_module
+from freesound_tagging.runs.experiment import open_experiment
+from freesound_tagging.runs.notebooks import print_test_outcome
+from freesound_tagging.runs.runs import load_scores, load_test_scores, run_grid
+from freesound_tagging.scoring.challenge import average_folds, submission, summarise
+from freesound_tagging.scoring.metrics import map_at_k, top_k_error
+from freesound_tagging.sounds import datasets, fsdkaggle2018
 
 CLASSES = ["Bass_drum", "Hi-hat", "Oboe", "Violin_or_fiddle"]
 NAMES = {"dataset": "tiny", "profile_name": "smoke", "n_jobs": 1, "progress": False}
@@ -31,7 +26,7 @@ NAMES = {"dataset": "tiny", "profile_name": "smoke", "n_jobs": 1, "progress": Fa
 @pytest.fixture(autouse=True)
 def on_the_cpu(monkeypatch):
     """Train on the CPU on every machine: its runs are the ones that repeat to the byte."""
-    monkeypatch.setattr(training, "best_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(run_module, "best_device", lambda: torch.device("cpu"))
     torch.set_num_threads(1)
 
 
@@ -211,9 +206,9 @@ def test_runs_whose_test_scores_are_missing_or_of_other_clips_are_made_again(
     train, test = split_table
     one = replace(profile, folds=1)
     made = []
-    original = training.train_and_score
+    original = run_module.train_and_score
     monkeypatch.setattr(
-        training,
+        run_module,
         "train_and_score",
         lambda *given, **options: made.append(given) or original(*given, **options),
     )

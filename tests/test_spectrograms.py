@@ -11,8 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from freesound_tagging.profiles import PROFILES
-from freesound_tagging.spectrograms import (
+from freesound_tagging.features.spectrograms import (
     CODE_LEVELS,
     axis_frequencies,
     compute_channels,
@@ -22,7 +21,7 @@ from freesound_tagging.spectrograms import (
     standard_spectrogram,
     stft_power,
 )
-from freesound_tagging.variants import (
+from freesound_tagging.features.variants import (
     CHANNELS,
     CONTROL_CHANNELS,
     CONTROL_VARIANTS,
@@ -35,6 +34,7 @@ from freesound_tagging.variants import (
     get_channel,
     get_variant,
 )
+from freesound_tagging.learning.profiles import PROFILES
 from spectral_hyperresolution import LinearReassignment
 
 AXES = ("linear", "log", "mel", "mel_htk")

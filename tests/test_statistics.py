@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from freesound_tagging import statistics
-from freesound_tagging.evaluation import bootstrap_interval, clip_metrics
-from freesound_tagging.statistics import (
+from freesound_tagging.scoring import statistics
+from freesound_tagging.scoring.metrics import bootstrap_interval, clip_metrics
+from freesound_tagging.scoring.statistics import (
     COLUMNS,
     METRICS,
     REFERENCES,

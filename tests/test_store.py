@@ -18,12 +18,13 @@ import torch
 from filelock import FileLock
 from safetensors import safe_open
 
-from freesound_tagging import store as stores
-from freesound_tagging.clips import ClipSettings, load_clip
-from freesound_tagging.datasets import DataError
-from freesound_tagging.spectrograms import compute_channels, encode
-from freesound_tagging.store import Store, build, is_whole, write_atomically
-from freesound_tagging.variants import CHANNELS, Channel, Grid
+from freesound_tagging.errors import DataError
+from freesound_tagging.features import store as stores
+from freesound_tagging.features.spectrograms import compute_channels, encode
+from freesound_tagging.features.store import Store, build, is_whole
+from freesound_tagging.features.variants import CHANNELS, Channel, Grid
+from freesound_tagging.files import write_atomically
+from freesound_tagging.sounds.clips import ClipSettings, load_clip
 
 CHOSEN = ["log", "mel"]  # enough for whatever is the same for all channels
 
@@ -149,8 +150,8 @@ def test_one_more_channel_computes_only_that_channel(small_table, grid, tmp_path
 KILLED_BUILD = """
 import os, signal, sys
 import pandas as pd
-from freesound_tagging import store
-from freesound_tagging.profiles import PROFILES
+from freesound_tagging.features import store
+from freesound_tagging.learning.profiles import PROFILES
 
 table, folder = pd.read_pickle(sys.argv[1]), sys.argv[2]
 store.BATCH_CLIPS = 2

@@ -14,14 +14,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from freesound_tagging import studies, training
-from freesound_tagging.datasets import read_manifest
-from freesound_tagging.evaluation import KEYS
-from freesound_tagging.experiment import open_experiment
-from freesound_tagging.profiles import PROFILES
-from freesound_tagging.studies import (
+from freesound_tagging import cli
+from freesound_tagging.features.variants import CONTROL_VARIANTS, VARIANTS, get_variant
+from freesound_tagging.learning.learner import OPTIMIZERS
+from freesound_tagging.learning.profiles import PROFILES
+from freesound_tagging.runs import runs as run_module
+from freesound_tagging.runs import studies
+from freesound_tagging.runs.experiment import open_experiment
+from freesound_tagging.runs.questions import STUDIES
+from freesound_tagging.runs.runs import RESULT_COLUMNS
+from freesound_tagging.runs.studies import (
     COMPARED,
-    STUDIES,
     TAGGER_SECONDS,
     TAGGER_STEPS,
     TRIAL_EPOCHS,
@@ -33,8 +36,8 @@ from freesound_tagging.studies import (
     run_study,
     study_folder,
 )
-from freesound_tagging.training import OPTIMIZERS, RESULT_COLUMNS
-from freesound_tagging.variants import CONTROL_VARIANTS, VARIANTS, get_variant
+from freesound_tagging.scoring.metrics import KEYS
+from freesound_tagging.sounds.datasets import read_manifest
 
 ASKED = [(study, dataset) for study, asked in STUDIES.items() for dataset in asked.datasets]
 CLASSES = ["a", "b", "c", "d"]
@@ -107,7 +110,7 @@ def test_unknown_study_lists_the_known_ones(capsys):
     with pytest.raises(ValueError, match="unknown STUDY 'nonesuch'") as caught:
         run_study(open_experiment("microcalls", "cpu"), "nonesuch")
     assert all(study in str(caught.value) for study in STUDIES)
-    assert studies.main(["--dataset", "microcalls", "--study", "nonesuch"]) == 2
+    assert cli.main(["study", "--dataset", "microcalls", "--study", "nonesuch"]) == 2
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.count("\n") == 1 and said.err.startswith("error: unknown STUDY")
@@ -120,15 +123,15 @@ def test_a_data_set_that_is_not_asked_is_told_which_are(study, capsys):
     with pytest.raises(ValueError, match=f"STUDY={study} is asked on .*, not on {dataset}") as said:
         run_study(open_experiment(dataset, "cpu"), study)
     assert all(name in str(said.value) for name in asked)
-    assert studies.main(["--dataset", dataset, "--study", study]) == 2
+    assert cli.main(["study", "--dataset", dataset, "--study", study]) == 2
     assert f"STUDY={study}" in capsys.readouterr().err
 
 
 def test_unknown_data_set_and_a_bad_number_of_seeds_are_one_line(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("WORK_FOLDER", str(tmp_path))
-    assert studies.main(["--dataset", "nonesuch", "--study", "controls"]) == 2
+    assert cli.main(["study", "--dataset", "nonesuch", "--study", "controls"]) == 2
     monkeypatch.setenv("SEEDS", "many")
-    assert studies.main(["--dataset", "microcalls", "--study", "difficulty"]) == 2
+    assert cli.main(["study", "--dataset", "microcalls", "--study", "difficulty"]) == 2
     first, second = capsys.readouterr().err.splitlines()
     assert "DATASET 'nonesuch'" in first
     assert "SEEDS" in second and "'many'" in second
@@ -173,7 +176,7 @@ def test_runs_of_the_main_grid_are_the_ones_that_make_run_makes(planned, study, 
         return
     table = experiment.load_table()
     profile = replace(experiment.profile, seeds=tuple({run.seed for run in mine}))
-    usual = training.plan_runs(
+    usual = run_module.plan_runs(
         table,
         experiment.build_store(table),
         list(VARIANTS),
@@ -487,7 +490,7 @@ def tiny(monkeypatch, tmp_path):
     monkeypatch.setattr(studies, "CURVE_FOLDS", (0, 1))
     monkeypatch.setattr(studies, "COMPARED", ("log_db", "hires_q8"))
     monkeypatch.setattr(studies, "SEEDS", (0,))
-    monkeypatch.setattr(training, "best_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(run_module, "best_device", lambda: torch.device("cpu"))
     monkeypatch.setattr(joblib, "cpu_count", lambda *arguments, **options: 1)
     torch.set_num_threads(1)
     return open_experiment("microcalls", "smoke")
@@ -524,13 +527,13 @@ def test_a_study_is_made_once_and_goes_on_where_it_was(tiny, monkeypatch, capsys
     # Killed in the middle: one run and the table of results are missing.
     (easier / "runs" / "hires_q8" / "fold1-seed0.json").unlink()
     file.unlink()
-    original, made = training.train_and_score, []
+    original, made = run_module.train_and_score, []
 
     def noted(table, store, variant, fold, seed, *others, **options):
         made.append((variant, fold, seed))
         return original(table, store, variant, fold, seed, *others, **options)
 
-    monkeypatch.setattr(training, "train_and_score", noted)
+    monkeypatch.setattr(run_module, "train_and_score", noted)
     again = run_study(tiny, "difficulty", progress=False)
     assert made == [("hires_q8", 1, 0)]
     pd.testing.assert_frame_equal(again.drop(columns="seconds"), results.drop(columns="seconds"))
@@ -540,7 +543,7 @@ def test_a_study_is_made_once_and_goes_on_where_it_was(tiny, monkeypatch, capsys
 
     # As a person calls it: nothing is left to do, and the table is printed.
     capsys.readouterr()
-    assert studies.main(["--dataset", "microcalls", "--study", "difficulty"]) == 0
+    assert cli.main(["study", "--dataset", "microcalls", "--study", "difficulty"]) == 0
     assert len(made) == 1
     said = capsys.readouterr().out
     assert all(word in said for word in ("hires_q8", "log_db", "map3"))

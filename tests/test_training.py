@@ -18,11 +18,19 @@ from fastai.optimizer import Adam
 from fastai.torch_core import set_seed
 from torch import nn
 
-from freesound_tagging import store as stores
-from freesound_tagging import training
-from freesound_tagging.dataloaders import make_dataloaders
-from freesound_tagging.evaluation import KEYS, clip_metrics, map_at_k, summarise, top_k_error
-from freesound_tagging.networks import (
+from freesound_tagging.features import store as stores
+from freesound_tagging.features.store import Store
+from freesound_tagging.learning import learner as training
+from freesound_tagging.learning.dataloaders import make_dataloaders
+from freesound_tagging.learning.learner import (
+    OPTIMIZERS,
+    SkipValidation,
+    fit,
+    make_learner,
+    predict,
+)
+from freesound_tagging.learning.networks import (
+    best_device,
     build_network,
     compact_network,
     count_weights,
@@ -30,24 +38,20 @@ from freesound_tagging.networks import (
     layer_groups,
     resnext_network,
 )
-from freesound_tagging.profiles import ADJUSTMENTS, PROFILES, best_device, get_profile
-from freesound_tagging.store import Store
-from freesound_tagging.training import (
-    OPTIMIZERS,
+from freesound_tagging.learning.profiles import ADJUSTMENTS, PROFILES, get_profile
+from freesound_tagging.runs import runs as run_module
+from freesound_tagging.runs.runs import (
     RESULT_COLUMNS,
-    SkipValidation,
     collect_results,
-    fit,
     load_scores,
-    make_learner,
     make_runs,
     plan_runs,
-    predict,
     profile_folds,
     run_grid,
     run_key,
     train_and_score,
 )
+from freesound_tagging.scoring.metrics import KEYS, clip_metrics, map_at_k, summarise, top_k_error
 
 NAMES = {"dataset": "tiny", "profile_name": "smoke"}
 
@@ -55,7 +59,7 @@ NAMES = {"dataset": "tiny", "profile_name": "smoke"}
 @pytest.fixture(autouse=True)
 def on_the_cpu(monkeypatch):
     """Train on the CPU on every machine: its runs are the ones that repeat to the byte."""
-    monkeypatch.setattr(training, "best_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(run_module, "best_device", lambda: torch.device("cpu"))
     torch.set_num_threads(1)
 
 
@@ -80,7 +84,7 @@ def _finished(_table, store, profile, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "best_device", lambda: torch.device("cpu"))
+        patch.setattr(run_module, "best_device", lambda: torch.device("cpu"))
         grid_of(_table, store, ["log_db"], replace(profile, folds=2), folder)
     return folder
 
@@ -143,7 +147,7 @@ def test_a_run_does_not_depend_on_what_other_threads_draw(table, store, profile,
 
     short = replace(profile, frozen_epochs=1, epochs=1)
     alone = train_and_score(table, store, "log_db", 0, 0, short)
-    monkeypatch.setattr(training, "make_dataloaders", disturbed)
+    monkeypatch.setattr(run_module, "make_dataloaders", disturbed)
     company = train_and_score(table, store, "log_db", 0, 0, short)
     pd.testing.assert_frame_equal(company, alone, check_exact=True)
 
@@ -175,7 +179,7 @@ def forbid_runs(monkeypatch) -> None:
     def refuse(*arguments, **options):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(training, "train_and_score", refuse)
+    monkeypatch.setattr(run_module, "train_and_score", refuse)
 
 
 def test_done_runs_are_not_repeated(table, store, two_folds, finished, monkeypatch):
@@ -208,7 +212,7 @@ def test_a_changed_setting_is_run_again_and_said_so(
     table, store, two_folds, finished, monkeypatch, capsys, change
 ):
     forbid_runs(monkeypatch)
-    monkeypatch.setattr(training, "imagenet_weights", lambda: None)  # nothing to download
+    monkeypatch.setattr(run_module, "imagenet_weights", lambda: None)  # nothing to download
     with pytest.raises(AssertionError, match="trained again"):
         grid_of(table, store, ["log_db"], replace(two_folds, **change), finished)
     said = capsys.readouterr().out
@@ -255,7 +259,7 @@ def test_half_written_and_damaged_runs_are_made_again(table, store, two_folds, f
 
 
 def test_a_grid_that_stops_keeps_what_is_done(table, store, two_folds, tmp_path, monkeypatch):
-    original, made = training.train_and_score, []
+    original, made = run_module.train_and_score, []
 
     def stop_at_the_second(*arguments, **options):
         if made:
@@ -264,7 +268,7 @@ def test_a_grid_that_stops_keeps_what_is_done(table, store, two_folds, tmp_path,
         return original(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "train_and_score", stop_at_the_second)
+        patch.setattr(run_module, "train_and_score", stop_at_the_second)
         with pytest.raises(KeyboardInterrupt):
             grid_of(table, store, ["log_db"], two_folds, tmp_path)
     before = stamps(tmp_path)
@@ -282,7 +286,7 @@ def test_a_grid_that_stops_keeps_what_is_done(table, store, two_folds, tmp_path,
 
 def test_a_worker_with_other_code_makes_no_run(table, store, two_folds, tmp_path, monkeypatch):
     runs = plan_runs(table, store, ["log_db"], two_folds, tmp_path, **NAMES)
-    monkeypatch.setattr(training, "TRAINING_ALGORITHM", training.TRAINING_ALGORITHM + 1)
+    monkeypatch.setattr(run_module, "TRAINING_ALGORITHM", run_module.TRAINING_ALGORITHM + 1)
     with pytest.raises(ValueError, match="would not make the run that was planned"):
         make_runs(runs, n_jobs=1, progress=False)
     assert not stamps(tmp_path)
@@ -298,7 +302,7 @@ def test_bars_count_runs_and_the_epochs_of_each(
             ended[self.desc] = (self.n, self.total)
             super().close()
 
-    monkeypatch.setattr(training, "tqdm", Noted)
+    monkeypatch.setattr(run_module, "tqdm", Noted)
     grid_of(table, store, ["log_db"], two_folds, tmp_path, progress=True)
     assert ended.pop("runs") == (2, 2)
     assert ended == {"log_db, fold 0, seed 0": (2, 2), "log_db, fold 1, seed 0": (2, 2)}
@@ -318,7 +322,7 @@ def test_runs_that_follow_one_another_leave_no_pictures_in_memory(
         held.append(weakref.ref(loaders.train))
         return loaders
 
-    monkeypatch.setattr(training, "make_dataloaders", noted)
+    monkeypatch.setattr(run_module, "make_dataloaders", noted)
     grid_of(table, store, ["log_db"], replace(profile, seeds=(0, 1)), tmp_path)
     assert alive == [0] * 6
     assert held[-1]() is None
@@ -331,7 +335,7 @@ def test_a_run_that_diverges_is_an_error_and_leaves_nothing(
         scores = pd.DataFrame({"clip_id": ["a"], "seed": 0, "fold": 0, "label": "tone"})
         return scores.assign(clicks=0.1, sweep=np.nan, tone=0.9)
 
-    monkeypatch.setattr(training, "train_and_score", diverge)
+    monkeypatch.setattr(run_module, "train_and_score", diverge)
     with pytest.raises(ValueError, match="log_db, fold 0, seed 0: training diverged"):
         grid_of(table, store, ["log_db"], two_folds, tmp_path)
     assert not stamps(tmp_path)
@@ -368,7 +372,7 @@ def test_a_run_that_diverges_is_kept_as_knowing_nothing_where_asked(
             scores.iloc[3, 1] = value
         return scores
 
-    monkeypatch.setattr(training, "predict", diverge)
+    monkeypatch.setattr(run_module, "predict", diverge)
     short = replace(two_folds, frozen_epochs=1, epochs=1)
     with pytest.raises(ValueError, match="log_db, fold 1, seed 0: training diverged, the scores"):
         make_runs(
@@ -446,7 +450,7 @@ def test_runs_that_are_done_are_not_made_again_whatever_the_plan(
     table, store, profile, tmp_path, monkeypatch
 ):
     made = []
-    monkeypatch.setattr(training, "train_and_score", fake_scores(made))
+    monkeypatch.setattr(run_module, "train_and_score", fake_scores(made))
     first = plan_runs(table, store, ["log_db"], profile, tmp_path, **NAMES, folds=[1])
     make_runs(first, n_jobs=1, progress=False)
     assert made == [("log_db", 1, 0)]
@@ -462,7 +466,7 @@ def test_runs_that_are_done_are_not_made_again_whatever_the_plan(
 
 
 def test_results_come_in_the_order_of_the_runs(table, store, profile, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "train_and_score", fake_scores([]))
+    monkeypatch.setattr(run_module, "train_and_score", fake_scores([]))
     runs = plan_runs(table, store, ["mel_db", "log_db"], profile, tmp_path, **NAMES)
     make_runs(runs[::-1], n_jobs=1, progress=False)
     for order in (runs, runs[::-1], runs[2:4]):

@@ -13,21 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
-from freesound_tagging import training
-from freesound_tagging.dataloaders import make_dataloaders
-from freesound_tagging.training import (
-    SkipValidation,
-    WeightedCrossEntropy,
-    make_learner,
-    run_key,
-    train_and_score,
-)
+from freesound_tagging.learning.dataloaders import make_dataloaders
+from freesound_tagging.learning.learner import SkipValidation, WeightedCrossEntropy, make_learner
+from freesound_tagging.runs import runs as run_module
+from freesound_tagging.runs.runs import run_key, train_and_score
 
 
 @pytest.fixture(autouse=True)
 def on_the_cpu(monkeypatch):
     """Train on the CPU on every machine: its runs are the ones that repeat to the byte."""
-    monkeypatch.setattr(training, "best_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(run_module, "best_device", lambda: torch.device("cpu"))
     torch.set_num_threads(1)
 
 
@@ -173,7 +168,7 @@ def test_the_setting_is_part_of_a_run_only_where_it_changes_it(
     assert len(keys) == 3
     contents = []
     monkeypatch.setattr(
-        training.json, "dumps", lambda content, **_: contents.append(content) or "{}"
+        run_module.json, "dumps", lambda content, **_: contents.append(content) or "{}"
     )
     run_key(half_verified, store, "log_db", profile)
     run_key(half_verified, store, "log_db", weighted)

@@ -40,14 +40,16 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "pipeline"))
 from commands import processor, tree_memory
 
-from freesound_tagging import datasets, store, training
-from freesound_tagging.clips import ClipSettings, best_centred_crop, decode, resample
-from freesound_tagging.dataloaders import make_dataloaders
-from freesound_tagging.networks import ARCHITECTURES
-from freesound_tagging.profiles import best_device, get_profile
-from freesound_tagging.spectrograms import compute_channels, encode
-from freesound_tagging.training import make_learner
-from freesound_tagging.variants import VARIANTS, channels_of
+from freesound_tagging.features import store
+from freesound_tagging.features.spectrograms import compute_channels, encode
+from freesound_tagging.features.variants import VARIANTS, channels_of
+from freesound_tagging.learning.dataloaders import make_dataloaders
+from freesound_tagging.learning.learner import make_learner
+from freesound_tagging.learning.networks import ARCHITECTURES, best_device
+from freesound_tagging.learning.profiles import get_profile
+from freesound_tagging.runs import runs as run_module
+from freesound_tagging.sounds import datasets
+from freesound_tagging.sounds.clips import ClipSettings, best_centred_crop, decode, resample
 
 STEPS = ["table", "stages", "generate", "restart", "loading", "fold"]
 RECORD = Path(__file__).with_suffix(".json")
@@ -285,7 +287,7 @@ def train_fold(work: str, folder: str, runs: str, clips: int | None) -> None:
     """Make one run of `FOLD`: what `measure_fold` starts as a program of its own, to kill it."""
     table = spread(datasets.load("fsdkaggle2018", work), clips)
     pictures = store.build(table, channels_of([LOADED]), FOLD.grid, folder, progress=False)
-    training.run_grid(
+    run_module.run_grid(
         table[table["split"] == "train"],
         pictures,
         [LOADED],

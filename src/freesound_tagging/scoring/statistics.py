@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.stats import norm
 
-from freesound_tagging.evaluation import clip_metrics
+from freesound_tagging.scoring.metrics import clip_metrics
 
 METRICS = ("top3_error", "top1_accuracy", "map3")
 """The metrics that are tested. Top-3 error is better lower, the others are better higher."""

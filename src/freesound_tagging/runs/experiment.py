@@ -1,8 +1,6 @@
 """One experiment = a data set and a profile: where its files lie, and its steps for notebooks."""
 
 import os
-import shlex
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,19 +9,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from freesound_tagging import (
-    datasets,
-    evaluation,
-    fsdkaggle2018,
-    scored_test,
-    store,
-    training,
-)
-from freesound_tagging.clips import ClipError, ClipSettings, load_clip
-from freesound_tagging.profiles import Profile, get_profile
-from freesound_tagging.variants import VARIANTS, channels_of
+from freesound_tagging import files
+from freesound_tagging.features import store
+from freesound_tagging.features.variants import VARIANTS, channels_of
+from freesound_tagging.learning.profiles import Profile, get_profile, parse_seeds
+from freesound_tagging.runs import runs as run_module
+from freesound_tagging.scoring import challenge as scored_test
+from freesound_tagging.scoring import metrics as evaluation
+from freesound_tagging.sounds import datasets, fsdkaggle2018
+from freesound_tagging.sounds.clips import ClipError, ClipSettings, load_clip
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 """The repository: the package is installed in place (``pip install -e .``)."""
 
 
@@ -36,26 +32,6 @@ def work_folder() -> Path:
     return Path(os.environ.get("WORK_FOLDER") or ROOT).resolve()
 
 
-STOPPED = 130
-"""Exit status after Ctrl-C, as shells have it: 128 and the number of the signal."""
-
-SETTINGS = ("WORK_FOLDER", "DATA_MIRROR", "SEEDS", "STRICT", "SCHEDULER")
-"""Environment variables that say how a command works."""
-
-
-def stopped(command: str) -> int:
-    """Say how work that was stopped by hand goes on, and return the exit status for that."""
-    given = [(name, os.environ.get(name)) for name in SETTINGS]
-    settings = "".join(f" {name}={shlex.quote(value)}" for name, value in given if value)
-    print(f"\nstopped; what is finished is kept, to go on: {command}{settings}", file=sys.stderr)
-    return STOPPED
-
-
-def is_table(dataset: str) -> bool:
-    """Say whether a data set is named by the path of a table of one's own."""
-    return dataset.lower().endswith(".csv")
-
-
 @dataclass(frozen=True)
 class Experiment:
     """A data set, a profile, and the folders that they use.
@@ -63,31 +39,18 @@ class Experiment:
     Attributes
     ----------
     dataset : name of the data set, or the path of a table of one's own sounds.
-    profile_name : cpu, gpu or smoke.
+    profile_name : key of `freesound_tagging.learning.profiles.PROFILES`.
+    profile : its settings, adjusted to the data set.
     """
 
     dataset: str
     profile_name: str
-
-    @property
-    def profile(self) -> Profile:
-        """The profile's settings, adjusted to the data set.
-
-        The environment variable ``SEEDS`` asks for so many seeds, 0 first; runs that were made with
-        fewer are kept.
-        """
-        profile = get_profile(self.profile_name, self.dataset)
-        seeds = os.environ.get("SEEDS")
-        if not seeds:
-            return profile
-        if not seeds.isdecimal() or int(seeds) < 1:
-            raise ValueError(f"SEEDS must be a whole number of 1 or more, got {seeds!r}")
-        return replace(profile, seeds=tuple(range(int(seeds))))
+    profile: Profile
 
     @property
     def name(self) -> str:
         """A name for folders: the data set's, or the stem of the table."""
-        return Path(self.dataset).stem if is_table(self.dataset) else self.dataset
+        return Path(self.dataset).stem if datasets.is_table(self.dataset) else self.dataset
 
     @property
     def raw_folder(self) -> Path:
@@ -111,9 +74,8 @@ class Experiment:
         Raises
         ------
         ValueError
-            Where SEEDS is no number, or the folder cannot be made.
+            Where the folder cannot be made.
         """
-        _ = self.profile  # a bad SEEDS is refused before any folder is made
         folder = self.run_folder.parent
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -122,7 +84,7 @@ class Experiment:
                 f"{folder} cannot be made ({error.strerror}); WORK_FOLDER names the folder for "
                 "data/ and runs/"
             ) from error
-        with store.hold_alone(folder, "training into this folder"):
+        with files.hold_alone(folder, "training into this folder"):
             yield
 
     def claim_runs(self) -> None:
@@ -133,7 +95,7 @@ class Experiment:
         ValueError
             Where it holds the runs of another table, which is still there.
         """
-        if not is_table(self.dataset):
+        if not datasets.is_table(self.dataset):
             return
         folder = self.run_folder.parent
         owner = folder / "table.txt"
@@ -143,7 +105,7 @@ class Experiment:
                 f"{folder} holds the runs of {held}, which has the same name as {self.dataset}: "
                 "rename one of them, or remove that folder"
             )
-        store.write_atomically(owner, self.dataset.encode())
+        files.write_atomically(owner, self.dataset.encode())
 
     @property
     def results_folder(self) -> Path:
@@ -167,7 +129,7 @@ class Experiment:
         if self.dataset == "microcalls":
             options["clips_per_class"] = self.profile.clips_per_class
         dataset = self.dataset
-        if is_table(dataset) and not Path(dataset).is_absolute():
+        if datasets.is_table(dataset) and not Path(dataset).is_absolute():
             dataset = str(ROOT / dataset)
         table = datasets.load(dataset, self.raw_folder, **options)
         return thin(table[table["split"] == split], self.profile.max_clips)
@@ -209,7 +171,7 @@ class Experiment:
 
         Clips that the store could not read are listed in ``unreadable.csv`` beside the results.
         """
-        results = training.run_grid(
+        results = run_module.run_grid(
             table,
             pictures,
             list(VARIANTS) if variants is None else variants,
@@ -247,7 +209,7 @@ class Experiment:
 
     def load_scores(self) -> dict[str, pd.DataFrame]:
         """Return the out-of-fold scores of every variant that has been run."""
-        return training.load_scores(self.run_folder, self.load_results())
+        return run_module.load_scores(self.run_folder, self.load_results())
 
     def write_test_summary(self) -> pd.DataFrame | None:
         """Score the test split, write ``test_summary.csv`` and submissions, return the summary.
@@ -258,7 +220,7 @@ class Experiment:
         if self.dataset != "fsdkaggle2018" or self.load_test_table() is None:
             return None
         results = self.load_results()
-        scores = training.load_test_scores(self.run_folder, results)
+        scores = run_module.load_test_scores(self.run_folder, results)
         usage = fsdkaggle2018.usage_of_test_clips(self.raw_folder)
         sample = fsdkaggle2018.sample_submission(self.raw_folder)
         summary = scored_test.summarise(scores, usage, self.load_scores())
@@ -271,27 +233,25 @@ class Experiment:
         return summary
 
 
-def open_experiment(dataset: str, profile: str) -> Experiment:
+def open_experiment(dataset: str, profile: str, seeds: int | None = None) -> Experiment:
     """Return the experiment on a data set with a profile.
+
+    ``seeds`` asks for that many seeds, 0 first; by default the environment variable ``SEEDS`` does,
+    and without it the profile. Runs that were made with fewer seeds are kept.
 
     Raises
     ------
     ValueError
         Where either is unknown; the message lists the known ones.
     """
-    get_profile(profile)
-    known = ", ".join(datasets.DATASETS)
-    if is_table(dataset) and Path(dataset).stem in datasets.DATASETS:
-        raise ValueError(
-            f"{dataset}: a table of your own cannot have the name of a data set ({known}), for its "
-            "runs are kept under its name; rename the file"
-        )
-    if not is_table(dataset) and dataset not in datasets.DATASETS:
-        raise ValueError(
-            f"unknown DATASET {dataset!r}; the known ones are: {known}, "
-            "or a table of your own, path/to/table.csv"
-        )
-    return Experiment(dataset, profile)
+    datasets.check_dataset(dataset)
+    return Experiment(dataset, profile, _with_seeds(get_profile(profile, dataset), seeds))
+
+
+def _with_seeds(profile: Profile, seeds: int | None) -> Profile:
+    if seeds is None:
+        seeds = parse_seeds(os.environ.get("SEEDS"))
+    return profile if seeds is None else replace(profile, seeds=tuple(range(seeds)))
 
 
 def thin(table: pd.DataFrame, max_clips: int | None) -> pd.DataFrame:

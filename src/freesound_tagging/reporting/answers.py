@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from freesound_tagging.profiles import PROFILES
-from freesound_tagging.statistics import LEVEL, VERDICT_METRIC
-from freesound_tagging.variants import VARIANTS
+from freesound_tagging.features.variants import VARIANTS
+from freesound_tagging.learning.profiles import PROFILES
+from freesound_tagging.scoring.statistics import LEVEL, VERDICT_METRIC
 
 REFERENCE = "reference"
 """Folder of the published experiment's figures, which were not measured here."""
@@ -479,9 +479,10 @@ def results_page(folder: Path) -> str:
         "",
         "Written by `make report` from the CSV files beside it; each folder's README says how and "
         "when they were measured. MAP@3 carries the verdict (fixed beforehand, "
-        "`freesound_tagging.statistics`). Differences are paired by clip and seed, intervals and p "
-        "values bootstrapped over source recordings; bold: told apart after Holm's correction over "
-        "all variants; a question mark: no longer so once the spread from seed to seed is added.",
+        "`freesound_tagging.scoring.statistics`). Differences are paired by clip and seed, "
+        "intervals and p values bootstrapped over source recordings; bold: told apart after Holm's "
+        "correction over all variants; a question mark: no longer so once the spread from seed to "
+        "seed is added.",
         "",
     ]
     for name in names:

@@ -15,11 +15,11 @@ from fastai.torch_core import TensorCategory, TensorImage
 from fasttransform import DisplayedTransform, Transform
 from torch import Tensor
 
-from freesound_tagging import plots
-from freesound_tagging.profiles import Profile
-from freesound_tagging.spectrograms import axis_frequencies, decoding_table
-from freesound_tagging.store import Store
-from freesound_tagging.variants import Variant, get_channel, get_variant
+from freesound_tagging.features import plots
+from freesound_tagging.features.spectrograms import axis_frequencies, decoding_table
+from freesound_tagging.features.store import Store
+from freesound_tagging.features.variants import Variant, get_channel, get_variant
+from freesound_tagging.learning.profiles import Profile
 
 COUNTED_AT_ONCE = 1024
 """Pictures of which codes are counted at a time: all of a large data set would be copied."""
@@ -246,7 +246,7 @@ def make_dataloaders(
     table : clips, index ``clip_id``, columns label, fold and verified. Clips that the store could
         not read are left out.
     store : holds the variant's channels.
-    variant_name : key of `freesound_tagging.variants.VARIANTS`.
+    variant_name : key of `freesound_tagging.features.variants.VARIANTS`.
     fold : the fold held out.
     profile : batch size and augmentation.
     device : where batches go, by default the CPU.

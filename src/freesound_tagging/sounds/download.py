@@ -5,7 +5,6 @@ What it lacks is in the downloader given to it: going on where a broken connecti
 """
 
 import os
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from freesound_tagging.errors import DataError
+from freesound_tagging.files import check_room
 
 PAUSES = (2.0, 5.0, 15.0, 40.0, 120.0)
 """Seconds before each further try. After the last one the download has failed."""
@@ -260,23 +260,6 @@ def _asked_pause(response: requests.Response) -> float:
     """Return the seconds of ``Retry-After``; 0 without one, or where it is a date."""
     asked = response.headers.get("Retry-After", "")
     return min(float(asked), LONGEST_PAUSE) if asked.isdecimal() else 0.0
-
-
-def check_room(folder: Path, needed: int, purpose: str) -> None:
-    """Raise unless the disk of ``folder`` (which exists) has ``needed`` bytes free.
-
-    Raises
-    ------
-    DataError
-        It says how much is free and needed, and what to do.
-    """
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise DataError(
-            f"{folder}: no room to {purpose}: {_megabytes(needed)} are needed, "
-            f"{_megabytes(free)} are free. Make room, or set WORK_FOLDER to a folder on another "
-            "disk"
-        )
 
 
 def _hand_over(part: Path, output_file: Path) -> None:

@@ -5,8 +5,6 @@ are those of `training`, so a stopped study goes on where it was. ``make study D
 STUDY=controls`` makes one, ``make publish STUDY=...`` copies it into ``results/``.
 """
 
-import argparse
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,15 +12,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from freesound_tagging import datasets, store, training
-from freesound_tagging.errors import DataError
-from freesound_tagging.evaluation import clip_metrics
-from freesound_tagging.experiment import Experiment, open_experiment, stopped
-from freesound_tagging.profiles import Profile
-from freesound_tagging.statistics import VERDICT_METRIC
-from freesound_tagging.store import write_atomically
-from freesound_tagging.training import Run
-from freesound_tagging.variants import CONTROL_VARIANTS, channels_of
+from freesound_tagging.features import store
+from freesound_tagging.features.variants import CONTROL_VARIANTS, channels_of
+from freesound_tagging.files import write_atomically
+from freesound_tagging.learning.profiles import Profile
+from freesound_tagging.runs import runs as run_module
+from freesound_tagging.runs.experiment import Experiment, open_experiment
+from freesound_tagging.runs.questions import check_study
+from freesound_tagging.runs.runs import Run
+from freesound_tagging.scoring.metrics import clip_metrics
+from freesound_tagging.scoring.statistics import VERDICT_METRIC
+from freesound_tagging.sounds import datasets
 
 PROFILE = "cpu"
 SEEDS = (0, 1, 2)
@@ -79,15 +79,6 @@ class Cell:
     runs: list[Run]
 
 
-@dataclass(frozen=True)
-class Study:
-    """A question, the data sets on which it is asked, and the cells that answer it."""
-
-    question: str
-    datasets: tuple[str, ...]
-    plan: Callable[[Experiment], list[Cell]]
-
-
 def _cell(
     experiment: Experiment,
     study: str,
@@ -102,7 +93,7 @@ def _cell(
     pictures = store.build(
         table, channels_of(variants), profile.grid, experiment.store_folder, progress=False
     )
-    runs = training.plan_runs(
+    runs = run_module.plan_runs(
         table,
         pictures,
         variants,
@@ -119,7 +110,7 @@ def _cell(
 def _grid_cell(experiment: Experiment, variants: Sequence[str], seeds: Sequence[int]) -> Cell:
     """Return runs of the main grid, which a study compares with: they are made once."""
     table = experiment.load_table()
-    runs = training.plan_runs(
+    runs = run_module.plan_runs(
         table,
         experiment.build_store(table),
         variants,
@@ -324,25 +315,16 @@ def plan_tagger(experiment: Experiment) -> list[Cell]:
     return cells
 
 
-STUDIES: dict[str, Study] = {
-    "controls": Study(
-        "What is a gain due to: reassignment, or the axis, the hop, the rows, the windows?",
-        ("microcalls", "esc10"),
-        plan_controls,
-    ),
-    "difficulty": Study("How fine a distinction does it take?", ("microcalls",), plan_difficulty),
-    "noise": Study("How much noise takes a gain away?", ("microcalls",), plan_noise),
-    "speakers": Study(
-        "Do digits x speakers, 60 classes, need more detail?", ("fsdd",), plan_speakers
-    ),
-    "trials": Study(
-        "Which optimizer, learning rate and mixup does each variant want, by inner folds?",
-        ("esc10",),
-        plan_trials,
-    ),
-    "tuned": Study("Does tuning change the ranking?", ("esc10",), plan_tuned),
-    "tagger": Study("How good a tagger does this make, from scratch?", ("esc10",), plan_tagger),
+PLANS: dict[str, Callable[[Experiment], list[Cell]]] = {
+    "controls": plan_controls,
+    "difficulty": plan_difficulty,
+    "noise": plan_noise,
+    "speakers": plan_speakers,
+    "trials": plan_trials,
+    "tuned": plan_tuned,
+    "tagger": plan_tagger,
 }
+"""How each of `freesound_tagging.runs.questions.STUDIES` is planned."""
 
 
 def study_folder(experiment: Experiment, study: str) -> Path:
@@ -355,7 +337,7 @@ def run_study(experiment: Experiment, study: str, *, progress: bool = True) -> p
 
     Returns
     -------
-    One row a run: column cell, then `training.RESULT_COLUMNS`. Also written to ``results.csv`` in
+    One row a run: column cell, then `run_module.RESULT_COLUMNS`. Also written to ``results.csv`` in
     the study's folder.
 
     Raises
@@ -363,17 +345,17 @@ def run_study(experiment: Experiment, study: str, *, progress: bool = True) -> p
     ValueError
         Where the study is unknown, or not asked on this data set.
     """
-    check_study(experiment, study)
-    cells = STUDIES[study].plan(experiment)
+    check_study(study, experiment.dataset)
+    cells = PLANS[study](experiment)
     folder = study_folder(experiment, study)
     folder.mkdir(parents=True, exist_ok=True)
     # One list: no core waits for the last run of a cell.
-    training.make_runs([run for cell in cells for run in cell.runs], progress=progress)
+    run_module.make_runs([run for cell in cells for run in cell.runs], progress=progress)
     results = pd.concat(
-        [training.collect_results(cell.runs).assign(cell=cell.name) for cell in cells],
+        [run_module.collect_results(cell.runs).assign(cell=cell.name) for cell in cells],
         ignore_index=True,
     )
-    results = results[["cell", *training.RESULT_COLUMNS]]
+    results = results[["cell", *run_module.RESULT_COLUMNS]]
     write_atomically(folder / "results.csv", results.to_csv(index=False).encode())
     return results
 
@@ -395,41 +377,14 @@ def load_scores(experiment: Experiment, study: str) -> dict[str, dict[str, pd.Da
     scores = {}
     for cell, results in pd.read_csv(file, dtype={"cell": str}).groupby("cell", sort=False):
         place = folder / cell if (folder / cell).exists() else experiment.run_folder
-        scores[cell] = training.load_scores(place, results)
+        scores[cell] = run_module.load_scores(place, results)
     return scores
 
 
-def check_study(experiment: Experiment, study: str) -> None:
-    """Raise ValueError where a study is unknown or not asked on a data set."""
-    if study not in STUDIES:
-        raise ValueError(f"unknown STUDY {study!r}; the known ones are: {', '.join(STUDIES)}")
-    asked = STUDIES[study].datasets
-    if experiment.dataset not in asked:
-        raise ValueError(
-            f"STUDY={study} is asked on {', '.join(asked)}, not on {experiment.dataset}"
-        )
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Make the runs of a study and return the exit status."""
-    parser = argparse.ArgumentParser(prog="make study", description=__doc__.partition("\n")[0])
-    parser.add_argument("--dataset", default="microcalls")
-    parser.add_argument("--study", required=True, help=", ".join(STUDIES))
-    options = parser.parse_args(arguments)
-    try:
-        experiment = open_experiment(options.dataset, PROFILE)
-        check_study(experiment, options.study)
-        with experiment.hold_runs():
-            results = run_study(experiment, options.study)
-    except KeyboardInterrupt:
-        return stopped(f"make study DATASET={options.dataset} STUDY={options.study}")
-    except (DataError, ValueError, FileNotFoundError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+def make_study(dataset: str, profile: str, study: str) -> None:
+    """Make a study's runs and print their mean scores."""
+    experiment = open_experiment(dataset, profile)
+    with experiment.hold_runs():
+        results = run_study(experiment, study)
     means = results.groupby(["cell", "variant"], sort=False)
     print(means[["top1_accuracy", "top3_error", "map3"]].mean().round(4).to_string())
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -4,7 +4,6 @@ Each notebook is a plain Jupyter notebook that also runs by hand; here papermill
 data set and profile asked for, and keeps the executed copy beside the results.
 """
 
-import argparse
 import os
 import sys
 import time
@@ -14,11 +13,8 @@ import pandas as pd
 import papermill
 from papermill.exceptions import PapermillExecutionError
 
-from freesound_tagging.cluster import check_scheduler
-from freesound_tagging.datasets import DATASETS
-from freesound_tagging.errors import DataError
-from freesound_tagging.experiment import ROOT, Experiment, is_table, open_experiment, stopped
-from freesound_tagging.profiles import PROFILES
+from freesound_tagging.jobs import check_scheduler
+from freesound_tagging.runs.experiment import ROOT, Experiment, open_experiment
 
 NOTEBOOKS = ROOT / "notebooks"
 
@@ -52,32 +48,23 @@ def run_notebook(
     )
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the notebooks and return the exit status."""
-    parser = argparse.ArgumentParser(prog="make run", description=__doc__.partition("\n")[0])
-    parser.add_argument("--dataset", default="microcalls", help=f"{', '.join(DATASETS)} or a .csv")
-    parser.add_argument("--profile", default="cpu", help=", ".join(PROFILES))
-    options = parser.parse_args(arguments)
-    for variable in ("WORK_FOLDER", "DATA_MIRROR"):  # notebooks run in a folder of their own
-        if os.environ.get(variable):
-            os.environ[variable] = str(Path(os.environ[variable]).expanduser().resolve())
+def run_experiment(dataset: str, profile: str) -> int:
+    """Run the notebooks, print what came out, and return the exit status.
+
+    Raises
+    ------
+    DataError
+        Where the data set's sounds or table cannot be used: before any notebook starts.
+    KeyboardInterrupt
+        After Ctrl-C.
+    """
     start = time.perf_counter()
-    try:
-        dataset = options.dataset
-        if is_table(dataset):
-            dataset = str(Path(dataset).expanduser().resolve())
-        experiment = open_experiment(dataset, options.profile)
-        check_scheduler()
-        with experiment.hold_runs():
-            # A fault in the data shows here, in one line, before any notebook starts.
-            experiment.load_table()
-            experiment.claim_runs()
-            status = run_notebooks(experiment)
-    except KeyboardInterrupt:
-        return stopped(f"make run DATASET={options.dataset} PROFILE={options.profile}")
-    except (DataError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    experiment = open_experiment(dataset, profile)
+    check_scheduler()
+    with experiment.hold_runs():
+        experiment.load_table()
+        experiment.claim_runs()
+        status = run_notebooks(experiment)
     if status == 0:
         print_outcome(experiment.run_folder)
         print_test_outcome(experiment)
@@ -154,7 +141,3 @@ def print_cautions(experiment: Experiment) -> None:
 
 def _relative(path: Path) -> str:
     return os.path.relpath(path, Path.cwd())
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -7,7 +7,7 @@ the network did not see) and seed.
 import numpy as np
 import pandas as pd
 
-from freesound_tagging.evaluation import KEYS, classes_of, clip_metrics
+from freesound_tagging.scoring.metrics import KEYS, classes_of, clip_metrics
 
 
 def average_folds(scores: pd.DataFrame) -> pd.DataFrame:

@@ -146,7 +146,7 @@ VARIANTS: dict[str, Variant] = {
 
 
 # Not of the comparison itself: each undoes one thing, so that a gain can be put down to its cause
-# (`freesound_tagging.studies` says which).
+# (`freesound_tagging.runs.studies` says which).
 CONTROL_CHANNELS: dict[str, Channel] = {
     "mel_htk": Channel("mel_htk", n_fft=2048),
     "hires_q8_linear": Channel("linear", q=8),

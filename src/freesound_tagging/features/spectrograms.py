@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from freesound_tagging.variants import DB_RANGE, Channel, Grid, get_channel
+from freesound_tagging.features.variants import DB_RANGE, Channel, Grid, get_channel
 from spectral_hyperresolution import LinearReassignment
 
 CODE_LEVELS = 255
@@ -151,7 +151,7 @@ def compute_channels(waveform: Tensor, names: Sequence[str], grid: Grid) -> dict
     Parameters
     ----------
     waveform : float32, shape (..., time).
-    names : keys of `freesound_tagging.variants.CHANNELS` or ``CONTROL_CHANNELS``.
+    names : keys of `freesound_tagging.features.variants.CHANNELS` or ``CONTROL_CHANNELS``.
     grid : the time-frequency grid.
 
     Returns

@@ -6,10 +6,10 @@ same code answers from a run just made and from the scores committed under ``res
 
 import pandas as pd
 
-from freesound_tagging import microcalls
-from freesound_tagging.evaluation import KEYS, bootstrap_interval, clip_metrics
-from freesound_tagging.statistics import LEVEL, VERDICT_METRIC, holm, paired_tests
-from freesound_tagging.studies import COMPARED, TAGGER_STEPS
+from freesound_tagging.runs.studies import COMPARED, TAGGER_STEPS
+from freesound_tagging.scoring.metrics import KEYS, bootstrap_interval, clip_metrics
+from freesound_tagging.scoring.statistics import LEVEL, VERDICT_METRIC, holm, paired_tests
+from freesound_tagging.sounds import microcalls
 
 Scores = dict[str, dict[str, pd.DataFrame]]
 

@@ -135,3 +135,12 @@ def layer_groups(network: nn.Sequential) -> list[list[nn.Parameter]]:
 def count_weights(network: nn.Module) -> int:
     """Return the number of trainable numbers of a network."""
     return sum(math.prod(weight.shape) for weight in network.parameters())
+
+
+def best_device() -> torch.device:
+    """Return the device for training: CUDA where there is one, else Apple's MPS, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")

@@ -3,7 +3,7 @@
 The folds are those of ``data/fsdkaggle2018_folds.csv``, found by file name. That file was written,
 from the tables of Zenodo's FSDKaggle2018.meta.zip, by
 
-    python -m freesound_tagging.fsdkaggle2018 --tables FOLDER
+    python -m freesound_tagging.sounds.fsdkaggle2018 --tables FOLDER
 """
 
 import argparse
@@ -17,9 +17,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from freesound_tagging import datasets
-from freesound_tagging.datasets import NO_FOLD, Archive, as_table, check_files, clip_row, read_rows
 from freesound_tagging.errors import DataError
+from freesound_tagging.sounds import datasets
+from freesound_tagging.sounds.datasets import (
+    NO_FOLD,
+    Archive,
+    as_table,
+    check_files,
+    clip_row,
+    read_rows,
+)
 
 KAGGLE_FOLDER = "freesound-audio-tagging"
 """Name of the challenge on Kaggle, and of the folder that holds its files as Kaggle lays them out:
@@ -49,7 +56,7 @@ class Files:
 
 
 def load(root: Path) -> pd.DataFrame:
-    """Return the clip table, as `freesound_tagging.datasets.load` describes it.
+    """Return the clip table, as `freesound_tagging.sounds.datasets.load` describes it.
 
     Train clips have the fold and group of the manifest, by file name. Of the test clips those that
     the challenge scored are listed; they count as verified, for the organisers checked all of them.

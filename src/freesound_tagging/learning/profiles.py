@@ -1,10 +1,8 @@
-"""How large and how long: the three profiles, declared once, and the device they run on."""
+"""How large and how long: the three profiles, declared once."""
 
 from dataclasses import dataclass, replace
 
-import torch
-
-from freesound_tagging.variants import Grid
+from freesound_tagging.features.variants import Grid
 
 
 @dataclass(frozen=True)
@@ -20,7 +18,7 @@ class Profile:
     frozen_epochs, frozen_lr : first stage, only the head learns.
     epochs, lr_max, lr_ratio : second stage, all learn; the first layers at ``lr_max / lr_ratio``,
         the head at ``lr_max``.
-    optimizer : key of `freesound_tagging.training.OPTIMIZERS`.
+    optimizer : key of `freesound_tagging.learning.learner.OPTIMIZERS`.
     weight_decay : of the optimizer.
     mixup : alpha of mixup's Beta distribution; 0 switches it off.
     crop : share of a training picture's columns that the network sees at a time, from a random
@@ -151,10 +149,16 @@ def get_profile(name: str, dataset: str = "") -> Profile:
     return replace(PROFILES[name], **adjustments)
 
 
-def best_device() -> torch.device:
-    """Return the device for training: CUDA where there is one, else Apple's MPS, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    if torch.backends.mps.is_available():
-        return torch.device("mps")
-    return torch.device("cpu")
+def parse_seeds(text: str | None) -> int | None:
+    """Return the number of seeds that SEEDS asks for, None where it is empty or not set.
+
+    Raises
+    ------
+    ValueError
+        Where it is not a whole number of 1 or more.
+    """
+    if not text:
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"SEEDS must be a whole number of 1 or more, got {text!r}")
+    return int(text)

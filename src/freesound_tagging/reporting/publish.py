@@ -6,31 +6,30 @@ that section is typed by hand. All that is published is computed from the scores
 published, so that anyone can compute it again.
 """
 
-import argparse
 import gzip
 import io
 import os
 import platform
-import sys
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 
 import joblib
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from freesound_tagging import answers, evaluation, findings, plots, statistics, studies
-from freesound_tagging.evaluation import KEYS
-from freesound_tagging.experiment import ROOT, Experiment, open_experiment
-from freesound_tagging.profiles import best_device
-from freesound_tagging.store import write_atomically
-from freesound_tagging.variants import VARIANTS
+from freesound_tagging.features.variants import VARIANTS
+from freesound_tagging.files import write_atomically
+from freesound_tagging.learning.networks import best_device
+from freesound_tagging.reporting import answers, findings
+from freesound_tagging.runs import studies
+from freesound_tagging.runs.experiment import ROOT, Experiment, open_experiment
+from freesound_tagging.runs.questions import check_study
+from freesound_tagging.scoring import charts, statistics
+from freesound_tagging.scoring import metrics as evaluation
+from freesound_tagging.scoring.metrics import KEYS
 
 RESULTS_MARKS = (
     "<!-- results: written by make report, do not edit -->",
@@ -47,7 +46,7 @@ FULL_SCORES = 60_000
 
 def write_chart(summary: pd.DataFrame, file: Path, title: str) -> None:
     """Draw the ranked table into a PNG file."""
-    save_figure(plots.show_summary(summary, title=title).figure, file)
+    save_figure(charts.show_summary(summary, title=title).figure, file)
 
 
 def publish(experiment: Experiment) -> Path:
@@ -79,7 +78,7 @@ def publish(experiment: Experiment) -> Path:
         frame.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
     summary = pd.read_csv(folder / "summary.csv")
     write_chart(summary, folder / "chart.png", chart_title(experiment.name, summary))
-    axes = plots.show_differences(
+    axes = charts.show_differences(
         pd.read_csv(folder / "tests.csv"), reference="log_db", metric=statistics.VERDICT_METRIC
     )
     save_figure(axes.figure, folder / "differences.png")
@@ -117,7 +116,7 @@ def publish_study(experiment: Experiment, study: str) -> Path:
     ValueError
         Where it is unknown, or not asked on this data set.
     """
-    studies.check_study(experiment, study)
+    check_study(study, experiment.dataset)
     scores = studies.load_scores(experiment, study)
     folder = experiment.results_folder / study
     (folder / "scores").mkdir(parents=True, exist_ok=True)
@@ -132,7 +131,7 @@ def publish_study(experiment: Experiment, study: str) -> Path:
     for name, frame in analyse_study(study, folder).items():
         frame.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
     if study in ("difficulty", "noise"):
-        figure = plots.show_curves(pd.read_csv(folder / "curve.csv", dtype={"cell": str}), study)
+        figure = charts.show_curves(pd.read_csv(folder / "curve.csv", dtype={"cell": str}), study)
         save_figure(figure, folder / "curve.png")
     return folder
 
@@ -303,30 +302,15 @@ def readme_sections() -> dict[tuple[str, str], str]:
     }
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Publish a run where asked to, write the README, and return the exit status."""
-    parser = argparse.ArgumentParser(prog="make report", description=__doc__.partition("\n")[0])
-    parser.add_argument("action", nargs="?", choices=["publish"])
-    parser.add_argument("--dataset", default="microcalls")
-    parser.add_argument("--profile", default="cpu")
-    parser.add_argument("--study", default="", help=", ".join(studies.STUDIES))
-    options = parser.parse_args(arguments)
-    if options.action == "publish":
-        try:
-            experiment = open_experiment(options.dataset, options.profile)
-            if options.study:
-                folder = publish_study(experiment, options.study)
-            else:
-                folder = publish(experiment)
-        except (ValueError, FileNotFoundError) as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
-        print(f"wrote {os.path.relpath(folder)}")
+def publish_into_results(dataset: str, profile: str, study: str = "") -> None:
+    """Copy a finished run, or a study, into ``results/`` and say where."""
+    experiment = open_experiment(dataset, profile)
+    folder = publish_study(experiment, study) if study else publish(experiment)
+    print(f"wrote {os.path.relpath(folder)}")
+
+
+def write_pages() -> None:
+    """Write the tables of README.md and results/README.md from the committed results."""
     write_readme(ROOT / "README.md", readme_sections())
     (ROOT / "results" / "README.md").write_text(answers.results_page(ROOT / "results"))
     print("wrote the results section of README.md, and results/README.md")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -10,8 +10,6 @@ not at all, and a killed run goes on with the files it lacks. One run at a time 
 import dataclasses
 import hashlib
 import json
-import os
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,16 +19,16 @@ import joblib
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from tqdm import tqdm
 
-from freesound_tagging.clips import ClipError, ClipSettings, load_clip
-from freesound_tagging.cluster import run_jobs
-from freesound_tagging.datasets import DataError
-from freesound_tagging.spectrograms import compute_channels, encode
-from freesound_tagging.variants import Grid, get_channel
+from freesound_tagging.errors import DataError
+from freesound_tagging.features.spectrograms import compute_channels, encode
+from freesound_tagging.features.variants import Grid, get_channel
+from freesound_tagging.files import hold_alone, write_atomically
+from freesound_tagging.jobs import run_jobs
+from freesound_tagging.sounds.clips import ClipError, ClipSettings, load_clip
 
 BATCH_CLIPS = 32
 """Clips of one file: what a kill can lose, and what one worker holds in memory."""
@@ -107,7 +105,7 @@ def build(
     Parameters
     ----------
     table : clips, index ``clip_id``, column ``path``.
-    channels : keys of `freesound_tagging.variants.CHANNELS`.
+    channels : keys of `freesound_tagging.features.variants.CHANNELS`.
     grid : the grid of all pictures; its sample rate and duration also say how a clip is cut.
     folder : where the store lies, one folder a data set.
     strict : raise when any clip cannot be read; otherwise such clips are left out and listed in
@@ -121,7 +119,7 @@ def build(
         With ``strict``, where any clip cannot be read; without, where none can. All of them are
         named.
     ClusterError
-        As `freesound_tagging.cluster.run_jobs`.
+        As `freesound_tagging.jobs.run_jobs`.
     OSError
         Where the disk is full: what is finished stays, and the same call goes on from there.
     """
@@ -162,25 +160,6 @@ def build(
         store = _index(jobs, grid)
     _report_failures(store, table, strict)
     return store
-
-
-@contextmanager
-def hold_alone(folder: Path, doing: str) -> Iterator[None]:
-    """Hold a folder alone; where another program holds it, say what it is doing and wait for it.
-
-    A program that is killed holds nothing any more.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        tqdm.write(f"{folder}: another run is {doing}; this one waits for it")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextmanager
@@ -275,34 +254,6 @@ def _compute_batch(
 def _checksum(codes: np.ndarray, about: dict) -> str:
     described = json.dumps([about, codes.dtype.str, codes.shape], sort_keys=True)
     return hashlib.sha256(described.encode() + codes.tobytes()).hexdigest()
-
-
-def write_atomically(file: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all, whatever stops the program.
-
-    Raises
-    ------
-    OSError
-        Where it cannot be written, a full disk for one; the message names the file and nothing half
-        is left.
-    """
-    temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
-    try:
-        with temporary.open("xb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(file)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OSError(
-            error.errno,
-            f"{error.strerror}; what is finished is kept: make room and run again",
-            str(file),
-        ) from error
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def is_whole(file: Path) -> bool:

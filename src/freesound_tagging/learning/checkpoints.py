@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from freesound_tagging.store import write_atomically
+from freesound_tagging.files import write_atomically
 
 EVERY_SECONDS = 30.0
 """How much training a kill may lose, besides the epoch that it falls in; short runs keep none."""

@@ -25,8 +25,9 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 import pooch
 
-from freesound_tagging import download
+from freesound_tagging import files
 from freesound_tagging.errors import DataError
+from freesound_tagging.sounds import download
 
 COLUMNS = ("path", "label", "fold", "split", "verified", "group")
 N_FOLDS = 5  # where a data set gives none
@@ -34,7 +35,7 @@ FOLD_SEED = 0
 NO_FOLD = -1  # of test clips, which take no part in cross-validation
 
 # Committed beside the code: <repository>/data/<name>.csv with columns file, sha256.
-MANIFESTS = Path(__file__).resolve().parents[2] / "data"
+MANIFESTS = Path(__file__).resolve().parents[3] / "data"
 _MARKER = ".verified"
 
 
@@ -95,7 +96,7 @@ DATASETS: dict[str, Dataset] = {
         n_clips=0,
         n_classes=0,
         licence="generated here, no rights reserved",
-        citation="freesound_tagging.microcalls",
+        citation="freesound_tagging.sounds.microcalls",
     ),
     "esc10": Dataset(
         n_clips=400,
@@ -201,12 +202,38 @@ def load(
     return reader(*arguments, **options)
 
 
+def is_table(dataset: str) -> bool:
+    """Say whether a data set is named by the path of a table of one's own."""
+    return dataset.lower().endswith(".csv")
+
+
+def check_dataset(dataset: str) -> None:
+    """Check the name of a data set, or of a table's file; no file is read.
+
+    Raises
+    ------
+    DataError
+        Where the name is unknown, or a table has the name of a data set.
+    """
+    known = ", ".join(DATASETS)
+    if not is_table(dataset) and dataset not in DATASETS:
+        raise DataError(
+            f"unknown DATASET {dataset!r}; the known ones are: {known}, "
+            "or a table of your own, path/to/table.csv"
+        )
+    if is_table(dataset) and Path(dataset).stem in DATASETS:
+        raise DataError(
+            f"{dataset}: a table of your own cannot have the name of a data set ({known}), for its "
+            "runs are kept under its name; rename the file"
+        )
+
+
 # --- each data set -----------------------------------------------------------------------------
 
 
 def _load_microcalls(root: Path, **options: object) -> pd.DataFrame:
     # Imported here: reading sounds needs nothing of what generating them does.
-    from freesound_tagging import microcalls
+    from freesound_tagging.sounds import microcalls
 
     table = microcalls.generate(root, **options)
     return table.sort_index()[list(COLUMNS)]
@@ -242,7 +269,7 @@ def _load_fsdd(root: Path) -> pd.DataFrame:
 
 def _load_fsdkaggle2018(root: Path) -> pd.DataFrame:
     # Imported here: that module builds on this one.
-    from freesound_tagging import fsdkaggle2018
+    from freesound_tagging.sounds import fsdkaggle2018
 
     return fsdkaggle2018.load(root)
 
@@ -659,7 +686,7 @@ def unpack(path: Path, folder: Path, hashes: dict[str, str] | None = None) -> No
                     if name in hashes or name.startswith("README")
                 }
             needed = sum(member.file_size for member in members.values())
-            download.check_room(folder.parent, needed, f"unpack {path.name}")
+            files.check_room(folder.parent, needed, f"unpack {path.name}")
             for name, member in members.items():
                 digest = _extract(archive, member, folder / name)
                 if hashes is not None and digest != hashes.get(name, digest):

@@ -1,0 +1,1 @@
+"""Waveform -> stored spectrogram: every representation, declared as data."""

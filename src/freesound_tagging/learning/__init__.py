@@ -1,0 +1,1 @@
+"""Stored spectrograms -> DataLoaders -> Learner."""

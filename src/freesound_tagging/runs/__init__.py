@@ -1,0 +1,1 @@
+"""The grid of runs, the studies, and the notebooks that make them."""

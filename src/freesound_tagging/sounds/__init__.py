@@ -1,0 +1,1 @@
+"""Name or CSV -> clip table -> waveforms."""

@@ -28,7 +28,7 @@ from spectral_hyperresolution import LinearReassignment
 from spectral_hyperresolution.plan import make_plan
 
 sys.path.append(str(Path(__file__).parents[2] / "spectral-hyperresolution" / "tests"))
-from yardstick import linear_reassignment  # noqa: E402
+from yardstick import linear_reassignment
 
 SETTING = {"tdeci": 197, "over": 10, "noct": 26.2, "minf": 1.4e-3, "maxf": 0.5}
 MODULE = {"hop_length": 197, "fmin": 1.4e-3 * RATE, "bins_per_octave": 26.2, "oversampling": 10}

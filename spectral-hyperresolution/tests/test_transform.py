@@ -6,6 +6,7 @@ import torch
 from hyperresolution_helpers import cosine, relative_error
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from yardstick import linear_reassignment
 
 from spectral_hyperresolution import (
     LinearReassignment,
@@ -236,6 +237,49 @@ def test_exact_form_is_the_drop_in_function_turned_over():
     old = high_resolution_spectrogram(x, 2.0, 80, 6, 12, 100 / RATE, 0.5, dtype=torch.float64)
     new = make(exact=True)(torch.from_numpy(x))
     assert torch.equal(new, old.T.flip(0))
+
+
+# ------------------------------------------------------------------------- nothing reassigned
+
+
+@pytest.mark.parametrize("q", [0.5, 1.0, 2.0, 8.0])
+@pytest.mark.parametrize("n", [2400, 2399, 1201])  # whole frames, a frame less a sample, one sample
+def test_gabor_control_counts_every_point_where_its_filter_stands(q, n):
+    x = (signals.bird(RATE, 0.3) + signals.chirp_and_clicks(RATE, 0.3))[:n]
+    plain = linear_reassignment(x, q, 80, 6, 12, 100 / RATE, 0.5, reassign=False).T[::-1]
+    double = torch.from_numpy(x)
+    for backend in ("compiled", "torch"):
+        exact = make(q=q, exact=True, reassign=False, backend=backend)(double)
+        fast = make(q=q, reassign=False, backend=backend)(double)
+        assert relative_error(exact, plain) < 1e-12
+        assert relative_error(fast, plain) < 0.02
+        assert cosine(fast, plain) > 0.9999
+
+
+@pytest.mark.parametrize("axis", [("mel", 40), ("linear", 30)])
+def test_gabor_control_on_every_axis(axis):
+    x = torch.from_numpy(signals.bird(RATE, 0.3))
+    changes = {"q": 2.0, "axis": axis[0], "n_bins": axis[1], "reassign": False}
+    exact = make(**changes, exact=True)
+    power = exact(x)
+    assert cosine(make(**changes)(x), power) > 0.9999
+    assert relative_error(make(**changes, backend="torch")(x), make(**changes)(x)) < 1e-5
+    # every point of every line is there, less the last sample
+    lines = exact.settings[0].scan_lines()
+    assert (exact.settings[0].rows(lines) >= 0).sum() == np.sum(lines < 0.5)
+    assert (power.sum(-1) > 0).all()
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_gabor_control_shows_the_width_of_its_filters(exact):
+    """|xi|^2 of a tone at f falls off as exp(-u^2): half its height 0.83 sigma away."""
+    q, frequency = 4.0, 1000.0
+    blurred = make(q=q, exact=exact, reassign=False, bins_per_octave=48)
+    power = blurred(tensor(signals.sine(RATE, 0.5, frequency)))[:, 20:30].mean(-1).numpy()
+    f = blurred.frequencies
+    u = (frequency - f) / (f / (2 * np.pi * q))
+    near = np.abs(u) < 2
+    assert power[near] / power.max() == pytest.approx(np.exp(-(u[near] ** 2)), abs=0.02)
 
 
 # -------------------------------------------------------------- batches, several q, long, consensus

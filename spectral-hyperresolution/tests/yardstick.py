@@ -21,8 +21,11 @@ def linear_reassignment(
     minf: float,
     maxf: float,
     threshold: bool = True,
+    reassign: bool = True,
 ) -> np.ndarray:
     """Linear reassignment of `x`, shape (N,) or (N, C), in natural units.
+
+    With ``reassign=False`` every point counts where its filter stands, at time n and frequency f0.
 
     Returns
     -------
@@ -54,11 +57,14 @@ def linear_reassignment(
             t = n + m.imag / (2 * np.pi * sigma)
             fr = f0 - sigma * m.real
             keep = (np.abs(m) < 0.5) & (minf < fr) & (fr < maxf) & (t >= 1) & (t < n_samples)
+            if not reassign:
+                t, fr = n, np.full(n_samples, f0)
+                keep = (n < n_samples) & (minf <= f0 < maxf)
             # Both arguments are positive, so adding a half and cutting rounds as MATLAB does.
             row = np.floor(t[keep] / tdeci + 1).astype(int) - 1
             column = np.floor(-noct * np.log2(fr[keep] / maxf) + 1.5).astype(int) - 1
             np.add.at(energy, (row, column), np.abs(xi[keep]) ** 2)
             np.add.at(count, (row, column), 1)
-    if threshold:
+    if threshold and reassign:
         energy[count < math.sqrt(count.max())] = 0
     return energy

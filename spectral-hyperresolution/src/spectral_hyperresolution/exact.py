@@ -35,6 +35,8 @@ def histograms(spectrum: np.ndarray, n_samples: int, settings: Settings) -> tupl
     """
     lines = settings.scan_lines()
     frames = settings.frames(n_samples)
+    if not settings.reassign:
+        return standing_histograms(spectrum, n_samples, settings)
     axis = settings.axis_parameters()
     q, fmin, fmax, n_bins = settings.q, settings.fmin, settings.fmax, settings.n_bins
     first, strip = kernels.strip_ranges(lines, q, fmin, fmax, n_bins, axis)
@@ -57,3 +59,29 @@ def histograms(spectrum: np.ndarray, n_samples: int, settings: Settings) -> tupl
         for rows, e, c in workers(strips, range(0, len(lines), LINES_AT_A_TIME)):
             kernels.add_strips(e, c, rows, energy, count)
     return energy, count.astype(np.float64)
+
+
+def standing_histograms(spectrum: np.ndarray, n_samples: int, settings: Settings) -> tuple:
+    """As `histograms`, with every point counted where its filter stands."""
+    lines = settings.scan_lines()
+    rows = settings.rows(lines)
+    lines, rows = lines[rows >= 0], rows[rows >= 0]
+    frames = settings.frames(n_samples)
+    energy, count = np.zeros((settings.n_bins, frames)), np.zeros((settings.n_bins, frames))
+    # The last sample is left out, as are points that are reassigned to it: t < N.
+    frame = np.arange(1, n_samples) // settings.hop
+    samples = np.bincount(frame, minlength=frames)
+
+    def line_energy(f0: float) -> np.ndarray:
+        xi = np.empty((1, n_samples), dtype=spectrum.dtype)
+        kernels.filter_lines(
+            spectrum, n_samples, np.array([f0]), settings.q, REACH, xi, np.empty_like(xi)
+        )
+        xi = scipy.fft.ifft(xi[0], overwrite_x=True)[: n_samples - 1]
+        return np.bincount(frame, weights=np.abs(xi) ** 2, minlength=frames)
+
+    with thread_pool() as workers:
+        for row, power in zip(rows, workers(line_energy, lines), strict=True):
+            energy[row] += power
+            count[row] += samples
+    return energy, count

@@ -64,6 +64,18 @@ def strip(spectrum: np.ndarray, plan: Plan, batch: Batch) -> tuple[np.ndarray, n
     )
     bands = scipy.fft.ifft(bands, axis=-1, norm="forward", overwrite_x=True)
     step = plan.n_samples / batch.length
+    if not plan.settings.reassign:
+        kernels.sum_points(
+            bands.view(np.float32),
+            batch.node,
+            batch.weights,
+            batch.row,
+            step,
+            plan.n_samples,
+            plan.settings.hop,
+            energy,
+        )
+        return energy, count
     kernels.bin_points(
         bands.view(np.float32),
         batch.node,

@@ -42,6 +42,8 @@ class Settings:
         Number of frequency bins.
     sample_rate : float
         Samples per second; only the mel axis depends on it.
+    reassign : bool
+        Count a point where it is reassigned to, or where its filter stands.
     """
 
     q: float
@@ -53,6 +55,7 @@ class Settings:
     axis: str
     n_bins: int
     sample_rate: float
+    reassign: bool = True
 
     def scan_lines(self) -> np.ndarray:
         """Centre frequencies f0 of the scan lines in cycles per sample, shape (lines,).
@@ -77,6 +80,12 @@ class Settings:
             low, high = math.log1p(self.fmin / corner), math.log1p(self.fmax / corner)
             return 1, 1.0 / corner, low, self.n_bins / (high - low)
         return 2, self.fmin, self.n_bins / (self.fmax - self.fmin), 0.0
+
+    def rows(self, f0: np.ndarray) -> np.ndarray:
+        """Bin that each scan line itself stands in, -1 where that is not fmin <= f0 < fmax."""
+        rows = np.searchsorted(self.bin_edges(), f0, side="right") - 1
+        inside = (f0 >= self.fmin) & (f0 < self.fmax)
+        return np.where(inside, rows.clip(0, self.n_bins - 1), -1)
 
     def frequencies(self) -> np.ndarray:
         """Bin centres in cycles per sample, low to high, shape (n_bins,)."""
@@ -122,6 +131,7 @@ def make_settings(
     n_bins: int | None = None,
     sample_rate: float = 1.0,
     names: dict[str, str] | None = None,
+    reassign: bool = True,
 ) -> Settings:
     """Check every setting and build `Settings`.
 
@@ -171,8 +181,9 @@ def make_settings(
         if n_bins is None:
             raise ValueError(f"axis={axis!r} needs n_bins, a whole number of 1 or more")
         n_bins = whole_number(n_bins, "n_bins")
+    sample_rate, reassign = float(sample_rate), bool(reassign)
     return Settings(
-        q, hop, fmin, fmax, bins_per_octave, oversampling, axis, n_bins, float(sample_rate)
+        q, hop, fmin, fmax, bins_per_octave, oversampling, axis, n_bins, sample_rate, reassign
     )
 
 

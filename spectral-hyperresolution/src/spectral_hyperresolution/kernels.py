@@ -248,3 +248,48 @@ def bin_points(
                 if where >= 0:
                     flat_energy[where] += power[i]
                     flat_count[where] += each
+
+
+@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def sum_points(transformed, node, weights, row, step, n_samples, hop, energy):
+    """Interpolate the lines between the nodes, add their energy where they stand.
+
+    A point stands for `step` samples around it. Where a frame ends among them it gets its share,
+    so that every frame gets as many samples of a line as it has.
+
+    Parameters
+    ----------
+    transformed, node, weights, step, n_samples, hop : see `bin_points`
+    row : int array, shape (lines,)
+        Row of `energy` that each line adds to; none where negative.
+    energy : float32 array, shape (bins, frames)
+        Added to, in units of |M xi|^2.
+    """
+    length = transformed.shape[2] // 2
+    frames = energy.shape[1]
+    power = np.empty(length, np.float32)
+    for line in range(node.shape[0]):
+        if row[line] < 0:
+            continue
+        below, above = transformed[node[line]], transformed[node[line] + 1]
+        xb, eb, xa, ea = below[0], below[1], above[0], above[1]
+        w = weights[line]
+        a0, a1, a2, a3 = w[0], w[1], w[2], w[3]
+        for i in range(length):
+            re, im = 2 * i, 2 * i + 1
+            xr = a0 * xb[re] + a1 * xa[re] + a2 * eb[re] + a3 * ea[re]
+            xm = a0 * xb[im] + a1 * xa[im] + a2 * eb[im] + a3 * ea[im]
+            power[i] = xr * xr + xm * xm
+        # Point i stands for [i, i + 1) in units of `step` from half a step before the first one.
+        stop = 0.0
+        for frame in range(frames):
+            start, stop = stop, ((min((frame + 1) * hop, n_samples) - 1.5) / step + 0.5)
+            stop = min(max(stop, start), float(length))
+            first, last = int(start), int(stop)
+            total = np.float32(0)
+            for i in range(first, min(last, length)):
+                total += power[i]
+            total -= np.float32(start - first) * power[min(first, length - 1)]
+            if last < length:
+                total += np.float32(stop - last) * power[last]
+            energy[row[line], frame] += np.float32(step) * total

@@ -68,6 +68,8 @@ class Batch:
         xi and eta of a line from its nodes', see `between_nodes`.
     constants : float32 array, shape (lines, 7)
         See `line_constants`.
+    row : int64 array, shape (lines,)
+        Bin that each line stands in, counted from `first_bin`; -1 outside the frequency range.
     first_bin, n_bins : int
         Range of the frequency bins that the lines can reach.
     lines_each : int
@@ -83,6 +85,7 @@ class Batch:
     node: np.ndarray
     weights: np.ndarray
     constants: np.ndarray
+    row: np.ndarray
     first_bin: int
     n_bins: int
     lines_each: int
@@ -117,7 +120,8 @@ def make_plan(n_samples: int, settings: Settings, accuracy: float) -> Plan:
     lines_per_octave = settings.oversampling * settings.bins_per_octave
     n_frames = settings.frames(n_samples)
     spacing = 2 * math.pi * q * math.log(2) / lines_per_octave  # of neighbouring lines, in sigmas
-    skip = power_of_two(LINE_SPACING / accuracy / spacing)
+    # Lines that stay where they are must not be thinned: bins would get two or three at random.
+    skip = power_of_two(LINE_SPACING / accuracy / spacing) if settings.reassign else 1
     widest = NODE_SPACING_CUBIC if q >= CUBIC_FROM_Q else NODE_SPACING_LINEAR
     between = max(power_of_two(widest / math.sqrt(accuracy) / spacing) // skip, 1)
     node_step = skip * between
@@ -155,6 +159,7 @@ def make_plan(n_samples: int, settings: Settings, accuracy: float) -> Plan:
         u = (bins / n_samples - centre) / width
         line_f0 = settings.fmin * 2.0 ** (line / lines_per_octave)
         first, last = reachable_bins(line_f0, settings)
+        row = settings.rows(line_f0)
         batches.append(
             Batch(
                 length=length,
@@ -166,6 +171,7 @@ def make_plan(n_samples: int, settings: Settings, accuracy: float) -> Plan:
                 node=line // node_step - start,
                 weights=between_nodes((line % node_step) / node_step, spacing * node_step, q),
                 constants=line_constants(line_f0, first, settings),
+                row=np.where(row >= 0, row - first, -1),
                 first_bin=first,
                 n_bins=last - first + 1,
                 lines_each=skip,

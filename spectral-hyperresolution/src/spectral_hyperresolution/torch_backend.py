@@ -46,6 +46,7 @@ def exact_histograms(
     count = torch.zeros_like(energy)
     signal = torch.arange(n_signals, device=device)[:, None, None] * energy.shape[1]
     n = torch.arange(1, n_samples + 1, device=device, dtype=torch.float64)
+    shape = (n_signals, settings.n_bins, frames)
     if chunks is None:
         chunks = math.ceil(len(lines) * n_signals * n_samples / CHUNK_POINTS)
     for f0 in torch.chunk(lines, min(chunks, len(lines))):
@@ -57,6 +58,10 @@ def exact_histograms(
         eta = torch.fft.ifft(spectrum[:, None] * (-u * window).to(x.dtype))
         xi, eta = xi.to(torch.complex128), eta.to(torch.complex128)
         power = xi.real**2 + xi.imag**2
+        if not settings.reassign:
+            rows = torch.as_tensor(settings.rows(f0[:, 0].cpu().numpy()), device=device)
+            add_standing(power, rows, n_samples, settings.hop, energy.view(shape))
+            continue
         followed = eta.real**2 + eta.imag**2 < MAX_DISPLACEMENT**2 * power
         m = eta * xi.conj() / torch.where(followed, power, 1.0)
         frequency = f0 - sigma * m.real
@@ -68,7 +73,6 @@ def exact_histograms(
         power = power[followed]
         energy.view(-1).index_add_(0, where, power)
         count.view(-1).index_add_(0, where, torch.ones_like(power))
-    shape = (n_signals, settings.n_bins, frames)
     return energy.view(shape), count.view(shape)
 
 
@@ -108,6 +112,7 @@ def plan_tensors(n_samples: int, settings: Settings, accuracy: float, device: to
                 "node": torch.as_tensor(batch.node, device=device),
                 "weights": torch.as_tensor(batch.weights, device=device),
                 "constants": torch.as_tensor(batch.constants, device=device),
+                "row": torch.as_tensor(batch.row, device=device),
             }
         )
     return plan, on_device
@@ -192,6 +197,11 @@ def add_points(
         xa, ea = bands[:, node + 1, 0], bands[:, node + 1, 1]
         w = arrays["weights"][part].T[:, :, None, None]
         x = w[0] * xb + w[1] * xa + w[2] * eb + w[3] * ea
+        if not settings.reassign:
+            rows = arrays["row"][part]
+            rows = torch.where(rows < 0, rows, rows + batch.first_bin)
+            add_standing(x.square().sum(-1), rows, plan.n_samples, settings.hop, energy)
+            continue
         e = w[4] * xb + w[5] * xa + w[6] * eb + w[7] * ea
         (xr, xm), (er, em) = x.unbind(-1), e.unbind(-1)
         per_re, per_im, bin0, gain, scale, lowest, highest = arrays["constants"][part].T[:, :, None]
@@ -210,3 +220,31 @@ def add_points(
         where, power = where[followed], square[followed] * each
         energy.view(-1).index_add_(0, where, power)
         count.view(-1).index_add_(0, where, torch.full_like(power, each))
+
+
+def add_standing(
+    power: torch.Tensor, rows: torch.Tensor, n_samples: int, hop: int, energy: torch.Tensor
+) -> None:
+    """Add points where their filters stand; see `kernels.sum_points`.
+
+    Parameters
+    ----------
+    power : tensor, shape (batch, lines, points)
+    rows : int64 tensor, shape (lines,)
+        Bin of each line, negative for none.
+    n_samples, hop : int
+    energy : tensor, shape (batch, bins, frames)
+        Added to.
+    """
+    power, rows = power[:, rows >= 0], rows[rows >= 0]
+    frames, points = energy.shape[-1], power.shape[-1]
+    step = n_samples / points
+    ends = torch.arange(1, frames + 1, device=power.device, dtype=torch.float64) * hop
+    ends = (ends.clamp(max=n_samples) - 1.5) / step + 0.5
+    point = torch.arange(points, device=power.device, dtype=torch.float64)
+    frame = torch.searchsorted(ends, point, right=True)
+    share = (torch.cat((ends, ends[-1:]))[frame] - point).clamp(0, 1).to(power.dtype)
+    by_frame = power.new_zeros(*power.shape[:2], frames + 2)  # the last two lie past the end
+    by_frame.index_add_(-1, frame, power * share)
+    by_frame.index_add_(-1, frame + 1, power * (1 - share))
+    energy.index_add_(1, rows, step * by_frame[..., :frames])

@@ -76,6 +76,11 @@ class LinearReassignment(torch.nn.Module):
     exact : bool
         Every scan line at every sample, in the precision of the waveform, as the authors' MATLAB
         computes it.
+    reassign : bool
+        False: count each point where its filter stands, at time n and frequency f0, instead of
+        where it is reassigned to. That is a constant-Q Gabor spectrogram: the same Gaussians on the
+        same grid, every point with fmin <= f0 < fmax followed, and no count threshold. What it
+        lacks of the reassigned picture is what reassignment does.
     axis : {"log", "mel", "linear"}
         Frequency axis that the points are binned on. "mel" has equal steps of
         log(1 + f / 700 Hz).
@@ -134,6 +139,7 @@ class LinearReassignment(torch.nn.Module):
         fmax: float | None = None,
         oversampling: int = 10,
         exact: bool = False,
+        reassign: bool = True,
         axis: str = "log",
         n_bins: int | None = None,
         count_threshold: bool = True,
@@ -158,12 +164,15 @@ class LinearReassignment(torch.nn.Module):
                 n_bins,
                 self.sample_rate,
                 ARGUMENT_NAMES,
+                reassign,
             )
             for value in self.q
         ]
         self.hop_length = self.settings[0].hop
         self.exact = bool(exact)
-        self.count_threshold = bool(count_threshold)
+        self.reassign = self.settings[0].reassign
+        # Where nothing moves, every bin has its share of points and there is no froth to take away.
+        self.count_threshold = bool(count_threshold) and self.reassign
         if consensus is not None:
             consensus = whole_number(consensus, "consensus")
             if not self.several_q or consensus > len(self.q):
@@ -185,6 +194,7 @@ class LinearReassignment(torch.nn.Module):
         one = self.settings[0]
         q = list(self.q) if self.several_q else self.q[0]
         form = "exact" if self.exact else f"accuracy={self.accuracy:g}"
+        form += "" if self.reassign else ", reassign=False"
         return (
             f"sample_rate={self.sample_rate:g}, q={q}, hop_length={self.hop_length}, "
             f"axis={one.axis!r}, {one.n_bins} bins from {one.fmin * self.sample_rate:g} to "

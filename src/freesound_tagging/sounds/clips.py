@@ -1,30 +1,44 @@
 """From a sound file to the waveform a network sees: decode, resample, best-centred crop.
 
-Every function here is pure: the same file and settings give the same numbers.
+Every function here is pure: the same file and settings give the same numbers. Files are read block
+by block, so that a recording of many hours takes no more memory than one of ten minutes.
 """
 
 from __future__ import annotations
 
 import math
 import os
-import struct
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
+import scipy  # its signal is loaded when first used
 import soundfile as sf
 import soxr
 
+from freesound_tagging.containers import examine
 from freesound_tagging.errors import DataError
+
+BOX = 0.5
+"""Seconds of the loudest stretch that a crop is centred on."""
+
+LARGEST = 2.0**32
+"""No sample is larger: full scale is 1, or 2**31 where integers were stored as floats. Squares of
+much larger ones overflow, and one such sample hides everything else."""
 
 # libsndfile's answer for "the header does not say how long this is" (a FLAC written to a pipe).
 _UNKNOWN_FRAMES = 2**63 - 1
-# Decoding block by block keeps memory at the sound's true length, whatever its header promises.
 _BLOCK = 1 << 18
 # An mp3's header counts whole codec frames of 1,152 samples and encoders differ by one or two of
 # them in what they count as padding: a shortfall of two is no sign of damage.
 _MP3_SLACK = 2 * 1152
+# Seconds of a recording that are kept in memory; a longer one is decoded twice.
+_KEPT = 600
+# Below 2 Hz lies a microphone's offset and drift. Where that is over a fifth of the energy, what is
+# loud is told from what lies above 10 Hz. No clip of ESC-10 or of the digits comes to that.
+_DRIFT_HZ, _DRIFT_SHARE, _SOUND_HZ = 2.0, 0.2, 10.0
 
 
 class ClipError(DataError):
@@ -63,6 +77,9 @@ class ClipSettings:
         return round(self.duration * self.sample_rate)
 
 
+# --- decode ------------------------------------------------------------------------------------
+
+
 def decode(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
     """Read a sound file as one channel.
 
@@ -82,103 +99,89 @@ def decode(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
     Raises
     ------
     ClipError
-        The file is missing, empty, not audio, truncated, holds no samples, or holds NaN or
-        infinity; or it is a flac that does not say how long it is.
+        The file is missing, empty, not audio, truncated, damaged or goes on after what can be
+        decoded (see `containers.examine`); it holds no samples, NaN, infinity or a sample beyond
+        `LARGEST`; or it is a flac that does not say how long it is.
 
     Notes
     -----
-    What can be told about truncation, by format: a wav or aiff whose chunks promise more bytes
-    than the file has; a flac that decodes to less than its header says; an ogg whose last page is
-    cut short, or is not marked as the last; an mp3 that decodes to over two codec frames less than
-    its length header (Xing, Info) says. An mp3 without that header cannot be told from a shorter
-    one.
+    What no one can tell: damage inside a wav, which has no checksum, or inside a frame of an mp3;
+    and that an mp3 without a length header (Xing, Info) was cut between two frames.
     """
-    path = Path(path)
-    if not path.exists():
-        raise ClipError(f"{path}: there is no such file")
-    if not path.is_file():
-        raise ClipError(f"{path}: is not a file")
-    if path.stat().st_size == 0:
-        raise ClipError(f"{path}: is empty (0 bytes)")
+    sound = _open(path)
+    return np.concatenate([_fold(block) for block in sound.blocks()]), sound.sample_rate
 
-    blocks = []
+
+@dataclass(frozen=True)
+class _Sound:
+    """A sound file whose structure has been examined."""
+
+    path: Path
+    sample_rate: int
+    n_promised: int
+    note: str
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Decode the file in blocks [shape=(n, channels), dtype=float32]."""
+        n = 0
+        try:
+            with sf.SoundFile(self.path) as file:
+                while len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
+                    # Every comparison with NaN is false.
+                    if not (np.abs(block) <= LARGEST).all():
+                        at = n + int(np.argmax(~(np.abs(block) <= LARGEST).all(axis=1)))
+                        raise ClipError(
+                            f"{self.path}: holds NaN or infinite samples, or larger ones than "
+                            f"{LARGEST:.2g}; the first is number {at}"
+                        )
+                    n += len(block)
+                    yield block
+        except sf.SoundFileError as error:
+            raise ClipError(f"{self.path}: is truncated or damaged ({error})") from error
+        if n < self.n_promised:
+            raise ClipError(
+                f"{self.path}: is truncated: its header promises {self.n_promised} samples, "
+                f"it holds {n}"
+            )
+        if n == 0:
+            raise ClipError(f"{self.path}: holds no samples")
+
+
+def _open(path: str | os.PathLike[str]) -> _Sound:
+    """Examine a sound file; refuse it where it is not whole."""
+    path = Path(path)
     try:
-        with sf.SoundFile(path) as sound:
-            promised, sample_rate, container = sound.frames, sound.samplerate, sound.format
-            if promised == _UNKNOWN_FRAMES:
-                # libsndfile cannot read such a file to its end.
-                raise ClipError(
-                    f"{path}: its header does not say how long it is, as when written to a "
-                    "pipe; write it anew (flac, sox and ffmpeg can)"
-                )
-            while len(block := sound.read(_BLOCK, dtype="float32", always_2d=True)):
-                # The mean is taken in float64, so that it does not depend on the channels' order.
-                blocks.append(block.mean(axis=1, dtype=np.float64).astype(np.float32))
+        if not path.exists():
+            raise ClipError(f"{path}: there is no such file")
+        if not path.is_file():
+            raise ClipError(f"{path}: is not a file")
+        if path.stat().st_size == 0:
+            raise ClipError(f"{path}: is empty (0 bytes)")
+        with sf.SoundFile(path) as file:
+            n, sample_rate, container = file.frames, file.samplerate, file.format
+        if n == _UNKNOWN_FRAMES:
+            # libsndfile cannot read such a file to its end.
+            raise ClipError(
+                f"{path}: its header does not say how long it is, as when written to a pipe; "
+                "write it anew (flac, sox and ffmpeg can)"
+            )
+        found = examine(path, container, n)
+    except OSError as error:  # no permission, a name that is too long
+        raise ClipError(f"{path}: cannot be opened ({error.strerror})") from error
     # soundfile raises TypeError for a name that ends in .raw, which has no header to read.
     except (sf.SoundFileError, TypeError) as error:
-        if blocks:
-            raise ClipError(f"{path}: is truncated or damaged ({error})") from error
-        raise ClipError(f"{path}: cannot be read as audio ({error})") from error
-
-    waveform = np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
-    slack = _MP3_SLACK if container in ("MP3", "MPEG") else 0
-    if len(waveform) < promised - slack:
         raise ClipError(
-            f"{path}: is truncated: its header promises {promised} samples, "
-            f"it holds {len(waveform)}"
-        )
-    if fault := _truncation(path):
-        raise ClipError(f"{path}: is truncated: {fault}")
-    if len(waveform) == 0:
-        raise ClipError(f"{path}: holds no samples")
-    if not np.isfinite(waveform).all():
-        raise ClipError(f"{path}: holds NaN or infinite samples")
-    return waveform, sample_rate
+            f"{path}: cannot be read as audio ({error}); convert it to wav or flac"
+        ) from error
+    if found.fault:
+        raise ClipError(f"{path}: {found.fault}")
+    slack = _MP3_SLACK if container in ("MP3", "MPEG") else 0
+    return _Sound(path, sample_rate, n - slack, found.note)
 
 
-def _truncation(path: Path) -> str:
-    """What a wav, aiff or ogg file lacks at its end, or "": libsndfile does not say."""
-    with path.open("rb") as file:
-        start = file.read(12)
-        if start[:4] == b"RIFF" and start[8:] == b"WAVE":
-            return _cut_chunk(file, "<I", b"data")
-        if start[:4] == b"FORM" and start[8:] in (b"AIFF", b"AIFC"):
-            return _cut_chunk(file, ">I", b"SSND")
-        if start[:4] == b"OggS":
-            return _cut_page(file)
-    return ""
-
-
-def _cut_chunk(file: BinaryIO, size_format: str, wanted: bytes) -> str:
-    """Compare the size that the chunk of samples announces with the bytes that are there."""
-    end = file.seek(0, os.SEEK_END)
-    at = 12
-    while at + 8 <= end:
-        file.seek(at)
-        name, (size,) = file.read(4), struct.unpack(size_format, file.read(4))
-        if name == wanted:
-            # Programs that write to a pipe leave a size near the largest 31- or 32-bit number: the
-            # length was unknown to them.
-            unknown = size >= 0xFFFFFF00 or 0x7FFFF000 <= size <= 0x80000000
-            if not unknown and at + 8 + size > end:
-                return f"its header promises {size} bytes of samples, it holds {end - at - 8}"
-            return ""
-        at += 8 + size + size % 2
-    return "" if at <= end else "it ends before its samples begin"
-
-
-def _cut_page(file: BinaryIO) -> str:
-    """Check that the last Ogg page is whole and marked as the last of its stream."""
-    # A page has at most 27 + 255 + 255 * 255 bytes, so the last one begins within this tail.
-    end = file.seek(0, os.SEEK_END)
-    file.seek(max(0, end - 65_536))
-    tail = file.read()
-    page = tail[tail.rfind(b"OggS") :]
-    if not page.startswith(b"OggS") or len(page) < 27 or len(page) < 27 + page[26]:
-        return "its last page is cut short"
-    if len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]]):
-        return "its last page is cut short"
-    return "" if page[5] & 4 else "its last page is not marked as the end of the stream"
+def _fold(block: np.ndarray) -> np.ndarray:
+    # The mean is taken in float64, so that it does not depend on the channels' order.
+    return block.mean(axis=1, dtype=np.float64).astype(np.float32)
 
 
 def resample(waveform: np.ndarray, sample_rate: int, target: int) -> np.ndarray:
@@ -200,8 +203,126 @@ def resample(waveform: np.ndarray, sample_rate: int, target: int) -> np.ndarray:
     return soxr.resample(waveform, sample_rate, target, quality="HQ")
 
 
+def _resample_blocks(
+    blocks: Iterable[np.ndarray], sample_rate: int, target: int
+) -> Iterator[np.ndarray]:
+    """As `resample`, to the bit, block by block."""
+    if sample_rate == target:
+        yield from blocks
+        return
+    stream = soxr.ResampleStream(sample_rate, target, 1, dtype="float32", quality="HQ")
+    for block in blocks:
+        yield stream.resample_chunk(block)
+    yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+# --- the loudest stretch -----------------------------------------------------------------------
+
+
+class _HighPass:
+    """A second-order Butterworth filter that is fed block by block and starts at rest."""
+
+    def __init__(self, cutoff: float, sample_rate: int):
+        self._sos, self._rest = _design(cutoff, sample_rate)
+        self._state: np.ndarray | None = None
+
+    def __call__(self, block: np.ndarray) -> np.ndarray:
+        """Filter a block [shape=(n, channels)]."""
+        if self._state is None:  # as after an endless first sample: an offset gives no step
+            self._state = self._rest * block[0].astype(np.float64)
+        out, self._state = scipy.signal.sosfilt(self._sos, block, axis=0, zi=self._state)
+        return out
+
+
+@lru_cache
+def _design(cutoff: float, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
+    # At a rate of 100 Hz, 10 Hz is no longer slow.
+    cutoff = min(cutoff, sample_rate / 50)
+    sos = scipy.signal.butter(2, cutoff, "highpass", fs=sample_rate, output="sos")
+    return sos, scipy.signal.sosfilt_zi(sos)[:, :, None]
+
+
+class _LoudestBox:
+    """Where a box that moves over |x| has the greatest sum; |x| comes block by block.
+
+    Sums are differences of one cumulative sum, so the cost is linear whatever the box. It is kept
+    in float64, where sums of float32 samples are all but exact: equal stretches have equal sums.
+    """
+
+    def __init__(self, width: int):
+        self._width = width
+        self._after = width - width // 2
+        # The last `width` cumulative sums; before the clip's start they are 0.
+        self._totals = np.zeros(width // 2)
+        self._n_sums = 0
+        self._greatest = -1.0
+        self._first = self._last = 0
+        self._open = False  # whether the run of greatest sums may go on in the next block
+        self._append(np.zeros(1))
+
+    def feed(self, magnitude: np.ndarray) -> None:
+        if len(magnitude):
+            total = np.concatenate([self._totals[-1:], magnitude])
+            self._append(np.cumsum(total, dtype=np.float64)[1:])
+
+    def centre(self) -> int:
+        """Middle of the first run of greatest sums, once all blocks were fed."""
+        # Centres run from the clip's start to its end; further out, a box would hold less of it.
+        self._append(np.full(self._after, self._totals[-1]))
+        return (self._first + self._last) // 2
+
+    def _append(self, totals: np.ndarray) -> None:
+        totals = np.concatenate([self._totals, totals])
+        self._totals = totals[-self._width :]
+        sums = totals[self._width :] - totals[: -self._width]
+        if not len(sums):
+            return
+        at = 0
+        if sums.max() > self._greatest:
+            at = int(np.argmax(sums))
+            self._greatest, self._first, self._open = sums[at], self._n_sums + at, True
+        if self._open:
+            other = np.flatnonzero(sums[at:] != self._greatest)
+            self._last = self._n_sums + (at + int(other[0]) if len(other) else len(sums)) - 1
+            self._open = not len(other)
+        self._n_sums += len(sums)
+
+
+class _Finder:
+    """Finds the loudest stretch of a waveform that comes block by block."""
+
+    def __init__(self, sample_rate: int, duration: float, box: float = BOX):
+        width = max(1, round(min(box, duration) * sample_rate))
+        self._plain, self._steady = _LoudestBox(width), _LoudestBox(width)
+        self._no_drift = _HighPass(_DRIFT_HZ, sample_rate)
+        self._sound = _HighPass(_SOUND_HZ, sample_rate)
+        self._all = self._fast = 0.0
+        self.energy = 0.0  # above 10 Hz, in samples squared
+
+    def feed(self, block: np.ndarray) -> None:
+        if not len(block):
+            return
+        sound = self._sound(block[:, None])[:, 0]
+        self._all += _energy(block)
+        self._fast += _energy(self._no_drift(block[:, None]))
+        self.energy += _energy(sound)
+        self._plain.feed(np.abs(block))
+        self._steady.feed(np.abs(sound))
+
+    def centre(self) -> int:
+        drifts = self._fast < (1 - _DRIFT_SHARE) * self._all
+        # What is left of a constant is rounding noise, which is loud nowhere.
+        audible = self.energy > 1e-12 * self._all
+        return (self._steady if drifts and audible else self._plain).centre()
+
+
+def _energy(block: np.ndarray) -> float:
+    values = block.astype(np.float64, copy=False).ravel()
+    return float(np.einsum("i,i", values, values))
+
+
 def best_centred_crop(
-    waveform: np.ndarray, sample_rate: int, duration: float, box: float = 0.5
+    waveform: np.ndarray, sample_rate: int, duration: float, box: float = BOX
 ) -> np.ndarray:
     """Cut the stretch of a clip that lies around its loudest half second.
 
@@ -209,6 +330,10 @@ def best_centred_crop(
     stretch returned is centred on the box with the greatest sum. Where boxes next to each other
     share the greatest sum (a click, a clip shorter than the box, a steady tone) the middle one of
     the first such run is taken, so a click and a short clip end up in the centre.
+
+    Where a constant offset or a drift below 2 Hz holds over a fifth of the energy, |x| would tell
+    of it and not of the sound; there the box moves over what lies above 10 Hz. What is cut out is
+    the waveform as it is, all the same.
 
     Parameters
     ----------
@@ -224,30 +349,105 @@ def best_centred_crop(
     -------
     np.ndarray [shape=(round(duration * sample_rate),), dtype=float32]
         Zeros where the stretch reaches over an end of the clip.
-
-    Notes
-    -----
-    Linear in n whatever the box: sums are differences of one cumulative sum. It is kept in
-    float64, where sums of float32 samples are all but exact, so equal stretches have equal sums.
     """
     waveform = np.asarray(waveform, dtype=np.float32)
-    n, length = len(waveform), round(duration * sample_rate)
-    width = max(1, round(min(box, duration) * sample_rate))
+    finder, length = _Finder(sample_rate, duration, box), round(duration * sample_rate)
+    finder.feed(waveform)
+    return _cut([waveform], [finder.centre() - length // 2], length)[0]
 
-    # Centres run from the clip's start to its end; further out, a box would hold less of it.
-    total = np.concatenate([[0.0], np.cumsum(np.abs(waveform), dtype=np.float64)])
-    begin = np.arange(n + 1) - width // 2
-    sums = total[np.clip(begin + width, 0, n)] - total[np.clip(begin, 0, n)]
-    greatest = sums == sums.max()
-    first = int(np.argmax(greatest))
-    after = np.flatnonzero(~greatest[first:])
-    last = first + int(after[0]) - 1 if len(after) else n
-    start = (first + last) // 2 - length // 2
 
-    crop = np.zeros(length, np.float32)
-    left, right = max(start, 0), min(start + length, n)
-    crop[left - start : right - start] = waveform[left:right]
-    return crop
+def _cut(blocks: Iterable[np.ndarray], starts: list[int], length: int) -> np.ndarray:
+    """Copy stretches out of a waveform that comes block by block; zeros outside of it."""
+    stretches = np.zeros((len(starts), length), np.float32)
+    at = 0
+    for block in blocks:
+        for row, start in zip(stretches, starts, strict=True):
+            left, right = max(start, at), min(start + length, at + len(block))
+            if left < right:
+                row[left - start : right - start] = block[left - at : right - at]
+        at += len(block)
+    return stretches
+
+
+# --- the whole ---------------------------------------------------------------------------------
+
+
+def load_windows(
+    path: str | os.PathLike[str],
+    settings: ClipSettings = ClipSettings(),
+    windows: int = 1,
+    shortest: int = 2048,
+) -> tuple[np.ndarray, str]:
+    """Turn a recording into windows of equal length, as a network sees them.
+
+    Parameters
+    ----------
+    path : path
+        wav, flac, ogg or mp3.
+    settings : ClipSettings
+        Sample rate and length of a window.
+    windows : int
+        1: the best-centred crop. More: their starts are spread evenly over the recording, the first
+        at its start and the last at its end; they overlap where it is short.
+    shortest : int
+        Samples, at `settings.sample_rate`, of one analysis frame; a recording with fewer gets a
+        note.
+
+    Returns
+    -------
+    waveforms : np.ndarray [shape=(windows, settings.n_samples), dtype=float32]
+        A recording that is shorter than a window stands in the middle of zeros, in every window.
+    note : str
+        "" for an ordinary recording. One that is kept though it says little is named here: silent;
+        its channels cancel; what is loud lies above half the sample rate; very short; or it may not
+        be whole (see `containers.examine`).
+
+    Raises
+    ------
+    ClipError
+        As `decode`; or the sample rate is so far off that it cannot be changed.
+    """
+    if windows < 1:
+        raise DataError(f"windows={windows}: give 1 or more")
+    sound = _open(path)
+    target, length = settings.sample_rate, settings.n_samples
+    levels, finder = _Levels(sound.sample_rate), _Finder(target, settings.duration)
+
+    def resampled(watch: bool) -> Iterator[np.ndarray]:
+        blocks = map(levels.watch, sound.blocks()) if watch else sound.blocks()
+        return _resample_blocks(map(_fold, blocks), sound.sample_rate, target)
+
+    kept: list[np.ndarray] | None = []
+    n = 0
+    try:
+        for block in resampled(watch=True):
+            finder.feed(block)
+            n += len(block)
+            if kept is not None and n <= _KEPT * target:
+                kept.append(block)
+            else:
+                kept = None
+        if windows == 1 or n <= length:
+            starts = [finder.centre() - length // 2] * windows
+        else:
+            starts = [round(i * (n - length) / (windows - 1)) for i in range(windows)]
+        waveforms = _cut(resampled(watch=False) if kept is None else kept, starts, length)
+    except (ValueError, RuntimeError) as error:
+        if isinstance(error, ClipError):
+            raise
+        raise ClipError(
+            f"{path}: cannot be resampled from {sound.sample_rate} to {target} Hz ({error})"
+        ) from error
+
+    seconds = levels.n / sound.sample_rate
+    notes = [sound.note, levels.note()]
+    if not levels.note() and seconds * target >= shortest:
+        notes.append(levels.note_of_loss(finder.energy / target, target))
+    if seconds * target < shortest:
+        notes.append(f"shorter than one window ({seconds:.3f} s)")
+    elif windows > 1 and n < length:
+        notes.append(f"shorter than {settings.duration:g} s ({seconds:.3f} s)")
+    return waveforms, "; ".join(filter(None, notes))
 
 
 def load_clip(
@@ -255,41 +455,52 @@ def load_clip(
     settings: ClipSettings = ClipSettings(),
     shortest: int = 2048,
 ) -> tuple[np.ndarray, str]:
-    """Turn a sound file into the waveform a network sees.
-
-    Parameters
-    ----------
-    path : path
-        wav, flac, ogg or mp3.
-    settings : ClipSettings
-        Sample rate and length of the result.
-    shortest : int
-        Samples, at `settings.sample_rate`, of one analysis window; a clip with fewer gets a note.
+    """Turn a sound file into one waveform: `load_windows` with one window.
 
     Returns
     -------
     waveform : np.ndarray [shape=(settings.n_samples,), dtype=float32]
     note : str
-        "" for an ordinary clip. A clip that is kept though it says little is named here: "silent",
-        or "shorter than one window (0.030 s)" with its own length.
-
-    Raises
-    ------
-    ClipError
-        As `decode`; or the sample rate is so far off that it cannot be changed.
     """
-    waveform, sample_rate = decode(path)
-    notes = []
-    if not waveform.any():
-        notes.append("silent")
-    seconds = len(waveform) / sample_rate
-    if seconds * settings.sample_rate < shortest:
-        notes.append(f"shorter than one window ({seconds:.3f} s)")
-    try:
-        waveform = resample(waveform, sample_rate, settings.sample_rate)
-    except (ValueError, RuntimeError) as error:
-        raise ClipError(
-            f"{path}: cannot be resampled from {sample_rate} to {settings.sample_rate} Hz ({error})"
-        ) from error
-    crop = best_centred_crop(waveform, settings.sample_rate, settings.duration)
-    return crop, "; ".join(notes)
+    waveforms, note = load_windows(path, settings, 1, shortest)
+    return waveforms[0], note
+
+
+class _Levels:
+    """How much of a recording's energy its channels hold, and how much their mean."""
+
+    def __init__(self, sample_rate: int):
+        self.n = 0
+        self._sample_rate = sample_rate
+        self._high_pass = _HighPass(_SOUND_HZ, sample_rate)
+        self._channels = self._mean = 0.0
+        self._n_channels = 1
+        self._first: np.ndarray | None = None
+        self._constant = True
+
+    def watch(self, block: np.ndarray) -> np.ndarray:
+        """Take note of a block [shape=(n, channels)] that passes, and hand it on."""
+        self.n += len(block)
+        self._n_channels = block.shape[1]
+        self._first = block[0] if self._first is None else self._first
+        self._constant = self._constant and bool((block == self._first).all())
+        sound = self._high_pass(block)
+        self._channels += _energy(sound) / self._n_channels
+        self._mean += _energy(sound.mean(axis=1))
+        return block
+
+    def note(self) -> str:
+        if self._constant and (self.n > 1 or not self._first.any()):
+            return "silent"  # with or without an offset
+        # The mean of n channels that have nothing in common holds 1/n of their energy.
+        if self._mean < 0.1 * self._channels / self._n_channels:
+            return "the channels cancel: their mean holds under a tenth of what it should"
+        return ""
+
+    def note_of_loss(self, left: float, target: int) -> str:
+        """Say where the sound went; `left`: energy after resampling, in samples squared x s."""
+        before = self._mean / self._sample_rate
+        if left < 0.1 * before:
+            share = left / before
+            return f"what is loud lies above {target / 2:,.0f} Hz: {share:.1g} of the energy is left"
+        return ""

@@ -1,7 +1,9 @@
 """A sound file becomes the 2 s a network sees, or an error that says why it cannot."""
 
+import io
 import pickle
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -10,12 +12,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from freesound_tagging.errors import DataError
+from freesound_tagging.sounds import clips
 from freesound_tagging.sounds.clips import (
     ClipError,
     ClipSettings,
     best_centred_crop,
     decode,
     load_clip,
+    load_windows,
     resample,
 )
 
@@ -174,6 +178,7 @@ def test_lengths_left_open_by_a_pipe(tmp_path):
     raw[at : at + 4] = struct.pack("<I", 0xFFFFFFFF)
     wav.write_bytes(raw)
     assert len(decode(wav)[0]) == len(x)
+    assert "leaves its length open" in load_clip(wav)[1]
 
     sf.write(flac, x, 44_100)
     raw = bytearray(flac.read_bytes())
@@ -182,6 +187,154 @@ def test_lengths_left_open_by_a_pipe(tmp_path):
     flac.write_bytes(raw)
     with pytest.raises(ClipError, match=r"pipe\.flac: its header does not say how long"):
         decode(flac)
+
+
+def encoded(x: np.ndarray, container: str, rate: int = RATE) -> bytes:
+    file = io.BytesIO()
+    subtypes = sf.available_subtypes(container)
+    known = [kind for kind in ("PCM_16", "MPEG_LAYER_III") if kind in subtypes]
+    sf.write(file, x, rate, format=container, subtype=(known or list(subtypes))[0])
+    return file.getvalue()
+
+
+# SoundDesigner's samples lie in a second file; a raw file has no header.
+CONTAINERS = sorted(set(sf.available_formats()) - {"RAW", "SD2"})
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_no_part_of_a_sound_is_lost_without_a_word(tmp_path, container):
+    path = tmp_path / "x.sound"
+    rate = 8_000  # the only one that WVE knows
+    x = sine(440, 1, rate)
+    whole = encoded(x, container, rate)
+    path.write_bytes(whole)
+    n = len(decode(path)[0])
+    assert n >= len(x)
+    joined = whole + encoded(0.5 * x, container, rate)
+    for content, length in [
+        (whole[: len(whole) // 2], n),
+        (whole[:-1], n),
+        (joined, 2 * n),
+    ]:
+        path.write_bytes(content)
+        try:
+            held, note = len(decode(path)[0]), load_clip(path)[1]
+        except ClipError as error:
+            assert str(path) in str(error)
+        else:
+            assert held == length or note
+
+
+@pytest.mark.parametrize("options", [{"format": "RF64"}, {"endian": "BIG"}, {"format": "W64"}])
+def test_cut_relatives_of_wav_are_truncated(tmp_path, options):
+    path = tmp_path / "x.wav"
+    sf.write(path, sine(440, 1, RATE), RATE, **({"format": "WAV", "subtype": "PCM_16"} | options))
+    path.write_bytes(path.read_bytes()[:-101])
+    with pytest.raises(ClipError, match=r"promises 44100 bytes of samples, it holds 43999"):
+        decode(path)
+
+
+def test_a_recorder_that_lost_power(tmp_path):
+    path = tmp_path / "x.wav"
+    whole = bytearray(encoded(noise(), "WAV"))
+    at = whole.find(b"data") + 4
+    whole[at : at + 4] = bytes(4)
+    path.write_bytes(whole)
+    with pytest.raises(ClipError, match="says 0 bytes of samples, yet 88200 bytes follow"):
+        decode(path)
+    path.write_bytes(whole[: at + 4] + b"LIST" + struct.pack("<I", 4) + b"INFO")
+    with pytest.raises(ClipError, match="holds no samples"):
+        decode(path)
+
+
+def test_bytes_behind_the_sound_are_noted_and_tags_are_not(tmp_path):
+    path = tmp_path / "x.wav"
+    whole = encoded(noise(), "WAV")
+    path.write_bytes(whole + b"LIST" + struct.pack("<I", 4) + b"INFO")
+    assert load_clip(path)[1] == ""
+    path.write_bytes(whole + bytes(100))
+    assert load_clip(path)[1] == "100 bytes behind the end of its sound are no part of it"
+    mp3 = tmp_path / "x.mp3"
+    mp3.write_bytes(
+        b"ID3\4\0\0\0\0\0\x05" + bytes(5) + encoded(noise(), "MP3") + b"TAG" + bytes(125)
+    )
+    assert load_clip(mp3)[1] == ""
+
+
+OGG, FLAC, MP3 = (encoded(noise(0.5, RATE), container) for container in ("OGG", "FLAC", "MP3"))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.sampled_from([(OGG, "ogg"), (FLAC, "flac")]), st.integers(1, 255))
+def test_damage_is_refused_or_harmless(tmp_path_factory, data, sound, change):
+    whole, suffix = sound
+    at = data.draw(st.integers(0, len(whole) - 1))
+    path = tmp_path_factory.mktemp("damage") / f"x.{suffix}"
+    path.write_bytes(whole)
+    expected = decode(path)[0]
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ change]) + whole[at + 1 :])
+    try:
+        waveform, _ = decode(path)
+    except ClipError:
+        return
+    assert suffix == "flac"  # a comment or the table for seeking; Ogg checks these as well
+    np.testing.assert_array_equal(waveform, expected)
+
+
+def pages(ogg: bytes) -> list[bytes]:
+    return [b"OggS" + page for page in ogg.split(b"OggS")[1:]]
+
+
+def test_missing_and_swapped_pages(tmp_path):
+    path = tmp_path / "x.ogg"
+    first, second, *rest = pages(encoded(noise(8), "OGG"))
+    assert len(rest) > 4
+    path.write_bytes(b"".join([first, second, *rest[:2], *rest[3:]]))
+    with pytest.raises(ClipError, match="missing or misplaced before page 5"):
+        decode(path)
+    path.write_bytes(b"".join([first, second, *rest[:2], rest[3], rest[2], *rest[4:]]))
+    with pytest.raises(ClipError, match="missing or misplaced before page 5"):
+        decode(path)
+
+
+def test_joined_and_damaged_mp3(tmp_path):
+    path = tmp_path / "x.mp3"
+    path.write_bytes(MP3 + MP3)
+    with pytest.raises(ClipError, match="another mp3 behind the first"):
+        decode(path)
+    half = len(MP3) // 2
+    path.write_bytes(MP3[:half] + bytes(50) + MP3[half:])
+    with pytest.raises(ClipError, match=r"no frame|promises"):
+        decode(path)
+    # Without the length header all frames are counted, so both sounds are decoded.
+    tag = MP3.find(b"\xff\xfb") if b"\xff\xfb" in MP3[:4] else 0
+    frame = MP3.find(MP3[tag : tag + 2], tag + 4)
+    bare = MP3[frame:]
+    path.write_bytes(bare + bare)
+    try:
+        assert len(decode(path)[0]) > 1.9 * 0.5 * RATE
+    except ClipError as error:
+        assert "would be read" in str(error)
+
+
+@pytest.mark.parametrize("value", [1e30, -1e20, 3e38])
+def test_values_whose_square_overflows(tmp_path, value):
+    x = noise()
+    x[1000] = value
+    sf.write(tmp_path / "big.wav", x, 44_100, subtype="FLOAT")
+    with pytest.raises(ClipError, match=r"big\.wav: .* larger .* the first is number 1000"):
+        decode(tmp_path / "big.wav")
+
+
+def test_integers_stored_as_floats_are_kept(tmp_path):
+    x = np.float32(2**31) * noise()
+    sf.write(tmp_path / "x.wav", x, 44_100, subtype="FLOAT")
+    np.testing.assert_array_equal(decode(tmp_path / "x.wav")[0], x)
+
+
+def test_a_name_too_long_and_a_folder_in_place_of_a_file(tmp_path):
+    with pytest.raises(ClipError, match="cannot be opened"):
+        decode(tmp_path / ("x" * 300 + ".wav"))
 
 
 # --- resample ----------------------------------------------------------------------------------
@@ -307,6 +460,38 @@ def test_a_clip_shorter_than_the_box_is_centred(n):
     assert abs((places[0] + places[-1]) / 2 - RATE) <= 1
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    st.floats(0.5, 8.5),
+    st.floats(0.05, 0.4),
+    st.floats(-0.9, 0.9),
+    st.floats(0.02, 0.5),
+    st.sampled_from(["offset", "ramp", "wave", "charging"]),
+    st.integers(0, 2**32 - 1),
+)
+def test_crop_follows_the_sound_and_not_the_microphone(at, seconds, drift, level, kind, seed):
+    rate = 4_000
+    t = np.arange(10 * rate) / rate
+    rng = np.random.default_rng(seed)
+    x = 1e-3 * rng.standard_normal(len(t))
+    sound = (t >= at) & (t < at + seconds)
+    x[sound] += level * rng.standard_normal(sound.sum())
+    x += (
+        drift
+        * {
+            "offset": 1,
+            "ramp": t / 10,
+            "wave": np.sin(2 * np.pi * 0.3 * t + seed),
+            "charging": np.exp(-t / 0.3),
+        }[kind]
+    )
+    x = x.astype(np.float32)
+    crop = best_centred_crop(x, rate, 2.0)
+    start = int(np.flatnonzero(x == crop[rate])[0]) - rate
+    # The half second around the centre holds all of the sound.
+    assert start / rate + 1 == pytest.approx(at + seconds / 2, abs=0.25)
+
+
 # --- the whole ---------------------------------------------------------------------------------
 
 
@@ -360,3 +545,95 @@ def test_errors_are_data_errors_and_cross_processes(tmp_path):
     copy = pickle.loads(pickle.dumps(caught.value))
     assert isinstance(copy, ClipError)
     assert str(copy) == str(caught.value)
+
+
+def test_channels_that_cancel_are_noted(tmp_path):
+    x = noise()
+    for subtype in ("FLOAT", "PCM_16"):
+        sf.write(tmp_path / "a.wav", np.stack([x, -x + 0.2], 1), 44_100, subtype=subtype)
+        assert "channels cancel" in load_clip(tmp_path / "a.wav")[1]
+    other = np.random.default_rng(1).permutation(x)
+    for channels in ([x, other], [x, 0 * x], [x, -0.2 * x]):
+        sf.write(tmp_path / "b.wav", np.stack(channels, 1), 44_100)
+        assert load_clip(tmp_path / "b.wav")[1] == ""
+
+
+@pytest.mark.parametrize(
+    ("rate", "frequency"), [(384_000, 45_000), (96_000, 15_000), (44_100, 9_000)]
+)
+def test_what_lies_above_half_the_rate_is_noted(tmp_path, rate, frequency):
+    x = sine(frequency, 1, rate) + 0.2 + 1e-4 * noise(1, rate)
+    sf.write(tmp_path / "a.wav", x, rate, subtype="FLOAT")
+    note = load_clip(tmp_path / "a.wav", ClipSettings(16_000, 1.0))[1]
+    assert note.startswith("what is loud lies above 8,000 Hz: ")
+    assert load_clip(tmp_path / "a.wav", ClipSettings(rate, 1.0))[1] == ""
+    sf.write(tmp_path / "b.wav", noise(1, 44_100), 44_100)
+    assert load_clip(tmp_path / "b.wav")[1] == ""
+
+
+def test_a_constant_is_silent(tmp_path):
+    sf.write(tmp_path / "a.wav", np.full((44_100, 2), [0.25, -0.1]), 44_100)
+    assert load_clip(tmp_path / "a.wav")[1] == "silent"
+
+
+def test_windows_are_spread_over_the_recording(tmp_path):
+    x = noise(7, RATE)
+    sf.write(tmp_path / "a.wav", x, RATE, subtype="FLOAT")
+    one, note = load_windows(tmp_path / "a.wav")
+    assert (one.shape, note) == ((1, 2 * RATE), "")
+    np.testing.assert_array_equal(one[0], best_centred_crop(x, RATE, 2.0))
+    waveforms, note = load_windows(tmp_path / "a.wav", ClipSettings(), 6)
+    assert (waveforms.shape, note) == ((6, 2 * RATE), "")
+    for k, waveform in enumerate(waveforms):
+        np.testing.assert_array_equal(waveform, x[k * RATE : (k + 2) * RATE])
+    with pytest.raises(DataError, match="windows=0"):
+        load_windows(tmp_path / "a.wav", ClipSettings(), 0)
+
+
+def test_windows_of_a_short_recording(tmp_path):
+    sf.write(tmp_path / "a.wav", noise(1.5, RATE), RATE)
+    waveforms, note = load_windows(tmp_path / "a.wav", ClipSettings(), 3)
+    assert note == "shorter than 2 s (1.500 s)"
+    for waveform in waveforms:
+        np.testing.assert_array_equal(waveform, load_clip(tmp_path / "a.wav")[0])
+    assert np.count_nonzero(waveforms[0]) <= round(1.5 * RATE)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 4_000), st.sampled_from([4_000, 11_025, 22_050]), st.integers(1, 3))
+def test_blocks_make_no_difference(tmp_path_factory, n, rate, windows):
+    path = tmp_path_factory.mktemp("blocks") / "x.wav"
+    x = np.random.default_rng(n).standard_normal((n, 2)) * 0.1
+    x[n // 3 : n // 2] = 0  # equal sums, which may lie on both sides of a block's end
+    sf.write(path, x, rate, subtype="FLOAT")
+    chosen = ClipSettings(11_025, 0.05)
+    whole = load_windows(path, chosen, windows)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clips, "_BLOCK", 97)
+        patch.setattr(clips, "_KEPT", 0.1)
+        waveforms, note = load_windows(path, chosen, windows)
+    assert note == whole[1]
+    np.testing.assert_array_equal(waveforms, whole[0])
+    if windows == 1:
+        y = resample(decode(path)[0], rate, 11_025)
+        np.testing.assert_array_equal(waveforms[0], best_centred_crop(y, 11_025, 0.05))
+
+
+def test_a_long_recording_takes_little_memory(tmp_path):
+    rate, minutes = 8_000, 40
+    n = 60 * minutes * rate
+    path = tmp_path / "long.wav"
+    with path.open("wb") as file:  # its zeros take no room on the disk
+        head = struct.pack("<IHHIIHH", 16, 1, 1, rate, 2 * rate, 2, 16)
+        file.write(b"RIFF" + struct.pack("<I", 36 + 2 * n) + b"WAVEfmt " + head)
+        file.write(b"data" + struct.pack("<I", 2 * n))
+        file.truncate(44 + 2 * n)
+    with path.open("r+b") as file:
+        file.seek(44 + 2 * 35 * 60 * rate)
+        file.write(struct.pack("<h", 20_000))
+    tracemalloc.start()
+    waveform, _ = load_clip(path, ClipSettings(rate, 1.0))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert waveform[rate // 2] > 0.5
+    assert peak < 4 * n / 1.5  # less than the samples alone, which are 77 MB

@@ -18,8 +18,8 @@ import scipy  # its signal is loaded when first used
 import soundfile as sf
 import soxr
 
-from freesound_tagging.containers import examine
 from freesound_tagging.errors import DataError
+from freesound_tagging.sounds.containers import examine
 
 BOX = 0.5
 """Seconds of the loudest stretch that a crop is centred on."""
@@ -502,5 +502,7 @@ class _Levels:
         before = self._mean / self._sample_rate
         if left < 0.1 * before:
             share = left / before
-            return f"what is loud lies above {target / 2:,.0f} Hz: {share:.1g} of the energy is left"
+            return (
+                f"what is loud lies above {target / 2:,.0f} Hz: {share:.1g} of the energy is left"
+            )
         return ""

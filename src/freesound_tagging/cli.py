@@ -80,6 +80,8 @@ def report(_: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> None:
     check_dataset(options.dataset)
+    if is_table(options.dataset) and not Path(options.dataset).expanduser().is_file():
+        raise DataError(f"{options.dataset}: there is no such table")
     get_profile(options.profile)
     parse_seeds(os.environ.get("SEEDS"))
     if getattr(options, "study", ""):

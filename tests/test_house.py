@@ -1,4 +1,4 @@
-"""The folders stand in one order, and a slip in a command is answered before anything heavy loads."""
+"""The folders stand in one order, and a slip in a command is answered before torch loads."""
 
 import subprocess
 import sys

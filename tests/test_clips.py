@@ -21,6 +21,8 @@ from freesound_tagging.sounds.clips import (
     load_clip,
     load_windows,
     resample,
+    slide,
+    stream,
 )
 
 RATE = 22_050
@@ -637,3 +639,50 @@ def test_a_long_recording_takes_little_memory(tmp_path):
     tracemalloc.stop()
     assert waveform[rate // 2] > 0.5
     assert peak < 4 * n / 1.5  # less than the samples alone, which are 77 MB
+
+
+# --- windows over a waveform of any length ------------------------------------------------------
+
+
+@given(
+    n=st.integers(1, 900),
+    hop=st.integers(1, 100),
+    cuts=st.lists(st.integers(0, 900), max_size=6),
+)
+@settings(max_examples=60, deadline=None)
+def test_windows_cover_a_waveform_however_it_comes(n, hop, cuts):
+    waveform = np.arange(1, n + 1, dtype=np.float32)
+    blocks = np.split(waveform, sorted(min(cut, n) for cut in cuts))
+    found = list(slide(blocks, 100, 1.0, hop / 100))
+    whole = list(slide([waveform], 100, 1.0, hop / 100))
+    assert [start for start, _ in found] == [start for start, _ in whole]
+    for (start, window), (_, other) in zip(found, whole, strict=True):
+        assert np.array_equal(window, other)
+        if n >= 100:
+            begin = round(start * 100)
+            assert np.array_equal(window, waveform[begin : begin + 100])
+    if n >= 100:
+        heard = np.concatenate([window for _, window in found])
+        assert set(heard.tolist()) == set(waveform.tolist())
+    assert len(found) == (1 if n < 100 else 1 + -(-(n - 100) // hop))
+
+
+def test_a_short_waveform_stands_where_training_put_it():
+    waveform = noise(0.3, 100)
+    ((start, window),) = slide([waveform], 100, 1.0, 0.5)
+    assert start == 0.0
+    assert np.array_equal(window, best_centred_crop(waveform, 100, 1.0))
+
+
+def test_of_nothing_there_is_no_window():
+    assert list(slide([], 100, 1.0, 0.5)) == []
+    with pytest.raises(DataError, match="hop"):
+        next(slide([np.ones(3)], 100, 1.0, 2.0))
+
+
+@pytest.mark.parametrize("rate", [8_000, RATE, 44_100])
+def test_a_stream_is_the_resampled_file(tmp_path, rate):
+    path = tmp_path / "sound.wav"
+    sf.write(path, noise(9.0, rate), rate, subtype="FLOAT")
+    found = np.concatenate(list(stream(path, RATE)))
+    assert np.array_equal(found, resample(decode(path)[0], rate, RATE))

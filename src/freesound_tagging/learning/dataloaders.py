@@ -235,7 +235,7 @@ def make_dataloaders(
     table: pd.DataFrame,
     store: Store,
     variant_name: str,
-    fold: int,
+    fold: int | None,
     profile: Profile,
     device: torch.device | None = None,
 ) -> DataLoaders:
@@ -247,7 +247,7 @@ def make_dataloaders(
         not read are left out.
     store : holds the variant's channels.
     variant_name : key of `freesound_tagging.features.variants.VARIANTS`.
-    fold : the fold held out.
+    fold : the fold held out; with None all clips train and none is held out.
     profile : batch size and augmentation.
     device : where batches go, by default the CPU.
 
@@ -261,7 +261,7 @@ def make_dataloaders(
     items = table[~table.index.isin(store.failed)].sort_index()
     items = items.rename_axis("clip_id").reset_index()
     held_out = items.index[items["fold"] == fold]
-    if len(held_out) == 0 or len(held_out) == len(items):
+    if fold is not None and len(held_out) in (0, len(items)):
         folds = sorted(items["fold"].unique().tolist())
         raise ValueError(
             f"fold {fold} leaves nothing to train on or to score; the folds are: {folds}"

@@ -22,6 +22,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import torch
+from fastai.learner import Learner
 from fastai.torch_core import set_seed
 from tqdm import tqdm
 
@@ -63,6 +64,38 @@ RESULT_COLUMNS = [
 ]
 
 
+def train(
+    table: pd.DataFrame,
+    store: Store,
+    variant: str,
+    fold: int | None,
+    seed: int,
+    profile: Profile,
+    checkpoint: KeepCheckpoint | None = None,
+    progress: bool = False,
+) -> Learner:
+    """Train one network with one fold held out, with None on all clips, and return its Learner.
+
+    With ``checkpoint`` training goes on where that says. With ``progress`` a bar counts the epochs.
+    """
+    set_seed(seed, reproducible=True)
+    dls = make_dataloaders(table, store, variant, fold, profile, best_device())
+    _order_by_seed(dls, seed)
+    learner = make_learner(dls, profile)
+    bar = tqdm(
+        total=profile.frozen_epochs + profile.epochs,
+        initial=profile.frozen_epochs if checkpoint and checkpoint.stage else 0,
+        desc=f"{variant}, {'all clips' if fold is None else f'fold {fold}'}, seed {seed}",
+        unit="epoch",
+        leave=False,
+        disable=not progress,
+    )
+    watching = [SkipValidation(), CountEpochs(bar)]
+    with bar, learner.no_bar(), learner.no_logging(), learner.added_cbs(watching):
+        fit(learner, profile, checkpoint)
+    return learner
+
+
 def train_and_score(
     table: pd.DataFrame,
     store: Store,
@@ -74,30 +107,15 @@ def train_and_score(
     checkpoint: KeepCheckpoint | None = None,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Train one network with one fold held out and return that fold's scores.
+    """Train one network with one fold held out, see `train`, and return that fold's scores.
 
     With ``test``, a table of clips that are in no fold, their scores by the same network follow.
-    With ``checkpoint`` training goes on where that says. With ``progress`` a bar counts the epochs.
 
     Returns
     -------
     Columns clip_id, seed, fold, label, then the probability of each class; rows sorted by clip id.
     """
-    set_seed(seed, reproducible=True)
-    dls = make_dataloaders(table, store, variant, fold, profile, best_device())
-    _order_by_seed(dls, seed)
-    learner = make_learner(dls, profile)
-    bar = tqdm(
-        total=profile.frozen_epochs + profile.epochs,
-        initial=profile.frozen_epochs if checkpoint and checkpoint.stage else 0,
-        desc=f"{variant}, fold {fold}, seed {seed}",
-        unit="epoch",
-        leave=False,
-        disable=not progress,
-    )
-    watching = [SkipValidation(), CountEpochs(bar)]
-    with bar, learner.no_bar(), learner.no_logging(), learner.added_cbs(watching):
-        fit(learner, profile, checkpoint)
+    learner = train(table, store, variant, fold, seed, profile, checkpoint, progress)
     scores = predict(learner).sort_index()
     labels = table["label"]
     if test is not None:

@@ -466,6 +466,79 @@ def load_clip(
     return waveforms[0], note
 
 
+def slide(
+    blocks: Iterable[np.ndarray], sample_rate: int, duration: float, hop: float
+) -> Iterator[tuple[float, np.ndarray]]:
+    """Cut a waveform of any length, which comes block by block, into windows that overlap.
+
+    Parameters
+    ----------
+    blocks : iterable of np.ndarray [shape=(n,)]
+        The waveform's blocks in order; they need not be of one length.
+    sample_rate : int
+        In Hz.
+    duration, hop : float
+        Length of a window, and the step from one to the next, in seconds; `hop` is not the longer.
+
+    Yields
+    ------
+    start : float
+        Where the window begins, in seconds.
+    window : np.ndarray [shape=(round(duration * sample_rate),), dtype=float32]
+        The last one ends with the waveform. Of a waveform that is shorter than a window there is
+        one, its `best_centred_crop`.
+    """
+    length, step = round(duration * sample_rate), round(hop * sample_rate)
+    if not 1 <= step <= length:
+        raise DataError(f"hop={hop!r}: give seconds, more than 0 and at most {duration:g}")
+    at, kept = 0, np.zeros(0, np.float32)  # `kept` begins at sample `at`
+    last: np.ndarray | None = None
+    for block in blocks:
+        kept = np.concatenate([kept, np.asarray(block, np.float32)])
+        done = 0
+        while len(kept) - done >= length:
+            last = kept[done : done + length].copy()
+            yield (at + done) / sample_rate, last
+            done += step
+        at, kept = at + done, kept[done:]
+    end = at + len(kept)
+    if last is None:
+        if end:
+            yield 0.0, best_centred_crop(kept, sample_rate, duration)
+    elif end > at - step + length:
+        yield (end - length) / sample_rate, np.concatenate([last[:step], kept])[-length:]
+
+
+def stream(path: str | os.PathLike[str], target: int) -> Iterator[np.ndarray]:
+    """Decode a sound file, fold its channels and change its rate, in blocks of some seconds.
+
+    Parameters
+    ----------
+    path : path
+        As for `decode`; it is examined before the first block.
+    target : int
+        The sample rate of the blocks in Hz.
+
+    Yields
+    ------
+    np.ndarray [shape=(n,), dtype=float32]
+
+    Raises
+    ------
+    ClipError
+        As `decode`, which may be after some blocks; or the rate cannot be changed.
+    """
+    sound = _open(path)
+    try:
+        yield from _resample_blocks(map(_fold, sound.blocks()), sound.sample_rate, target)
+    except (ValueError, RuntimeError) as error:
+        if isinstance(error, ClipError):
+            raise
+        raise ClipError(
+            f"{path}: cannot be resampled from {sound.sample_rate} to {target} Hz ({error})"
+        ) from error
+
+
 class _Levels:
     """How much of a recording's energy its channels hold, and how much their mean."""
 

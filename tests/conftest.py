@@ -16,7 +16,7 @@ from freesound_tagging.features import store as stores
 from freesound_tagging.features.store import Store
 from freesound_tagging.features.variants import CHANNELS, Grid, get_channel
 from freesound_tagging.learning.profiles import PROFILES, Profile
-from freesound_tagging.sounds import datasets
+from freesound_tagging.sounds import catalogue
 from freesound_tagging.sounds.microcalls import CALLS
 
 matplotlib.use("Agg")  # tests draw, nobody looks
@@ -171,7 +171,7 @@ def plan_study(monkeypatch, tmp_path) -> Callable:
 
     monkeypatch.setenv("WORK_FOLDER", str(tmp_path))
     monkeypatch.delenv("SEEDS", raising=False)
-    monkeypatch.setattr(datasets, "load", list_clips)
+    monkeypatch.setattr(catalogue, "load", list_clips)
     monkeypatch.setattr(stores, "build", list_pictures)
 
     def plan(study: str, dataset: str):

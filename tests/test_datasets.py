@@ -13,6 +13,7 @@ import random
 import shutil
 import stat
 import threading
+import unicodedata
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -26,11 +27,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from freesound_tagging.errors import DataError
-from freesound_tagging.sounds import clips, datasets, download
-from freesound_tagging.sounds.datasets import COLUMNS, DATASETS, load, stratified_folds
+from freesound_tagging.sounds import archives, checks, clips, download, esc10, insectset32
+from freesound_tagging.sounds.catalogue import NAMES, describe, load
+from freesound_tagging.sounds.tables import COLUMNS, deal_folds
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-ESC10, FSDD = (DATASETS[name].archives[0] for name in ("esc10", "fsdd"))
+(ESC10,) = esc10.DATASET.archives
 
 
 def check_contract(table: pd.DataFrame) -> None:
@@ -57,7 +59,7 @@ def check_contract(table: pd.DataFrame) -> None:
 def test_unknown_name_lists_the_known_ones(name, tmp_path):
     with pytest.raises(DataError) as caught:
         load(name, tmp_path)
-    for known in ("microcalls", "esc10", "fsdd", "fsdkaggle2018", ".csv", repr(name)):
+    for known in (*NAMES, ".csv", repr(name)):
         assert known in str(caught.value)
 
 
@@ -66,21 +68,17 @@ def test_options_are_for_microcalls_only(tmp_path):
         load("esc10", tmp_path, seed=1)
 
 
-def test_microcalls_passes_options_on_and_sorts(tmp_path, monkeypatch):
-    microcalls = pytest.importorskip("freesound_tagging.sounds.microcalls")
-    columns = {column: ["x", "x"] for column in COLUMNS}
-
-    def generate(root, **options):
-        assert Path(root) == tmp_path
-        assert options == {"clips_per_class": 3, "seed": 1}
-        return pd.DataFrame(columns, index=pd.Index(["b", "a"], name="clip_id"))
-
-    monkeypatch.setattr(microcalls, "generate", generate)
-    assert list(load("microcalls", tmp_path, clips_per_class=3, seed=1).index) == ["a", "b"]
+def test_microcalls_takes_options(tmp_path):
+    table = load("microcalls", tmp_path, clips_per_class=1, seed=1)
+    assert len(table) == describe("microcalls").n_classes
+    assert tuple(table.columns) == COLUMNS
+    with pytest.raises(DataError, match=r"'microcalls' takes the options .*seed.*, got sede"):
+        load("microcalls", tmp_path, sede=1)
 
 
 def test_every_declaration_is_complete():
-    for name, dataset in DATASETS.items():
+    for name in NAMES:
+        dataset = describe(name)
         assert dataset.licence, name
         assert dataset.citation, name
         for archive in dataset.archives:
@@ -99,7 +97,7 @@ def unpacked(tmp_path_factory):
 
 
 def load_real(name: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
-    file = DATASETS[name].archives[0].file
+    file = describe(name).archives[0].file
     mirrors = (os.environ.get("DATA_MIRROR", ""), str(REPOSITORY.parent / "shared" / "data"))
     for mirror in filter(None, mirrors):
         if Path(mirror, file).is_file():
@@ -111,7 +109,7 @@ def load_real(name: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> pd.Data
 def test_esc10(unpacked, monkeypatch):
     table = load_real("esc10", unpacked, monkeypatch)
     check_contract(table)
-    assert len(table) == DATASETS["esc10"].n_clips == 400
+    assert len(table) == describe("esc10").n_clips == 400
     assert table["fold"].value_counts().to_dict() == dict.fromkeys(range(5), 80)
     assert table["label"].value_counts().to_dict() == dict.fromkeys(
         [
@@ -134,7 +132,7 @@ def test_esc10(unpacked, monkeypatch):
 def test_fsdd(unpacked, monkeypatch):
     table = load_real("fsdd", unpacked, monkeypatch)
     check_contract(table)
-    assert len(table) == DATASETS["fsdd"].n_clips == 3000
+    assert len(table) == describe("fsdd").n_clips == 3000
     assert table["fold"].value_counts().to_dict() == dict.fromkeys(range(6), 500)
     assert table["label"].value_counts().to_dict() == dict.fromkeys("0123456789", 300)
     speakers = table.index.str.split("_").str[1]
@@ -143,9 +141,24 @@ def test_fsdd(unpacked, monkeypatch):
     assert clips.load_clip(table["path"].iloc[0])[0].shape == (44_100,)
 
 
+def test_insectset32(unpacked, monkeypatch):
+    table = load_real("insectset32", unpacked, monkeypatch)
+    check_contract(table)
+    described = describe("insectset32")
+    assert len(table) == described.n_clips == 330
+    assert table["label"].nunique() == described.n_classes == 32
+    assert table["label"].value_counts().agg(["min", "max"]).tolist() == [4, 22]
+    assert table["group"].nunique() == 231
+    assert table["fold"].value_counts().between(64, 68).all()
+    for path in table["path"].iloc[::30]:
+        waveforms, note = clips.load_windows(path, clips.ClipSettings(44_100, 1.0), 3)
+        assert waveforms.shape == (3, 44_100)
+        assert note == ""
+
+
 def test_a_second_load_needs_no_archive(unpacked, monkeypatch):
     table = load_real("esc10", unpacked, monkeypatch)
-    monkeypatch.setattr(datasets, "find_archive", refuse)
+    monkeypatch.setattr(archives, "find_archive", refuse)
     pd.testing.assert_frame_equal(load("esc10", unpacked), table)
 
 
@@ -186,7 +199,7 @@ def mirror(tmp_path, monkeypatch):
         rows = csv.writer(file)
         rows.writerow(["file", "sha256"])
         rows.writerows((name, hashlib.sha256(files[name]).hexdigest()) for name in files)
-    monkeypatch.setattr(datasets, "MANIFESTS", manifests)
+    monkeypatch.setattr(archives, "MANIFESTS", manifests)
     monkeypatch.setenv("DATA_MIRROR", str(folder))
     return folder
 
@@ -212,8 +225,8 @@ def test_unpacks_what_is_wanted(mirror, root):
 
 def test_second_load_does_not_hash(mirror, root, monkeypatch):
     table = load("esc10", root)
-    monkeypatch.setattr(datasets.pooch, "file_hash", refuse)
-    monkeypatch.setattr(datasets, "find_archive", refuse)
+    monkeypatch.setattr(archives.pooch, "file_hash", refuse)
+    monkeypatch.setattr(archives, "find_archive", refuse)
     pd.testing.assert_frame_equal(load("esc10", root), table)
 
 
@@ -241,7 +254,7 @@ def test_a_copied_folder_is_verified_and_used(mirror, root, monkeypatch):
         path = root / "esc10" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-    monkeypatch.setattr(datasets, "find_archive", refuse)
+    monkeypatch.setattr(archives, "find_archive", refuse)
     check_contract(load("esc10", root))
 
 
@@ -250,7 +263,7 @@ def test_order_of_directories_and_manifests_changes_nothing(mirror, root, tmp_pa
     table = load("esc10", root)
 
     files = list(esc10_files().items())
-    manifest = datasets.MANIFESTS / "esc10.csv"
+    manifest = archives.MANIFESTS / "esc10.csv"
     head, *lines = manifest.read_text().splitlines()
     random.Random(1).shuffle(files)
     random.Random(2).shuffle(lines)
@@ -363,7 +376,7 @@ def test_full_disk_leaves_nothing(mirror, root, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(datasets, "_extract", full)
+    monkeypatch.setattr(archives, "_extract", full)
     with pytest.raises(DataError, match=r"could not be unpacked to .*No space left"):
         load("esc10", root)
     assert_nothing_left(root)
@@ -404,9 +417,64 @@ def test_mirror_that_is_no_folder(root, monkeypatch, tmp_path):
 
 
 def test_manifest_missing(root, monkeypatch, tmp_path):
-    monkeypatch.setattr(datasets, "MANIFESTS", tmp_path)
+    monkeypatch.setattr(archives, "MANIFESTS", tmp_path)
     with pytest.raises(DataError, match=r"fsdd\.csv: the list of clips is missing"):
         load("fsdd", root)
+
+
+# --- InsectSet32: verified by its samples --------------------------------------------------------
+
+
+@pytest.fixture
+def insects(tmp_path, monkeypatch):
+    """A DATA_MIRROR with six recordings, re-packed or not, and the list of them."""
+    monkeypatch.setenv("DATA_MIRROR", str(tmp_path))
+    monkeypatch.setattr(archives, "MANIFESTS", tmp_path)
+    lines = ["file,label,group,fold,samples_sha256"]
+    for i in range(6):
+        x = np.random.default_rng(i).integers(-(2**15), 2**15, 500).astype(np.int16)
+        sf.write(tmp_path / f"{i}.flac", x, 44_100)
+        sf.write(tmp_path / f"{i}.wav", x, 44_100)
+        digest = insectset32.samples_hash(tmp_path / f"{i}.wav")
+        assert digest == hashlib.sha256((x.astype("<i4") << 16).tobytes()).hexdigest()
+        lines.append(f"data/A.b%20{i}.wav,{'ab'[i % 2]},session{i},{i // 2},{digest}")
+    (tmp_path / "insectset32.csv").write_text("\n".join(lines))
+
+    def write(*endings: str) -> None:
+        names = {f"data/A.b%20{i}{ending}": f"{i}{ending}" for i, ending in enumerate(endings)}
+        files = {name: (tmp_path / file).read_bytes() for name, file in names.items()}
+        archive = tmp_path / insectset32.DATASET.archives[0].file
+        write_zip(archive, files | {"data/README.txt": b"who", "data/A.b%209.wav": b"a double"})
+
+    return write
+
+
+def test_insects_as_flac_or_wav(insects, root, tmp_path):
+    insects(*[".wav"] * 6)
+    table = load("insectset32", root)
+    check_contract(table)
+    assert table.at["A.b%203", "group"] == "session3"
+    insects(*[".flac", ".wav"] * 3)
+    again = load("insectset32", tmp_path / "elsewhere")
+    pd.testing.assert_frame_equal(again.drop(columns="path"), table.drop(columns="path"))
+    assert again["path"].str.endswith(".flac").sum() == 3
+    found = [path.name for path in (tmp_path / "elsewhere").rglob("*") if path.is_file()]
+    assert "README.txt" in found
+    assert "A.b%209.wav" not in found  # not in the list
+    shutil.rmtree(tmp_path / "elsewhere" / "insectset32" / "data")
+    pd.testing.assert_frame_equal(load("insectset32", tmp_path / "elsewhere"), again)
+
+
+def test_an_insect_with_other_samples_is_named(insects, root, tmp_path):
+    shutil.copy(tmp_path / "2.flac", tmp_path / "4.flac")
+    insects(*[".flac"] * 6)
+    with pytest.raises(DataError, match=r"clip data/A\.b%204\.wav has sha256 .* expected"):
+        load("insectset32", root)
+    assert_nothing_left(root)
+    (tmp_path / "4.flac").write_bytes(b"no sound")
+    insects(*[".flac"] * 6)
+    with pytest.raises(DataError, match=r"clip data/A\.b%204\.wav has sha256 none"):
+        load("insectset32", root)
 
 
 # --- download ----------------------------------------------------------------------------------
@@ -439,11 +507,9 @@ def server(mirror, monkeypatch):
 
 def serve(monkeypatch: pytest.MonkeyPatch, **changes: str) -> None:
     """Change what is declared about the archive of esc10."""
-    (archive,) = DATASETS["esc10"].archives
-    changed = dataclasses.replace(
-        DATASETS["esc10"], archives=(dataclasses.replace(archive, **changes),)
-    )
-    monkeypatch.setitem(DATASETS, "esc10", changed)
+    (archive,) = esc10.DATASET.archives
+    archive = dataclasses.replace(archive, **changes)
+    monkeypatch.setattr(esc10, "DATASET", dataclasses.replace(esc10.DATASET, archives=(archive,)))
 
 
 def test_download_says_who_asks_and_is_kept(server, root, capfd):
@@ -459,7 +525,7 @@ def test_download_says_who_asks_and_is_kept(server, root, capfd):
 
 def test_download_with_wrong_md5_is_refused(server, root, monkeypatch):
     serve(monkeypatch, md5="0" * 32)
-    with pytest.raises(DataError, match=r"could not be downloaded .*hash.* set DATA_MIRROR"):
+    with pytest.raises(DataError, match=r"could not be downloaded .*md5.* set DATA_MIRROR"):
         load("esc10", root)
     left = [file.name for file in (root / "downloads").iterdir()]
     assert left == [f".{ESC10.file}.lock"]
@@ -467,7 +533,7 @@ def test_download_with_wrong_md5_is_refused(server, root, monkeypatch):
 
 def test_server_down(mirror, root, monkeypatch):
     monkeypatch.delenv("DATA_MIRROR")
-    monkeypatch.setattr(download, "PAUSES", ())
+    monkeypatch.setattr(download, "RETRY", download.RETRY.new(total=0))
     serve(monkeypatch, url="http://127.0.0.1:9/none.zip")
     with pytest.raises(DataError, match=r"could not be downloaded .* get ESC-10-.*zip another way"):
         load("esc10", root)
@@ -476,42 +542,47 @@ def test_server_down(mirror, root, monkeypatch):
 # --- folds -------------------------------------------------------------------------------------
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
-    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 30)), min_size=1, max_size=80),
+    st.lists(st.tuples(st.integers(0, 5), st.integers(0, 12)), min_size=2, max_size=60),
     st.randoms(use_true_random=False),
-    st.integers(0, 5),
 )
-def test_folds_keep_groups_and_ignore_order(clips_drawn, order, seed):
-    rows = [(f"clip{i}", f"s{s}", f"g{g}") for i, (s, g) in enumerate(clips_drawn)]
-    folds = stratified_folds(*zip(*rows, strict=True), seed=seed)
+def test_folds_keep_groups_spread_labels_and_ignore_order(clips_drawn, order):
+    """Groups hold clips of several labels, so that labels hang together in every way."""
+    rows = [(f"clip{i}", f"l{label}", f"g{g}") for i, (label, g) in enumerate(clips_drawn)]
+    folds = deal_folds(*zip(*rows, strict=True))
     assert set(folds) == {clip_id for clip_id, _, _ in rows}
-    groups = {group: {folds[c] for c, _, g in rows if g == group} for _, _, group in rows}
-    assert all(len(used) == 1 for used in groups.values())
-    assert set(folds.values()) == set(range(min(5, len(groups))))
+    assert set(folds.values()) == set(range(max(folds.values()) + 1))
+    for group in {group for _, _, group in rows}:
+        assert len({folds[c] for c, _, g in rows if g == group}) == 1
+    for label in {label for _, label, _ in rows}:
+        own = {g for _, other, g in rows if other == label}
+        assert len({folds[c] for c, other, _ in rows if other == label}) == 1 or len(own) > 1
+        if len(own) > 1:
+            assert len({folds[c] for c, other, _ in rows if other == label}) > 1
     order.shuffle(rows)
-    assert stratified_folds(*zip(*rows, strict=True), seed=seed) == folds
+    assert deal_folds(*zip(*rows, strict=True)) == folds
+
+
+def test_folds_are_found_where_rare_labels_share_recordings():
+    """Each of 15 rare labels lies in two of six recordings: every recording needs its own fold."""
+    pairs = list(itertools.combinations("uvwxyz", 2))
+    rows = [(f"{i}{g}", f"rare{i}", g) for i, pair in enumerate(pairs) for g in pair]
+    rows += [(f"common{i}", "common", "uvwxyz"[i % 6]) for i in range(30)]
+    folds = deal_folds(*zip(*rows, strict=True))
+    assert len(set(folds.values())) == 6
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(0, 4), min_size=5, max_size=200))
-def test_folds_without_groups_are_as_even_as_can_be(strata):
-    names = [f"clip{i}" for i in range(len(strata))]
-    folds = stratified_folds(names, [str(s) for s in strata], names)
-    counts = Counter((s, folds[name]) for s, name in zip(strata, names, strict=True))
-    for s in set(strata):
-        each = [counts[s, fold] for fold in range(5)]
+def test_folds_without_groups_are_even(labels):
+    names = [f"clip{i}" for i in range(len(labels))]
+    folds = deal_folds(names, [str(label) for label in labels], names)
+    counts = Counter((label, folds[name]) for label, name in zip(labels, names, strict=True))
+    used = set(folds.values())
+    for label in set(labels):
+        each = [counts[label, fold] for fold in used]
         assert max(each) - min(each) <= 1
-    sizes = Counter(folds.values())
-    assert max(sizes.values()) - min(sizes.values()) <= 2
-
-
-def test_folds_are_fixed_for_good():
-    """Published results rest on these: another Python or library must deal the same."""
-    names = [f"{i:03d}.wav" for i in range(12)]
-    folds = stratified_folds(names, ["a", "b"] * 6, names)
-    assert [folds[name] for name in names] == [1, 3, 2, 0, 3, 4, 4, 1, 3, 0, 0, 2]
-    assert stratified_folds(names, ["a", "b"] * 6, names, seed=1) != folds
 
 
 # --- a table of one's own ----------------------------------------------------------------------
@@ -523,7 +594,7 @@ def sounds(tmp_path):
     for i in range(20):
         path = tmp_path / "my sounds" / f"{'ab'[i % 2]}" / f"{i:02d}.wav"
         path.parent.mkdir(parents=True, exist_ok=True)
-        sf.write(path, np.zeros(10), 8_000)
+        sf.write(path, np.zeros(10 + i), 8_000)
 
     def write(text: str, encoding: str = "utf-8") -> str:
         path = tmp_path / "my sounds" / "table.csv"
@@ -656,3 +727,131 @@ def test_many_missing_files_are_counted(sounds):
     rows = [*ROWS, *(f"gone{i}.wav,a" for i in range(9))]
     with pytest.raises(DataError, match=r"line 22: .*line 26: .*and 4 more"):
         load(sounds(table_text(rows)))
+
+
+# --- doubles, names, files that cannot be reached ----------------------------------------------
+
+
+@pytest.fixture
+def ten(tmp_path):
+    """Ten different sounds of two labels, and their rows."""
+    for i in range(10):
+        sf.write(tmp_path / f"{i}.wav", np.random.default_rng(i).standard_normal(50), 8_000)
+    return [f"{i}.wav,{'ab'[i % 2]}" for i in range(10)]
+
+
+def write_own(folder: Path, rows: list[str], head: str = "file,label") -> Path:
+    path = folder / "own.csv"
+    path.write_text(table_text(rows, head), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("kind", ["absolute", "symbolic link", "hard link"])
+def test_one_file_under_two_names_is_refused(tmp_path, ten, kind):
+    other = tmp_path / "other.wav"
+    if kind == "absolute":
+        other = tmp_path / "3.wav"
+    elif kind == "hard link":
+        os.link(tmp_path / "3.wav", other)
+    else:
+        other.symlink_to("3.wav")
+    path = write_own(tmp_path, [*ten, f"{other},b"])
+    with pytest.raises(DataError, match=r"line 12: .* is the same file as 3\.wav \(.*line 5\)"):
+        load(path)
+
+
+def test_copies_stay_in_one_fold(tmp_path, ten):
+    for i in range(10):
+        shutil.copy(tmp_path / f"{i}.wav", tmp_path / f"copy{i}.wav")
+    rows = [*ten, *(f"copy{row}" for row in ten)]
+    table = load(write_own(tmp_path, rows))
+    check_contract(table)
+    for i in range(10):
+        assert table.at[f"copy{i}.wav", "fold"] == table.at[f"{i}.wav", "fold"]
+        assert table.at[f"copy{i}.wav", "group"] == table.at[f"{i}.wav", "group"]
+    folded = [f"{row},{i // 2 % 5}" for i, row in enumerate(rows)]
+    check_contract(load(write_own(tmp_path, folded, "file,label,fold")))
+    folded[13] = folded[13].replace(",1", ",2")
+    with pytest.raises(DataError, match=r"line 15: copy3\.wav holds the same sound as 3\.wav"):
+        load(write_own(tmp_path, folded, "file,label,fold"))
+
+
+def test_copies_join_the_recordings_they_were_put_in(tmp_path, ten):
+    shutil.copy(tmp_path / "0.wav", tmp_path / "copy.wav")
+    rows = [f"{row},rec{i}" for i, row in enumerate(ten)]
+    table = load(write_own(tmp_path, [*rows, "copy.wav,a,rec1"], "file,label,group"))
+    assert table["group"].nunique() == 9
+    assert table.at["0.wav", "fold"] == table.at["1.wav", "fold"]
+
+
+def test_a_copy_with_another_label_is_told(tmp_path, ten):
+    shutil.copy(tmp_path / "0.wav", tmp_path / "copy.wav")
+    with pytest.warns(UserWarning, match=r"copy\.wav holds .* 0\.wav and is labelled 'b', not 'a'"):
+        load(write_own(tmp_path, [*ten, "copy.wav,b"]))
+
+
+def test_a_label_in_one_recording_only_is_named(tmp_path, ten):
+    rows = [f"{row},rec{i}" for i, row in enumerate(ten)]
+    rows[3:5] = ["3.wav,c,rec3", "4.wav,c,rec3"]
+    with pytest.raises(DataError, match=r"label 'c' lies in one recording only, 'rec3'"):
+        load(write_own(tmp_path, rows, "file,label,group"))
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_unicode_forms_of_labels_and_files(tmp_path, ten, form):
+    other = {"NFC": "NFD", "NFD": "NFC"}[form]
+    sf.write(tmp_path / unicodedata.normalize(form, "é.wav"), np.ones(60), 8_000)
+    rows = [row.replace(",b", ",café") for row in ten]
+    rows[::3] = [unicodedata.normalize("NFD", row) for row in rows[::3]]
+    table = load(write_own(tmp_path, [*rows, unicodedata.normalize(other, "é.wav,a")]))
+    check_contract(table)
+    assert sorted(table["label"].unique()) == ["a", "café"]
+    assert "é.wav" in table.index
+
+
+def test_names_that_no_disk_can_hold(tmp_path, ten):
+    with pytest.raises(DataError, match=r"line 12: no file .*x\.wav \(.*too long\)"):
+        load(write_own(tmp_path, [*ten, f"{'x' * 300}.wav,a"]))
+
+
+def test_a_table_and_a_folder_without_permission(tmp_path, ten, monkeypatch):
+    path = write_own(tmp_path, ten)
+
+    def refuse_open(*_, **__):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", refuse_open)
+        with pytest.raises(DataError, match=r"own\.csv: cannot be read \(Permission denied\)"):
+            load(path)
+    monkeypatch.setattr(Path, "is_file", refuse_open)
+    with pytest.raises(DataError, match=r"line 2: no file .*0\.wav \(Permission denied\)"):
+        load(path)
+
+
+# --- sounds that cannot be learned --------------------------------------------------------------
+
+
+def test_a_label_whose_clips_cannot_be_read(tmp_path, ten):
+    (tmp_path / "7.wav").write_bytes(b"broken")
+    rows = [row.replace(",b", ",c") if row[0] in "37" else row for row in ten]
+    table = load(write_own(tmp_path, rows))
+    with pytest.raises(DataError, match=r"label 'c' has readable clips in 1 folds.*7\.wav: cannot"):
+        checks.check_sounds(table, clips.ClipSettings())
+    checks.check_sounds(load(write_own(tmp_path, ten)), clips.ClipSettings())
+
+
+def test_a_table_of_which_nothing_can_be_read(tmp_path):
+    rows = [f"{i}.m4a,{'ab'[i % 2]}" for i in range(8)]
+    for i in range(8):
+        (tmp_path / f"{i}.m4a").write_bytes(b"\0\0\0\x18ftypM4A " + bytes(100 + i))
+    with pytest.raises(DataError, match=r"label 'a' .*0\.m4a: .*convert it to wav.* and 1 more"):
+        checks.check_sounds(load(write_own(tmp_path, rows)), clips.ClipSettings())
+
+
+def test_a_table_of_which_nothing_sounds(sounds):
+    table = load(sounds(table_text()))
+    with pytest.raises(DataError, match=r"no clip holds sound.*00\.wav for one"):
+        checks.check_sounds(table, clips.ClipSettings())
+    sf.write(table["path"].iloc[-1], np.random.default_rng(0).standard_normal(8_000), 8_000)
+    checks.check_sounds(table, clips.ClipSettings())

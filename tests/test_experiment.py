@@ -10,7 +10,7 @@ from freesound_tagging.features.variants import VARIANTS
 from freesound_tagging.learning.profiles import PROFILES, get_profile
 from freesound_tagging.runs import experiment as experiments
 from freesound_tagging.runs.experiment import open_experiment, thin
-from freesound_tagging.sounds.datasets import DATASETS
+from freesound_tagging.sounds.catalogue import NAMES
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def test_unknown_data_set_lists_the_known_ones(capsys):
     assert cli.main(["run", "--dataset", "nonesuch", "--profile", "smoke"]) == 2
     said = only_error(capsys)
     assert "DATASET 'nonesuch'" in said
-    assert all(name in said for name in DATASETS)
+    assert all(name in said for name in NAMES)
     assert ".csv" in said
 
 

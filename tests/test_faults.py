@@ -34,7 +34,7 @@ from freesound_tagging.runs.experiment import open_experiment
 from freesound_tagging.runs.runs import RESULT_COLUMNS, load_scores, run_grid
 from freesound_tagging.scoring.metrics import map_at_k, summarise
 from freesound_tagging.scoring.statistics import paired_tests
-from freesound_tagging.sounds import datasets
+from freesound_tagging.sounds import catalogue
 from spectral_hyperresolution import LinearReassignment, high_resolution_spectrogram
 
 PACKAGE = Path(spectrograms.__file__).parent
@@ -71,7 +71,7 @@ def test_fault_01_fold_indices_in_csv_order_applied_to_files_in_directory_order(
         rows.append((name, clip.label, clip.fold))
     rows = pd.DataFrame(rows[::-1], columns=["file", "label", "fold"])
     rows.to_csv(tmp_path / "mine.csv", index=False)
-    loaded = datasets.load(tmp_path / "mine.csv")
+    loaded = catalogue.load(tmp_path / "mine.csv")
     assert len(loaded) == len(table)
     for clip in loaded.itertuples():
         assert f"-fold{clip.fold}-{clip.label}.wav" in clip.path
@@ -285,7 +285,7 @@ def test_fault_09_map3_never_reported(table, store, profile, tmp_path, monkeypat
     mixed = table.copy()
     mixed.iloc[:4, mixed.columns.get_loc("split")] = "test"
     mixed.iloc[:4, mixed.columns.get_loc("fold")] = -1
-    monkeypatch.setattr(datasets, "load", lambda *arguments, **options: mixed)
+    monkeypatch.setattr(catalogue, "load", lambda *arguments, **options: mixed)
     used = open_experiment("esc10", "cpu").load_table()
     assert sorted(used.index) == sorted(mixed.index[4:])
 

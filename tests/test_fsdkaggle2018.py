@@ -20,14 +20,15 @@ from hypothesis import strategies as st
 from test_datasets import assert_nothing_left, check_contract, shuffled_listing, write_zip
 
 from freesound_tagging.errors import DataError
-from freesound_tagging.sounds import datasets, download, fsdkaggle2018
+from freesound_tagging.sounds import archives, download, fsdkaggle2018
+from freesound_tagging.sounds.catalogue import load
 from freesound_tagging.sounds.clips import load_clip
-from freesound_tagging.sounds.datasets import DATASETS, load
 from freesound_tagging.sounds.fsdkaggle2018 import (
     KAGGLE_FOLDER,
     MANIFEST,
     make_folds,
     read_manifest,
+    stratified_folds,
     upload_groups,
     usage_of_test_clips,
 )
@@ -99,7 +100,7 @@ def manifest(tmp_path, monkeypatch) -> Path:
     folder = tmp_path / "manifests"
     folder.mkdir()
     write_manifest(folder, *fsd_rows())
-    monkeypatch.setattr(datasets, "MANIFESTS", folder)
+    monkeypatch.setattr(archives, "MANIFESTS", folder)
     return folder
 
 
@@ -290,7 +291,7 @@ def test_the_four_archives_are_fetched_where_none_is_there(manifest, root, tmp_p
 
     monkeypatch.setattr(download, "fetch", copy)
     check_contract(load("fsdkaggle2018", root))
-    assert asked == {a.url: a.md5 for a in DATASETS["fsdkaggle2018"].archives}
+    assert asked == {a.url: a.md5 for a in fsdkaggle2018.DATASET.archives}
     assert len(asked) == 4
     assert all(len(md5) == 32 for md5 in asked.values())
 
@@ -337,7 +338,7 @@ def test_kaggle_layout_gives_zenodos_table(
     folder = (own if place == "mirror" else own / "raw") / KAGGLE_FOLDER
     write_kaggle(folder, extra_columns=extra_columns, train_name=train_name)
     monkeypatch.setenv("DATA_MIRROR", str(own) if place == "mirror" else "")
-    monkeypatch.setattr(datasets, "find_archive", lambda *_: pytest.fail("no archive is needed"))
+    monkeypatch.setattr(archives, "find_archive", lambda *_: pytest.fail("no archive is needed"))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         table = load("fsdkaggle2018", own / "raw")
@@ -392,6 +393,47 @@ def test_kaggle_scored_clip_without_a_label(fsd, root):
         load("fsdkaggle2018", root)
 
 
+# --- dealing ------------------------------------------------------------------------------------
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 30)), min_size=1, max_size=80),
+    st.randoms(use_true_random=False),
+    st.integers(0, 5),
+)
+def test_folds_keep_groups_and_ignore_order(clips_drawn, order, seed):
+    rows = [(f"clip{i}", f"s{s}", f"g{g}") for i, (s, g) in enumerate(clips_drawn)]
+    folds = stratified_folds(*zip(*rows, strict=True), seed=seed)
+    assert set(folds) == {clip_id for clip_id, _, _ in rows}
+    groups = {group: {folds[c] for c, _, g in rows if g == group} for _, _, group in rows}
+    assert all(len(used) == 1 for used in groups.values())
+    assert set(folds.values()) == set(range(min(5, len(groups))))
+    order.shuffle(rows)
+    assert stratified_folds(*zip(*rows, strict=True), seed=seed) == folds
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 4), min_size=5, max_size=200))
+def test_folds_without_groups_are_as_even_as_can_be(strata):
+    names = [f"clip{i}" for i in range(len(strata))]
+    folds = stratified_folds(names, [str(s) for s in strata], names)
+    counts = Counter((s, folds[name]) for s, name in zip(strata, names, strict=True))
+    for s in set(strata):
+        each = [counts[s, fold] for fold in range(5)]
+        assert max(each) - min(each) <= 1
+    sizes = Counter(folds.values())
+    assert max(sizes.values()) - min(sizes.values()) <= 2
+
+
+def test_folds_are_fixed_for_good():
+    """Published results rest on these: another Python or library must deal the same."""
+    names = [f"{i:03d}.wav" for i in range(12)]
+    folds = stratified_folds(names, ["a", "b"] * 6, names)
+    assert [folds[name] for name in names] == [1, 3, 2, 0, 3, 4, 4, 1, 3, 0, 0, 2]
+    assert stratified_folds(names, ["a", "b"] * 6, names, seed=1) != folds
+
+
 # --- the committed folds -----------------------------------------------------------------------
 
 # As counted in the tables.
@@ -405,12 +447,12 @@ def test_the_committed_folds():
     assert folds.index.str.fullmatch(r"[0-9a-f]{8}\.wav").all()
     train, test = folds[folds["fold"] >= 0], folds[folds["fold"] == -1]
     assert (len(train), len(test)) == (N_TRAIN, N_TEST)
-    assert DATASETS["fsdkaggle2018"].n_clips == len(folds)
+    assert fsdkaggle2018.DATASET.n_clips == len(folds)
     assert sorted(train["fold"].unique()) == [0, 1, 2, 3, 4]
     assert train["fold"].value_counts().between(1_850, 2_000).all()
     assert train.groupby("group")["fold"].nunique().max() == 1
     assert train["group"].nunique() == 5_770
-    assert (datasets.MANIFESTS / MANIFEST).stat().st_size < 300_000
+    assert (archives.MANIFESTS / MANIFEST).stat().st_size < 300_000
 
 
 @pytest.fixture
@@ -423,7 +465,7 @@ def tables() -> Path:
 
 def test_the_committed_folds_are_those_of_the_tables(tables):
     text = make_folds(tables).to_csv(index=False, lineterminator="\n")
-    assert (datasets.MANIFESTS / MANIFEST).read_bytes() == text.encode()
+    assert (archives.MANIFESTS / MANIFEST).read_bytes() == text.encode()
 
 
 def test_the_folds_have_a_share_of_every_label_and_stratum(tables):

@@ -17,7 +17,7 @@ from freesound_tagging.runs.notebooks import print_test_outcome
 from freesound_tagging.runs.runs import load_scores, load_test_scores, run_grid
 from freesound_tagging.scoring.challenge import average_folds, submission, summarise
 from freesound_tagging.scoring.metrics import map_at_k, top_k_error
-from freesound_tagging.sounds import datasets, fsdkaggle2018
+from freesound_tagging.sounds import catalogue, fsdkaggle2018
 
 CLASSES = ["Bass_drum", "Hi-hat", "Oboe", "Violin_or_fiddle"]
 NAMES = {"dataset": "tiny", "profile_name": "smoke", "n_jobs": 1, "progress": False}
@@ -237,7 +237,7 @@ def test_an_experiment_scores_its_test_split(split_table, store, tmp_path, monke
     both = pd.concat([train, test])
     usage = usage_of(test.reset_index())
     monkeypatch.setenv("WORK_FOLDER", str(tmp_path))
-    monkeypatch.setattr(datasets, "load", lambda *_, **__: both)
+    monkeypatch.setattr(catalogue, "load", lambda *_, **__: both)
     monkeypatch.setattr(fsdkaggle2018, "usage_of_test_clips", lambda _: usage)
     monkeypatch.setattr(fsdkaggle2018, "sample_submission", lambda _: None)
     experiment = open_experiment("fsdkaggle2018", "smoke")
@@ -257,7 +257,7 @@ def test_an_experiment_scores_its_test_split(split_table, store, tmp_path, monke
 
 
 def test_an_experiment_without_a_test_split_has_nothing_to_score(table, monkeypatch, capsys):
-    monkeypatch.setattr(datasets, "load", lambda *_, **__: table)
+    monkeypatch.setattr(catalogue, "load", lambda *_, **__: table)
     experiment = open_experiment("esc10", "smoke")
     assert experiment.load_test_table() is None
     print_test_outcome(experiment)

@@ -37,7 +37,7 @@ from freesound_tagging.runs.studies import (
     study_folder,
 )
 from freesound_tagging.scoring.metrics import KEYS
-from freesound_tagging.sounds.datasets import read_manifest
+from freesound_tagging.sounds.archives import read_manifest
 
 ASKED = [(study, dataset) for study, asked in STUDIES.items() for dataset in asked.datasets]
 CLASSES = ["a", "b", "c", "d"]

@@ -48,7 +48,7 @@ from freesound_tagging.learning.learner import make_learner
 from freesound_tagging.learning.networks import ARCHITECTURES, best_device
 from freesound_tagging.learning.profiles import get_profile
 from freesound_tagging.runs import runs as run_module
-from freesound_tagging.sounds import datasets
+from freesound_tagging.sounds import catalogue
 from freesound_tagging.sounds.clips import ClipSettings, best_centred_crop, decode, resample
 
 STEPS = ["table", "stages", "generate", "restart", "loading", "fold"]
@@ -93,8 +93,8 @@ def seconds_of(work: Callable[[], object]) -> tuple[float, object]:
 def measure_table(work: Path) -> dict:
     """Time the way from the archives to the clip table, and again with everything unpacked."""
     unpacked = (work / "fsdkaggle2018").is_dir()
-    first, table = seconds_of(lambda: datasets.load("fsdkaggle2018", work))
-    again, _ = seconds_of(lambda: datasets.load("fsdkaggle2018", work))
+    first, table = seconds_of(lambda: catalogue.load("fsdkaggle2018", work))
+    again, _ = seconds_of(lambda: catalogue.load("fsdkaggle2018", work))
     size = sum(Path(path).stat().st_size for path in table["path"])
     return {
         "clips": len(table),
@@ -170,7 +170,7 @@ def measure_generation(table: pd.DataFrame, whole: int, folder: Path) -> dict:
 
 def fill(work: str, folder: str, clips: int | None) -> None:
     """Fill a store: what `measure_restart` starts as a program of its own, to kill it."""
-    table = datasets.load("fsdkaggle2018", work)
+    table = catalogue.load("fsdkaggle2018", work)
     store.build(spread(table, clips), channels_of(VARIANTS), PROFILE.grid, folder)
 
 
@@ -285,7 +285,7 @@ def measure_loading(table: pd.DataFrame, folder: Path, steps: int) -> dict:
 
 def train_fold(work: str, folder: str, runs: str, clips: int | None) -> None:
     """Make one run of `FOLD`: what `measure_fold` starts as a program of its own, to kill it."""
-    table = spread(datasets.load("fsdkaggle2018", work), clips)
+    table = spread(catalogue.load("fsdkaggle2018", work), clips)
     pictures = store.build(table, channels_of([LOADED]), FOLD.grid, folder, progress=False)
     run_module.run_grid(
         table[table["split"] == "train"],
@@ -379,7 +379,7 @@ def main() -> None:
         if what == "table":
             figures = measure_table(options.work)
         else:
-            table = datasets.load("fsdkaggle2018", options.work)
+            table = catalogue.load("fsdkaggle2018", options.work)
             part = spread(table, options.clips)
             folder = options.work / f"store-{len(part)}"
             if what == "stages":

@@ -12,7 +12,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "sounds.datasets": ["load"],
+        "sounds.catalogue": ["load"],
         "sounds.clips": ["best_centred_crop", "decode"],
         "features.variants": ["VARIANTS"],
         "scoring.metrics": ["map_at_k", "top_k_error"],

@@ -13,7 +13,7 @@ from pathlib import Path
 from freesound_tagging.errors import DataError
 from freesound_tagging.learning.profiles import get_profile, parse_seeds
 from freesound_tagging.runs.questions import check_study
-from freesound_tagging.sounds.datasets import check_dataset, is_table
+from freesound_tagging.sounds.catalogue import check_dataset, is_table
 
 STOPPED = 130
 """Exit status after Ctrl-C, as shells have it: 128 and the number of the signal."""
@@ -36,7 +36,11 @@ def main(arguments: list[str] | None = None) -> int:
         command = f"make {_make_target(options)}{settings}"
         print(f"\nstopped; what is finished is kept, to go on: {command}", file=sys.stderr)
         return STOPPED
-    except (DataError, ValueError, FileNotFoundError) as error:
+    except OSError as error:  # no permission, a full disk
+        place = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        print(f"error: {place}", file=sys.stderr)
+        return 2
+    except (DataError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 

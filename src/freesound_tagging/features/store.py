@@ -28,6 +28,7 @@ from freesound_tagging.features.spectrograms import compute_channels, encode
 from freesound_tagging.features.variants import Grid, get_channel
 from freesound_tagging.files import hold_alone, write_atomically
 from freesound_tagging.jobs import run_jobs
+from freesound_tagging.sounds.checks import check_labels
 from freesound_tagging.sounds.clips import ClipError, ClipSettings, load_clip
 
 BATCH_CLIPS = 32
@@ -116,8 +117,8 @@ def build(
     Raises
     ------
     DataError
-        With ``strict``, where any clip cannot be read; without, where none can. All of them are
-        named.
+        With ``strict``, where any clip cannot be read; without, where none can, or a label is left
+        in one fold. All of them are named.
     ClusterError
         As `freesound_tagging.jobs.run_jobs`.
     OSError
@@ -159,6 +160,7 @@ def build(
                     bar.update(n_clips)
         store = _index(jobs, grid)
     _report_failures(store, table, strict)
+    check_labels(table, store.failed)
     return store
 
 

@@ -10,13 +10,14 @@ import numpy as np
 import pandas as pd
 
 from freesound_tagging import files
+from freesound_tagging.errors import DataError
 from freesound_tagging.features import store
 from freesound_tagging.features.variants import VARIANTS, channels_of
 from freesound_tagging.learning.profiles import Profile, get_profile, parse_seeds
 from freesound_tagging.runs import runs as run_module
 from freesound_tagging.scoring import challenge as scored_test
 from freesound_tagging.scoring import metrics as evaluation
-from freesound_tagging.sounds import datasets, fsdkaggle2018
+from freesound_tagging.sounds import catalogue, checks, fsdkaggle2018
 from freesound_tagging.sounds.clips import ClipError, ClipSettings, load_clip
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -50,7 +51,7 @@ class Experiment:
     @property
     def name(self) -> str:
         """A name for folders: the data set's, or the stem of the table."""
-        return Path(self.dataset).stem if datasets.is_table(self.dataset) else self.dataset
+        return Path(self.dataset).stem if catalogue.is_table(self.dataset) else self.dataset
 
     @property
     def raw_folder(self) -> Path:
@@ -95,7 +96,7 @@ class Experiment:
         ValueError
             Where it holds the runs of another table, which is still there.
         """
-        if not datasets.is_table(self.dataset):
+        if not catalogue.is_table(self.dataset):
             return
         folder = self.run_folder.parent
         owner = folder / "table.txt"
@@ -129,24 +130,51 @@ class Experiment:
         if self.dataset == "microcalls":
             options["clips_per_class"] = self.profile.clips_per_class
         dataset = self.dataset
-        if datasets.is_table(dataset) and not Path(dataset).is_absolute():
+        if catalogue.is_table(dataset) and not Path(dataset).is_absolute():
             dataset = str(ROOT / dataset)
-        table = datasets.load(dataset, self.raw_folder, **options)
+        table = catalogue.load(dataset, self.raw_folder, **options)
         return thin(table[table["split"] == split], self.profile.max_clips)
 
+    @property
+    def clip_settings(self) -> ClipSettings:
+        """What every clip is turned into."""
+        return ClipSettings(self.profile.grid.sample_rate, self.profile.grid.duration)
+
+    def check_sounds(self, table: pd.DataFrame) -> None:
+        """Refuse a table of one's own that holds no sound, or a label that cannot be learned.
+
+        The clips of the other data sets are compared with their hashes.
+
+        Raises
+        ------
+        DataError
+            As `freesound_tagging.sounds.checks.check_sounds`.
+        """
+        if catalogue.is_table(self.dataset):
+            checks.check_sounds(table, self.clip_settings)
+
     def examples(self, table: pd.DataFrame) -> dict[str, tuple[str, np.ndarray]]:
-        """Return label -> (clip id, waveform): its first clip that is readable and not silent."""
-        settings = ClipSettings(self.profile.grid.sample_rate, self.profile.grid.duration)
+        """Return label -> (clip id, waveform): its first clip that is readable and not silent.
+
+        Raises
+        ------
+        DataError
+            No clip of the table is.
+        """
         found: dict[str, tuple[str, np.ndarray]] = {}
         for clip_id, clip in table.iterrows():
             if clip["label"] in found:
                 continue
             try:
-                waveform, note = load_clip(clip["path"], settings)
+                waveform, note = load_clip(clip["path"], self.clip_settings)
             except ClipError:
                 continue  # the store reports it, with all others
-            if note != "silent":
+            if not note.startswith("silent"):
                 found[clip["label"]] = (clip_id, waveform)
+        if not found:
+            raise DataError(
+                f"{self.dataset}: none of {len(table)} clips can be read and holds sound"
+            )
         return found
 
     def build_store(self, table: pd.DataFrame, channels: list[str] | None = None) -> store.Store:
@@ -244,7 +272,7 @@ def open_experiment(dataset: str, profile: str, seeds: int | None = None) -> Exp
     ValueError
         Where either is unknown; the message lists the known ones.
     """
-    datasets.check_dataset(dataset)
+    catalogue.check_dataset(dataset)
     return Experiment(dataset, profile, _with_seeds(get_profile(profile, dataset), seeds))
 
 

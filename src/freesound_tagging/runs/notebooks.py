@@ -55,6 +55,8 @@ def run_experiment(dataset: str, profile: str) -> int:
     ------
     DataError
         Where the data set's sounds or table cannot be used: before any notebook starts.
+    OSError
+        Where the run folder cannot be written.
     KeyboardInterrupt
         After Ctrl-C.
     """
@@ -62,7 +64,7 @@ def run_experiment(dataset: str, profile: str) -> int:
     experiment = open_experiment(dataset, profile)
     check_scheduler()
     with experiment.hold_runs():
-        experiment.load_table()
+        experiment.check_sounds(experiment.load_table())
         experiment.claim_runs()
         status = run_notebooks(experiment)
     if status == 0:

@@ -22,7 +22,7 @@ from freesound_tagging.runs.questions import check_study
 from freesound_tagging.runs.runs import Run
 from freesound_tagging.scoring.metrics import clip_metrics
 from freesound_tagging.scoring.statistics import VERDICT_METRIC
-from freesound_tagging.sounds import datasets
+from freesound_tagging.sounds import catalogue
 
 PROFILE = "cpu"
 SEEDS = (0, 1, 2)
@@ -232,7 +232,7 @@ def plan_tuned(experiment: Experiment) -> list[Cell]:
 
 def _microcalls(experiment: Experiment, **sounds: float) -> pd.DataFrame:
     """Return the clips of microcalls with other sounds; the draws of each clip stay the same."""
-    return datasets.load(
+    return catalogue.load(
         "microcalls",
         experiment.raw_folder,
         clips_per_class=experiment.profile.clips_per_class,

@@ -7,10 +7,12 @@ from the tables of Zenodo's FSDKaggle2018.meta.zip, by
 """
 
 import argparse
+import hashlib
 import os
 import sys
 import warnings
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -18,14 +20,32 @@ from pathlib import Path
 import pandas as pd
 
 from freesound_tagging.errors import DataError
-from freesound_tagging.sounds import datasets
-from freesound_tagging.sounds.datasets import (
-    NO_FOLD,
-    Archive,
-    as_table,
-    check_files,
-    clip_row,
-    read_rows,
+from freesound_tagging.sounds import archives
+from freesound_tagging.sounds.archives import Archive, Dataset
+from freesound_tagging.sounds.tables import NO_FOLD, as_table, check_files, clip_row, read_rows
+
+
+def _zenodo(name: str, md5: str) -> Archive:
+    url = f"https://zenodo.org/records/2552860/files/{name}.zip?download=1"
+    return Archive(f"{name}.zip", url, f"fsdkaggle2018/{name}", md5)
+
+
+DATASET = Dataset(
+    n_clips=9473 + 1600,
+    n_classes=41,
+    licence="CC BY 4.0; the licence of each clip is in its tables",
+    citation=(
+        "E. Fonseca and others. General-purpose tagging of Freesound audio with AudioSet "
+        "labels: task description, dataset, and baseline. DCASE 2018. "
+        "doi 10.5281/zenodo.2552860"
+    ),
+    archives=(
+        _zenodo("FSDKaggle2018.meta", "f16828ac8be0e5285b9175a12f90d784"),
+        _zenodo("FSDKaggle2018.audio_train", "a8b47ff4b52022c178f88fa5c6f080d0"),
+        _zenodo("FSDKaggle2018.audio_test", "f85c8665c3fc39311ea1b748e194a81d"),
+        # Read by people only.
+        _zenodo("FSDKaggle2018.doc", "4f2d1ac88f33a62f9db3108b269ee1b7"),
+    ),
 )
 
 KAGGLE_FOLDER = "freesound-audio-tagging"
@@ -56,7 +76,7 @@ class Files:
 
 
 def load(root: Path) -> pd.DataFrame:
-    """Return the clip table, as `freesound_tagging.sounds.datasets.load` describes it.
+    """Return the clip table, see `catalogue.load`.
 
     Train clips have the fold and group of the manifest, by file name. Of the test clips those that
     the challenge scored are listed; they count as verified, for the organisers checked all of them.
@@ -137,13 +157,13 @@ def find_files(root: Path) -> Files:
     DATA_MIRROR or ``root``, which is read where it lies; Zenodo's archives under DATA_MIRROR;
     Zenodo's archives, downloaded.
     """
-    *needed, documents = datasets.DATASETS["fsdkaggle2018"].archives
+    *needed, documents = DATASET.archives
     if not all((root / archive.folder).is_dir() for archive in needed):
         mirror = os.environ.get("DATA_MIRROR", "")
         for place in ([Path(mirror)] if mirror else []) + [root]:
             if (place / KAGGLE_FOLDER).is_dir():
                 return _kaggle_files(place / KAGGLE_FOLDER)
-    meta, train, test = (datasets.fetch(archive, root) for archive in needed)
+    meta, train, test = (archives.fetch(archive, root) for archive in needed)
     _fetch_documents(documents, needed, root)
     return Files(
         meta / "train_post_competition.csv",
@@ -182,7 +202,7 @@ def _fetch_documents(documents: Archive, others: Iterable[Archive], root: Path) 
     mirror = os.environ.get("DATA_MIRROR", "")
     downloaded = any((root / "downloads" / archive.file).is_file() for archive in others)
     if downloaded or (mirror and Path(mirror, documents.file).is_file()):
-        datasets.fetch(documents, root)
+        archives.fetch(documents, root)
 
 
 def _test_rows(table: Path | None) -> list[tuple[int, dict[str, str]]]:
@@ -214,7 +234,7 @@ def read_manifest() -> pd.DataFrame:
     DataError
         The manifest is not there, as after an installation without the repository.
     """
-    path = datasets.MANIFESTS / MANIFEST
+    path = archives.MANIFESTS / MANIFEST
     if not path.is_file():
         raise DataError(
             f"{path}: the list of folds is missing; install from a clone of the repository "
@@ -228,7 +248,7 @@ def _look_up(manifest: pd.DataFrame, fname: str, split: str, where: str) -> tupl
     """Return a clip's fold and group, by file name."""
     if fname not in manifest.index:
         raise DataError(
-            f"{where}: clip {fname!r} is not in {datasets.MANIFESTS / MANIFEST}, which has the "
+            f"{where}: clip {fname!r} is not in {archives.MANIFESTS / MANIFEST}, which has the "
             "fold of every clip of FSDKaggle2018; for a set of your own give a path/to/table.csv"
         )
     fold, group = manifest.at[fname, "fold"], manifest.at[fname, "group"]
@@ -292,6 +312,60 @@ def upload_groups(freesound_ids: dict[str, int], labels: dict[str, str]) -> dict
     return groups
 
 
+def stratified_folds(
+    clip_ids: Sequence[str],
+    strata: Sequence[str],
+    groups: Sequence[str],
+    n_folds: int = 5,
+    seed: int = 0,
+) -> dict[str, int]:
+    """Deal clips into folds of like composition, keeping groups whole.
+
+    Groups are dealt one at a time, large ones first and otherwise in an order drawn from the seed
+    and the group's name, each to the fold that has the fewest clips of the group's strata so far.
+    Nothing depends on the order of the arguments' elements. The committed folds were dealt by this
+    function; tables of one's own go by `tables.deal_folds`.
+
+    Parameters
+    ----------
+    clip_ids, strata, groups : sequence of str [shape=(n,)]
+        For each clip its id, the stratum to spread evenly (a label, say) and its source recording.
+    n_folds : int
+        Number of folds; fewer are used where there are fewer groups.
+    seed : int
+        Another seed deals other folds.
+
+    Returns
+    -------
+    dict of str to int
+        The fold, from 0, of each clip id.
+    """
+    members: dict[str, list[str]] = defaultdict(list)
+    content: dict[str, Counter] = defaultdict(Counter)
+    for clip_id, stratum, group in zip(clip_ids, strata, groups, strict=True):
+        members[group].append(clip_id)
+        content[group][stratum] += 1
+    size = Counter(strata)
+    n_folds = min(n_folds, len(members))
+
+    def turn(group: str) -> tuple[int, str]:
+        return -len(members[group]), hashlib.sha256(f"{seed}:{group}".encode()).hexdigest()
+
+    held = [Counter() for _ in range(n_folds)]
+    folds = {}
+    for group in sorted(members, key=turn):
+        # Sorted, so that the sum over strata is rounded alike whatever the order of the rows.
+        parts = sorted(content[group].items())
+        fullness = [
+            (sum(n * fold[stratum] / size[stratum] for stratum, n in parts), fold.total(), index)
+            for index, fold in enumerate(held)
+        ]
+        index = min(fullness)[-1]
+        held[index].update(content[group])
+        folds.update(dict.fromkeys(members[group], index))
+    return folds
+
+
 def make_folds(tables: Path) -> pd.DataFrame:
     """Deal the train clips into folds stratified on label x manually_verified, runs kept whole.
 
@@ -311,7 +385,7 @@ def make_folds(tables: Path) -> pd.DataFrame:
         {name: int(row["freesound_id"]) for name, row in both.items()},
         {name: row["label"] for name, row in both.items()},
     )
-    folds = datasets.stratified_folds(
+    folds = stratified_folds(
         list(rows),
         [f"{row['label']}|{row['manually_verified']}" for row in rows.values()],
         [groups[name] for name in rows],
@@ -330,7 +404,7 @@ def main(arguments: list[str] | None = None) -> int:
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    path = datasets.MANIFESTS / MANIFEST
+    path = archives.MANIFESTS / MANIFEST
     folds.to_csv(path, index=False, lineterminator="\n")
     print(f"{path}: {len(folds)} clips")
     return 0

@@ -27,6 +27,8 @@ import pandas as pd
 import soundfile
 from tqdm import tqdm
 
+from freesound_tagging.sounds.archives import Dataset
+
 # Part of the folder's name: raise it whenever the same seed would give other sounds, so that
 # sounds of an older version are never served for the new one.
 VERSION = 1
@@ -719,3 +721,14 @@ def generate(
         },
         index=drawn.index,
     )
+
+
+load = generate
+"""What `catalogue.load` calls; its options are those of `generate`."""
+
+DATASET = Dataset(
+    n_clips=0,
+    n_classes=len(CALLS),
+    licence="generated here, no rights reserved",
+    citation="freesound_tagging.sounds.microcalls",
+)

@@ -1,0 +1,118 @@
+"""The data sets there are, and `load`, the one way to their clip tables.
+
+A data set is a module of this folder with a `DATASET` that describes it and a function
+`load(root)`. To add one, write the module and name it in `NAMES`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from freesound_tagging.errors import DataError
+
+if TYPE_CHECKING:  # names are checked before anything slow is imported
+    import pandas as pd
+
+    from freesound_tagging.sounds.archives import Dataset
+
+NAMES = ("microcalls", "esc10", "fsdd", "insectset32", "fsdkaggle2018")
+
+
+def is_table(dataset: str) -> bool:
+    """Say whether a data set is named by the path of a table of one's own."""
+    return dataset.lower().endswith(".csv")
+
+
+def check_dataset(dataset: str) -> None:
+    """Check the name of a data set, or of a table's file; no file is read.
+
+    Raises
+    ------
+    DataError
+        Where the name is unknown, or a table has the name of a data set.
+    """
+    known = ", ".join(NAMES)
+    if not is_table(dataset) and dataset not in NAMES:
+        raise DataError(
+            f"unknown DATASET {dataset!r}; the known ones are: {known}, "
+            "or a table of your own, path/to/table.csv"
+        )
+    if is_table(dataset) and Path(dataset).stem in NAMES:
+        raise DataError(
+            f"{dataset}: a table of your own cannot have the name of a data set ({known}), for its "
+            "runs are kept under its name; rename the file"
+        )
+
+
+def describe(name: str) -> Dataset:
+    """Return number of clips and classes, licence, citation and archives of a data set.
+
+    Raises
+    ------
+    DataError
+        The name is unknown.
+    """
+    return _module(name).DATASET
+
+
+def load(
+    name: str | os.PathLike[str], root: str | os.PathLike[str] = "data/raw", **options: object
+) -> pd.DataFrame:
+    """List the clips of a data set, fetching, verifying and unpacking them where needed.
+
+    Parameters
+    ----------
+    name : str
+        One of `NAMES`, or the path of a table of your own that ends in .csv, with columns `file`
+        (relative to the table), `label` and optionally `fold`, `group` (see `tables.read_table`).
+    root : path
+        Folder that holds, or will hold, one folder for each named data set.
+    options
+        For "microcalls" only: those of `microcalls.generate` (clips_per_class, seed, ...).
+
+    Returns
+    -------
+    pd.DataFrame
+        Index `clip_id` (unique str, sorted). Columns:
+        path (str): of the sound file; relative where `root` (or the table's path) is relative.
+        label (str): the class.
+        fold (int): index of the cross-validation fold, from 0; -1 for test clips, which have none.
+        split (str): "train" or "test".
+        verified (bool): whether a person checked the label.
+        group (str): the source recording; never crosses folds.
+        Neither the order of a directory nor of rows in a CSV changes anything in it.
+
+    Raises
+    ------
+    DataError
+        Unknown name; an archive or clip that is missing, damaged or not the one expected; a table
+        with a fault. The message names the file, line or setting and says what is legal.
+    """
+    name = os.fspath(name)
+    if is_table(name):
+        from freesound_tagging.sounds.tables import read_table
+
+        reader, argument = read_table, Path(name)
+    else:
+        reader, argument = _module(name).load, Path(root)
+    known = list(inspect.signature(reader).parameters)[1:]
+    unknown = [option for option in options if option not in known]
+    if unknown:
+        takes = f"the options {', '.join(known)}" if known else "no options"
+        raise DataError(f"data set {name!r} takes {takes}, got {', '.join(unknown)}")
+    return reader(argument, **options)
+
+
+def _module(name: str) -> ModuleType:
+    if name not in NAMES:
+        raise DataError(
+            f"data set {name!r} is not known; the known ones are {', '.join(NAMES)}, "
+            "or give a path that ends in .csv: a table with columns file, label and optionally "
+            "fold, group"
+        )
+    return importlib.import_module(f"freesound_tagging.sounds.{name}")

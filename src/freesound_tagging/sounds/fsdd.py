@@ -1,0 +1,41 @@
+"""The Free Spoken Digit Dataset: ten digits by six speakers, one fold for each speaker."""
+
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+
+from freesound_tagging.sounds.archives import Dataset, fetch, github_archive, read_manifest
+from freesound_tagging.sounds.tables import as_table, clip_row
+
+DATASET = Dataset(
+    n_clips=3000,
+    n_classes=10,
+    licence="CC BY-SA 4.0",
+    citation="Z. Jackson and others. Free Spoken Digit Dataset. doi 10.5281/zenodo.1342401",
+    archives=(
+        github_archive(
+            "Jakobovski",
+            "free-spoken-digit-dataset",
+            "26eb9aaf76e81b692f806f9140c2d2777410d7a1",
+            "fsdd",
+        ),
+    ),
+)
+
+
+def load(root: Path) -> pd.DataFrame:
+    """Return the clip table, see `catalogue.load`.
+
+    File names: `recordings/DIGIT_SPEAKER_INDEX.wav`. Takes of one digit by one speaker are near
+    copies of each other, so they are one group.
+    """
+    hashes = {file: row["sha256"] for file, row in read_manifest("fsdd").items()}
+    folder = fetch(DATASET.archives[0], root, hashes)
+    parts = {file: PurePosixPath(file).stem.split("_") for file in hashes}
+    speakers = sorted({speaker for _, speaker, _ in parts.values()})
+    return as_table(
+        [
+            clip_row(folder / file, digit, speakers.index(speaker), f"{speaker}_{digit}")
+            for file, (digit, speaker, _) in parts.items()
+        ]
+    )

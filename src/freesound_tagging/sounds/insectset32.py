@@ -1,0 +1,65 @@
+"""InsectSet32: 330 recordings of 32 species of crickets, grasshoppers and cicadas.
+
+Insects sing up to and beyond 20 kHz: analyse these recordings at their own 44,100 Hz. Clips of one
+recording session stay in one fold; the published split puts 36 of 231 sessions into more than one
+part, so expect lower scores than published. See data/README.md for what is left out, and why.
+"""
+
+import hashlib
+from pathlib import Path
+
+import pandas as pd
+import soundfile
+
+from freesound_tagging.sounds.archives import (
+    Dataset,
+    fetch,
+    github_archive,
+    locate,
+    read_manifest,
+)
+from freesound_tagging.sounds.tables import as_table, clip_row
+
+
+def samples_hash(path: Path) -> str:
+    """Return the sha256 of a sound's samples as 32-bit integers: wav and FLAC have the same."""
+    try:
+        samples, _ = soundfile.read(path, dtype="int32", always_2d=True)
+    except soundfile.SoundFileError as error:
+        return f"none ({error})"
+    return hashlib.sha256(samples.astype("<i4").tobytes()).hexdigest()
+
+
+DATASET = Dataset(
+    n_clips=330,
+    n_classes=32,
+    licence="CC BY 4.0",
+    citation=(
+        "M. Faiss. InsectSet32: Dataset for automatic acoustic identification of insects. "
+        "doi 10.5281/zenodo.7072196; M. Faiss and D. Stowell. Adaptive representations of sound "
+        "for automatic insect recognition. PLOS Computational Biology 19(10): e1011541, 2023"
+    ),
+    archives=(
+        github_archive(
+            "juliankraft",
+            "TermPaper1-Ecoacoustics",
+            "c0108393079d2ae8ae07f5775cd9baef1a37b883",
+            "insectset32",
+            clip_hash=samples_hash,
+            endings=(".flac",),
+        ),
+    ),
+)
+
+
+def load(root: Path) -> pd.DataFrame:
+    """Return the clip table, see `catalogue.load`; `group` is the recording session."""
+    (archive,) = DATASET.archives
+    manifest = read_manifest("insectset32", "samples_sha256")
+    folder = fetch(archive, root, {file: row["samples_sha256"] for file, row in manifest.items()})
+    return as_table(
+        [
+            clip_row(locate(archive, folder, file), row["label"], int(row["fold"]), row["group"])
+            for file, row in manifest.items()
+        ]
+    )

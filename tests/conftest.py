@@ -13,8 +13,9 @@ import pytest
 import soundfile as sf
 
 from freesound_tagging.features import store as stores
+from freesound_tagging.features.grid import Grid
 from freesound_tagging.features.store import Store
-from freesound_tagging.features.variants import CHANNELS, Grid, get_channel
+from freesound_tagging.features.variants import CHANNELS, get_channel
 from freesound_tagging.learning.profiles import PROFILES, Profile
 from freesound_tagging.sounds import catalogue
 from freesound_tagging.sounds.microcalls import CALLS

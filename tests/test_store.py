@@ -20,9 +20,11 @@ from safetensors import safe_open
 
 from freesound_tagging.errors import DataError
 from freesound_tagging.features import store as stores
-from freesound_tagging.features.spectrograms import compute_channels, encode
+from freesound_tagging.features.channels import Reassigned, Standard
+from freesound_tagging.features.grid import Grid
+from freesound_tagging.features.spectrograms import encode
 from freesound_tagging.features.store import Store, build, is_whole
-from freesound_tagging.features.variants import CHANNELS, Channel, Grid
+from freesound_tagging.features.variants import CHANNELS
 from freesound_tagging.files import write_atomically
 from freesound_tagging.sounds.clips import ClipSettings, load_clip
 
@@ -44,7 +46,8 @@ def quick_build(table: pd.DataFrame, grid: Grid, folder: Path, channels=CHOSEN, 
 
 def fresh_codes(path: str, channel: str, grid: Grid) -> np.ndarray:
     waveform, _ = load_clip(path, ClipSettings(grid.sample_rate, grid.duration))
-    return encode(compute_channels(torch.from_numpy(waveform), [channel], grid)[channel]).numpy()
+    values = CHANNELS[channel].compute(torch.from_numpy(waveform), grid)
+    return encode(values, CHANNELS[channel].limits(grid)).numpy()
 
 
 @pytest.fixture
@@ -162,7 +165,7 @@ def fsync(handle):
     if len(writes) == 4:  # its bytes are written, its name is not: in the middle of a write
         os.kill(os.getpid(), signal.SIGKILL)
 
-store.os.fsync = fsync
+os.fsync = fsync
 store.build(table, ["log", "mel"], PROFILES["smoke"].grid, folder, n_jobs=1, progress=False)
 """
 
@@ -286,7 +289,8 @@ def test_a_changed_grid_is_computed_anew(small_table, grid, tmp_path, change):
 
 
 @pytest.mark.parametrize(
-    ("name", "channel"), [("log", Channel("log", n_fft=1024)), ("hires_q2", Channel("log", q=3))]
+    ("name", "channel"),
+    [("log", Standard("log", n_fft=1024)), ("hires_q2", Reassigned("log", q=3))],
 )
 def test_a_changed_channel_is_computed_anew(
     small_table, grid, tmp_path, monkeypatch, name, channel

@@ -41,8 +41,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "pipeline"))
 from commands import processor, tree_memory
 
 from freesound_tagging.features import store
-from freesound_tagging.features.spectrograms import compute_channels, encode
-from freesound_tagging.features.variants import VARIANTS, channels_of
+from freesound_tagging.features.spectrograms import encode
+from freesound_tagging.features.variants import VARIANTS, channels_of, compute_channels
 from freesound_tagging.learning.dataloaders import make_dataloaders
 from freesound_tagging.learning.learner import make_learner
 from freesound_tagging.learning.networks import ARCHITECTURES, best_device

@@ -5,7 +5,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
-from freesound_tagging.features.variants import DB_RANGE
+from freesound_tagging.features.spectrograms import DB_RANGE
 
 COLOURS = "magma"
 

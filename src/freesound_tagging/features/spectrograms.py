@@ -1,10 +1,5 @@
-"""Waveform -> picture on a stated grid, and the 8-bit decibel codes in which pictures are kept.
+"""What channels are computed with: axes, filterbanks, the STFT, and 8-bit codes for the store."""
 
-Standard spectrograms are computed here, by true filterbanks; the reassigned ones come from
-`spectral_hyperresolution`. Both are magnitudes on the same rows (Hz) and columns (s).
-"""
-
-from collections.abc import Sequence
 from functools import lru_cache
 
 import librosa
@@ -12,8 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from freesound_tagging.features.variants import DB_RANGE, Channel, Grid, get_channel
-from spectral_hyperresolution import LinearReassignment
+from freesound_tagging.features.grid import Grid
+
+DB_RANGE = 80.0
+"""Decibels below a clip's maximum that are kept; anything weaker is at the floor."""
 
 CODE_LEVELS = 255
 """Steps of the 8-bit decibel scale: 80 dB / 255 = 0.31 dB a step."""
@@ -84,137 +81,89 @@ def filterbank(frequencies: np.ndarray, n_fft: int, sample_rate: int) -> np.ndar
 
 
 @lru_cache(maxsize=16)
-def _filterbank_tensor(axis: str, n_fft: int, grid: Grid) -> Tensor:
+def filterbank_tensor(axis: str, n_fft: int, grid: Grid) -> Tensor:
+    """Return the `filterbank` of an axis of a grid, computed once."""
     return torch.from_numpy(filterbank(axis_frequencies(axis, grid), n_fft, grid.sample_rate))
 
 
-@lru_cache(maxsize=8)
-def _reassignment(
-    qs: tuple[float, ...], axis: str, count_threshold: bool, consensus: int | None, grid: Grid
-) -> LinearReassignment:
-    return LinearReassignment(
-        grid.sample_rate,
-        q=qs,
-        hop_length=grid.hop_length,
-        bins_per_octave=grid.bins_per_octave,
-        fmin=grid.fmin,
-        fmax=grid.fmax,
-        oversampling=grid.oversampling,
-        axis="mel" if axis == "mel_htk" else axis,
-        n_bins=None if axis == "log" else grid.n_bins,
-        count_threshold=count_threshold,
-        consensus=consensus,
-    )
+def stft_power(waveform: Tensor, n_fft: int, hop_length: int, frames_per_column: int = 1) -> Tensor:
+    """Return the power of a Hann-window STFT, averaged over the frames of each column.
 
-
-def stft_power(waveform: Tensor, n_fft: int, hop_length: int) -> Tensor:
-    """Return the power of a Hann-window STFT.
-
-    Frame j is centred on sample (j + 1/2) hop_length. Frames sit at the middle of the same hops
-    into which linear reassignment sorts its points; outside the waveform there is silence. The
-    window is scaled to sum to 2, so that a sine's magnitude is its amplitude.
+    The frames of column j are centred on samples (j + (i + 1/2) / frames_per_column) hop_length:
+    evenly spread over the hop into which linear reassignment sorts its points. Outside the
+    waveform there is silence. The window is scaled to sum to 2, so that a sine's magnitude is its
+    amplitude.
 
     Parameters
     ----------
     waveform : float, shape (..., time).
     n_fft : window and FFT length in samples.
-    hop_length : samples from one frame to the next.
+    hop_length : samples from one column to the next.
+    frames_per_column : frames averaged.
 
     Returns
     -------
     Power, shape (..., 1 + n_fft // 2, ceil(time / hop_length)).
     """
-    n_frames = -(-waveform.shape[-1] // hop_length)
-    left = n_fft // 2 - hop_length // 2
-    needed = (n_frames - 1) * hop_length + n_fft
-    padded = torch.nn.functional.pad(waveform, (left, max(0, needed - left - waveform.shape[-1])))
+    n_columns = -(-waveform.shape[-1] // hop_length)
+    within = (2 * torch.arange(frames_per_column) + 1) * hop_length // (2 * frames_per_column)
+    starts = (torch.arange(n_columns)[:, None] * hop_length + within).flatten()
+    needed = int(starts[-1]) + n_fft  # frame s begins n_fft // 2 before its centre, starts[s]
+    padding = (n_fft // 2, max(0, needed - n_fft // 2 - waveform.shape[-1]))
+    frames = torch.nn.functional.pad(waveform, padding).unfold(-1, n_fft, 1)[..., starts, :]
     window = torch.hann_window(n_fft, dtype=waveform.dtype, device=waveform.device)
-    window = window * (2 / window.sum())
-    flat = padded[..., :needed].reshape(-1, needed)
-    spectrum = torch.stft(flat, n_fft, hop_length, window=window, center=False, return_complex=True)
-    return (spectrum.real**2 + spectrum.imag**2).reshape(*waveform.shape[:-1], -1, n_frames)
+    spectrum = torch.fft.rfft(frames * (window * (2 / window.sum())))
+    power = spectrum.real**2 + spectrum.imag**2
+    return power.unflatten(-2, (n_columns, frames_per_column)).mean(-2).transpose(-2, -1)
 
 
-def standard_spectrogram(waveform: Tensor, channel: Channel, grid: Grid) -> Tensor:
-    """Return a standard spectrogram's magnitude, (..., grid.n_bins, n_frames), lowest row first."""
-    power = stft_power(waveform, channel.n_fft, grid.hop_length)
-    weights = _filterbank_tensor(channel.axis, channel.n_fft, grid).to(power)
-    return (weights @ power).sqrt()
-
-
-def compute_channels(waveform: Tensor, names: Sequence[str], grid: Grid) -> dict[str, Tensor]:
-    """Compute several channels of a batch of waveforms.
-
-    Reassigned channels that differ in q alone are computed in one call, so that they share the
-    transform of the signal.
-
-    Parameters
-    ----------
-    waveform : float32, shape (..., time).
-    names : keys of `freesound_tagging.features.variants.CHANNELS` or ``CONTROL_CHANNELS``.
-    grid : the time-frequency grid.
-
-    Returns
-    -------
-    Magnitude by channel name, each of shape (..., grid.n_bins, n_frames), lowest row first.
-    """
-    magnitudes = {}
-    alike: dict[tuple, list[str]] = {}
-    for name in names:
-        channel = get_channel(name)
-        if channel.q is None:
-            magnitudes[name] = standard_spectrogram(waveform, channel, grid)
-        elif channel.consensus:
-            transform = _reassignment(
-                channel.q, channel.axis, channel.count_threshold, channel.consensus, grid
-            )
-            magnitudes[name] = transform(waveform).sqrt()
-        else:
-            alike.setdefault((channel.axis, channel.count_threshold), []).append(name)
-    for (axis, count_threshold), group in alike.items():
-        qs = tuple(float(get_channel(name).q) for name in group)
-        power = _reassignment(qs, axis, count_threshold, None, grid)(waveform)
-        for position, name in enumerate(group):
-            magnitudes[name] = power[..., position, :, :].sqrt()
-    return {name: magnitudes[name] for name in names}
-
-
-def encode(magnitude: Tensor) -> Tensor:
-    """Return 8-bit codes of 20 log10(magnitude / its maximum) over the `DB_RANGE` below it.
-
-    Parameters
-    ----------
-    magnitude : shape (..., frequency, time); every picture has its own maximum.
-
-    Returns
-    -------
-    uint8, same shape; 255 is the clip's maximum, 0 everything that is `DB_RANGE` or more below it.
-    A silent clip is all 0.
-    """
+def relative_to_peak(magnitude: Tensor) -> Tensor:
+    """Return a magnitude (..., frequency, time) over its maximum; of silence all 0."""
     peak = magnitude.amax(dim=(-2, -1), keepdim=True)
-    relative = torch.where(
-        peak > 0, magnitude / peak.clamp_min(torch.finfo(magnitude.dtype).tiny), 0
-    )
-    decibels = 20 * torch.log10(relative.clamp_min(10 ** (-DB_RANGE / 20)))
-    return ((decibels / DB_RANGE + 1) * CODE_LEVELS).round().to(torch.uint8)
+    return torch.where(peak > 0, magnitude / peak.clamp_min(torch.finfo(magnitude.dtype).tiny), 0)
 
 
-@lru_cache(maxsize=2)
+def encode(values: Tensor, limits: tuple[float, float] | None = None) -> Tensor:
+    """Return 8-bit codes of a channel.
+
+    Parameters
+    ----------
+    values : shape (..., frequency, time).
+    limits : values of codes 0 and 255, with even steps between. By default the values are
+        magnitudes, and the codes even steps of 20 log10(magnitude / its maximum): 255 is the
+        maximum of each spectrogram, 0 all that is `DB_RANGE` or more below it. Silence is all 0.
+
+    Returns
+    -------
+    uint8, same shape.
+    """
+    if limits is None:
+        floor = 10 ** (-DB_RANGE / 20)
+        levels = 20 * torch.log10(relative_to_peak(values).clamp_min(floor)) / DB_RANGE + 1
+    else:
+        levels = ((values - limits[0]) / (limits[1] - limits[0])).clamp(0, 1)
+    return (levels * CODE_LEVELS).round().to(torch.uint8)
+
+
+@lru_cache(maxsize=8)
 def decoding_table(loudness: str) -> Tensor:
-    """Return the value of each of the 256 codes, float32, from 0 (floor) to 1 (the clip's maximum).
+    """Return the value of each of the 256 codes, float32, from 0 to 1.
 
-    ``"db"`` runs evenly in decibels; ``"linear"`` is the magnitude relative to the clip's maximum.
+    Parameters
+    ----------
+    loudness : ``"linear"``, the magnitude relative to the clip's maximum; or ``"db"`` or
+        ``"pcen"``, even steps of what the code itself measures.
 
     Raises
     ------
     ValueError
-        Where ``loudness`` is neither.
+        Where ``loudness`` is none of them.
     """
     levels = torch.arange(CODE_LEVELS + 1, dtype=torch.float32) / CODE_LEVELS
-    if loudness == "db":
+    if loudness in ("db", "pcen"):
         return levels
     if loudness == "linear":
         magnitude = 10 ** ((levels - 1) * (DB_RANGE / 20))
         magnitude[0] = 0
         return magnitude
-    raise ValueError(f"unknown loudness {loudness!r}; the known ones are: db, linear")
+    raise ValueError(f"unknown loudness {loudness!r}; the known ones are: db, linear, pcen")

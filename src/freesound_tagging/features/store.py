@@ -7,7 +7,6 @@ and are never served. A file is written under a temporary name, then renamed: it
 not at all, and a killed run goes on with the files it lacks. One run at a time fills a store.
 """
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -24,8 +23,9 @@ from safetensors.numpy import save
 from tqdm import tqdm
 
 from freesound_tagging.errors import DataError
-from freesound_tagging.features.spectrograms import compute_channels, encode
-from freesound_tagging.features.variants import Grid, get_channel
+from freesound_tagging.features.grid import Grid
+from freesound_tagging.features.spectrograms import encode
+from freesound_tagging.features.variants import compute_channels, get_channel
 from freesound_tagging.files import hold_alone, write_atomically
 from freesound_tagging.jobs import run_jobs
 from freesound_tagging.sounds.checks import check_labels
@@ -127,7 +127,7 @@ def build(
     for name in channels:
         get_channel(name)  # an unknown one is refused before any work
     folder = Path(folder)
-    folders = {name: _channel_folder(folder, name, grid) for name in channels}
+    folders = {name: channel_folder(folder, name, grid) for name in channels}
     clip_settings = ClipSettings(grid.sample_rate, grid.duration)
     jobs = []
     for batch in _batches(table):
@@ -209,12 +209,12 @@ def _short_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _channel_folder(folder: Path, name: str, grid: Grid) -> Path:
+def channel_folder(folder: Path, name: str, grid: Grid) -> Path:
     """Return a channel's folder, named by a hash of all settings that its numbers depend on."""
     settings = {
         "algorithm": ALGORITHM,
-        "channel": dataclasses.asdict(get_channel(name)),
-        "grid": dataclasses.asdict(grid),
+        "channel": get_channel(name).settings(),
+        "grid": grid.settings(),
     }
     return folder / f"{name}-{_short_hash(json.dumps(settings, sort_keys=True))}"
 
@@ -244,7 +244,7 @@ def _compute_batch(
         for name, magnitude in compute_channels(
             torch.from_numpy(waveform), list(files), grid
         ).items():
-            codes[name][row] = encode(magnitude).numpy()
+            codes[name][row] = encode(magnitude, get_channel(name).limits(grid)).numpy()
     about = {"clip_ids": kept, "failed": failed, "notes": notes}
     for name, file in files.items():
         sealed = json.dumps({**about, "sha256": _checksum(codes[name], about)}, sort_keys=True)

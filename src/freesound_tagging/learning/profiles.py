@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from freesound_tagging.features.variants import Grid
+from freesound_tagging.features.grid import Grid
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ PROFILES: dict[str, Profile] = {
     # Its maximum rate of 6e-2 was unstable (single folds ended with a validation loss of 14 and
     # 26); a tenth of it is not.
     "gpu": Profile(
-        grid=Grid(),
+        grid=Grid(frames_per_column=2),
         architecture="resnext50_32x4d",
         batch_size=64,
         frozen_epochs=5,

@@ -94,7 +94,8 @@ def beside_the_reference(folder: Path) -> str:
     columns["*FSDKaggle2018, as published, not measured here*"] = [
         f"*{published[v]:.4f}*" if v in published else "" for v in VARIANTS
     ]
-    return markdown(pd.DataFrame(columns))
+    frame = pd.DataFrame(columns)
+    return markdown(frame[(frame.drop(columns="variant") != "").any(axis=1)])
 
 
 def variance(folder: Path, names: list[str]) -> str:

@@ -127,7 +127,7 @@ def train_and_score(
 
 def run_key(table: pd.DataFrame, store: Store, variant: str, profile: Profile) -> str:
     """Return a hash of all that a run's scores depend on besides fold and seed."""
-    training = dataclasses.asdict(profile)
+    training = dataclasses.asdict(profile) | {"grid": profile.grid.settings()}
     for extent in ("seeds", "folds", "clips_per_class", "max_clips"):
         training.pop(extent)  # how many runs there are does not change any one of them
     if profile.architecture == "resnext50_32x4d":

@@ -11,7 +11,9 @@ from freesound_tagging.features.variants import FAMILIES, get_variant
 METRIC_TITLES = {"top3_error": "top-3 error", "top1_accuracy": "top-1 accuracy", "map3": "MAP@3"}
 
 
-FAMILY_COLOURS = dict(zip(FAMILIES, ("tab:blue", "tab:orange", "tab:green"), strict=True))
+FAMILY_COLOURS = dict(
+    zip(FAMILIES, ("tab:blue", "tab:orange", "tab:grey", "tab:green"), strict=True)
+)
 
 
 def show_summary(summary: pd.DataFrame, *, ax: Axes | None = None, title: str = "") -> Axes:

@@ -1,0 +1,200 @@
+"""The kinds of channel, each of which computes itself from a waveform.
+
+A new kind is one more class here; a new channel is one more row of
+`freesound_tagging.features.variants.CHANNELS`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from functools import lru_cache
+from typing import ClassVar
+
+import librosa
+import numpy as np
+import torch
+from torch import Tensor
+
+from freesound_tagging.features.grid import Grid
+from freesound_tagging.features.spectrograms import filterbank_tensor, relative_to_peak, stft_power
+from spectral_hyperresolution import LinearReassignment
+
+# Keys of the first kinds hold these four settings whether a kind has them or not.
+_FIRST_SETTINGS = {"n_fft": None, "q": None, "count_threshold": True, "consensus": None}
+
+
+class Channel:
+    """One plane of the network's input, as it is stored.
+
+    Attributes
+    ----------
+    axis : of its rows, see `freesound_tagging.features.spectrograms.axis_frequencies`.
+    family : which representations it stands with in charts.
+    """
+
+    axis: str
+    family: ClassVar[str] = "standard"
+
+    def compute(self, waveform: Tensor, grid: Grid) -> Tensor:
+        """Return the magnitude of a waveform (..., time): (..., grid.n_bins, grid.n_frames)."""
+        raise NotImplementedError
+
+    def limits(self, grid: Grid) -> tuple[float, float] | None:
+        """Return the values of codes 0 and 255; None for decibels below the clip's maximum."""
+        return None
+
+    def is_alike(self, other: "Channel") -> bool:
+        """Say whether both come out of one call of `compute_alike`, which saves time."""
+        return other == self
+
+    def compute_alike(
+        self, channels: Sequence["Channel"], waveform: Tensor, grid: Grid
+    ) -> list[Tensor]:
+        """Return the magnitude of each of several channels that are alike."""
+        return [channel.compute(waveform, grid) for channel in channels]
+
+    def settings(self) -> dict:
+        """Return what the keys of its stored spectrograms are made of."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        own = {
+            name: value.settings() if isinstance(value, Channel) else value
+            for name, value in values.items()
+        }
+        if type(self) in (Standard, Reassigned, Consensus):
+            return {**_FIRST_SETTINGS, **own}
+        return {"kind": type(self).__name__, **own}
+
+
+@dataclass(frozen=True)
+class Standard(Channel):
+    """The power of an STFT with a Hann window of ``n_fft`` samples, through a filterbank."""
+
+    axis: str
+    n_fft: int
+
+    def compute(self, waveform: Tensor, grid: Grid) -> Tensor:
+        power = stft_power(waveform, self.n_fft, grid.hop_length, grid.frames_per_column)
+        weights = filterbank_tensor(self.axis, self.n_fft, grid).to(power)
+        return (weights @ power).sqrt()
+
+
+@dataclass(frozen=True)
+class Reassigned(Channel):
+    """Linear reassignment.
+
+    Attributes
+    ----------
+    q : quality factor; the filters' bandwidth is frequency / (2 pi q).
+    count_threshold : drop cells that few points fall into, as the authors do.
+    """
+
+    axis: str
+    q: float
+    count_threshold: bool = True
+
+    family: ClassVar[str] = "high resolution"
+    reassign: ClassVar[bool] = True
+
+    def compute(self, waveform: Tensor, grid: Grid) -> Tensor:
+        return self.compute_alike([self], waveform, grid)[0]
+
+    def is_alike(self, other: Channel) -> bool:
+        return type(other) is type(self) and replace(other, q=self.q) == self
+
+    def compute_alike(
+        self, channels: Sequence[Channel], waveform: Tensor, grid: Grid
+    ) -> list[Tensor]:
+        """One call for all q, so that they share the transform of the signal."""
+        qs = tuple(float(channel.q) for channel in channels)
+        transform = _transform(grid, self.axis, qs, self.count_threshold, self.reassign)
+        return [plane.sqrt() for plane in transform(waveform).unbind(-3)]
+
+
+@dataclass(frozen=True)
+class Gabor(Reassigned):
+    """The control: the same Gaussian filters on the same grid, and nothing is reassigned."""
+
+    family: ClassVar[str] = "not reassigned"
+    reassign: ClassVar[bool] = False
+
+
+@dataclass(frozen=True)
+class Consensus(Channel):
+    """The energy that at least ``consensus`` of several ``q`` put into the same cell."""
+
+    axis: str
+    q: tuple[float, ...]
+    consensus: int
+
+    family: ClassVar[str] = "high resolution"
+
+    def compute(self, waveform: Tensor, grid: Grid) -> Tensor:
+        transform = _transform(grid, self.axis, self.q, consensus=self.consensus)
+        return transform(waveform).sqrt()
+
+
+@dataclass(frozen=True)
+class Pcen(Channel):
+    """Per-channel energy normalisation of a channel, with librosa's settings: its automatic gain
+    takes steady sounds down and lets onsets stand out.
+    """
+
+    of: Channel
+
+    _LOUDEST: ClassVar[float] = 2.0**31  # librosa's settings are made for 32-bit samples
+
+    @property
+    def axis(self) -> str:
+        return self.of.axis
+
+    def compute(self, waveform: Tensor, grid: Grid) -> Tensor:
+        magnitude = relative_to_peak(self.of.compute(waveform, grid)).numpy()
+        return torch.from_numpy(
+            librosa.pcen(magnitude * self._LOUDEST, sr=grid.sample_rate, hop_length=grid.hop_length)
+        )
+
+    def limits(self, grid: Grid) -> tuple[float, float]:
+        """From 0 to the value of the clip's maximum right after silence: nothing is higher."""
+        onset = np.zeros(4)
+        onset[-1] = self._LOUDEST
+        highest = librosa.pcen(onset, sr=grid.sample_rate, hop_length=grid.hop_length)[-1]
+        return 0.0, float(highest)
+
+
+@lru_cache(maxsize=8)
+def _transform(
+    grid: Grid,
+    axis: str,
+    qs: tuple[float, ...],
+    count_threshold: bool = True,
+    reassign: bool = True,
+    consensus: int | None = None,
+) -> LinearReassignment:
+    return LinearReassignment(
+        grid.sample_rate,
+        q=qs,
+        hop_length=grid.hop_length,
+        bins_per_octave=grid.bins_per_octave,
+        fmin=grid.fmin,
+        fmax=grid.fmax,
+        oversampling=grid.oversampling,
+        reassign=reassign,
+        axis="mel" if axis == "mel_htk" else axis,
+        n_bins=None if axis == "log" else grid.n_bins,
+        count_threshold=count_threshold,
+        consensus=consensus,
+    )
+
+
+def compute_together(channels: Sequence[Channel], waveform: Tensor, grid: Grid) -> list[Tensor]:
+    """Compute several channels of a waveform (..., time), those that are alike in one call.
+
+    Returns
+    -------
+    For each channel (..., grid.n_bins, grid.n_frames), lowest row first.
+    """
+    computed: dict[Channel, Tensor] = {}
+    for channel in channels:
+        if channel not in computed:
+            alike = [other for other in dict.fromkeys(channels) if channel.is_alike(other)]
+            computed.update(zip(alike, channel.compute_alike(alike, waveform, grid), strict=True))
+    return [computed[channel] for channel in channels]

@@ -11,7 +11,7 @@ BIN := .venv/bin
 SCHEDULER ?=
 export SCHEDULER
 
-.PHONY: setup run study test lint notebooks publish report clean
+.PHONY: setup run study model demo test lint notebooks publish report clean
 
 setup: .venv/ready
 
@@ -33,6 +33,14 @@ run: setup
 # One of the studies around the grid, for example: make study DATASET=esc10 STUDY=controls
 study: setup
 	$(BIN)/python -m freesound_tagging study --dataset "$(DATASET)" --profile "$(PROFILE)" --study "$(STUDY)"
+
+# Train on all clips of a data set and save what freesound-tagging tag needs, under models/.
+model: setup
+	$(BIN)/python -m freesound_tagging model --dataset "$(DATASET)" --profile "$(PROFILE)"
+
+# Tag a sound in the browser, on this machine alone.
+demo: setup
+	$(BIN)/python -m freesound_tagging demo
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -658,13 +658,13 @@ def test_windows_cover_a_waveform_however_it_comes(n, hop, cuts):
     assert [start for start, _ in found] == [start for start, _ in whole]
     for (start, window), (_, other) in zip(found, whole, strict=True):
         assert np.array_equal(window, other)
-        if n >= 100:
+        if n > 100:
             begin = round(start * 100)
             assert np.array_equal(window, waveform[begin : begin + 100])
-    if n >= 100:
+    if n > 100:
         heard = np.concatenate([window for _, window in found])
         assert set(heard.tolist()) == set(waveform.tolist())
-    assert len(found) == (1 if n < 100 else 1 + -(-(n - 100) // hop))
+    assert len(found) == (1 if n <= 100 else 1 + -(-(n - 100) // hop))
 
 
 def test_a_short_waveform_stands_where_training_put_it():

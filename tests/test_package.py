@@ -7,7 +7,7 @@ import numpy as np
 
 import freesound_tagging
 
-NAMES = {"load", "decode", "best_centred_crop", "VARIANTS", "top_k_error", "map_at_k"}
+NAMES = {"load", "decode", "best_centred_crop", "VARIANTS", "top_k_error", "map_at_k", "Tagger"}
 
 
 def run_python(code: str) -> str:

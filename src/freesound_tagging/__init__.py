@@ -15,6 +15,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "sounds.catalogue": ["load"],
         "sounds.clips": ["best_centred_crop", "decode"],
         "features.variants": ["VARIANTS"],
+        "learning.tagger": ["Tagger"],
         "scoring.metrics": ["map_at_k", "top_k_error"],
     },
 )

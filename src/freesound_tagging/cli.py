@@ -1,4 +1,4 @@
-"""``freesound-tagging``: one command with the subcommands run, study, publish and report.
+"""``freesound-tagging``: run, study, model, tag, demo, publish and report, in one command.
 
 Arguments are checked before torch, fastai and matplotlib are loaded, so that a slip is answered at
 once; each subcommand imports what it needs when its work begins.
@@ -31,6 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return options.work(options)
     except KeyboardInterrupt:
+        if not hasattr(options, "dataset"):
+            return STOPPED  # nothing to go on with
         given = [(name, os.environ.get(name)) for name in SETTINGS]
         settings = "".join(f" {name}={shlex.quote(value)}" for name, value in given if value)
         command = f"make {_make_target(options)}{settings}"
@@ -65,6 +67,50 @@ def study(options: argparse.Namespace) -> int:
     return 0
 
 
+def model(options: argparse.Namespace) -> int:
+    """Train on all clips of a data set and save the model under models/, for tag and demo."""
+    _check(options)
+    from freesound_tagging.runs.experiment import open_experiment
+    from freesound_tagging.runs.model import REPRESENTATIONS, make_model
+
+    experiment = open_experiment(options.dataset, options.profile)
+    with experiment.hold_runs():
+        folder = make_model(experiment, options.representation or REPRESENTATIONS)
+    print(f"the model is in {os.path.relpath(folder)}")
+    return 0
+
+
+def tag(options: argparse.Namespace) -> int:
+    """Tag sound files, or all in a folder, with a saved model."""
+    from freesound_tagging.runs import tagging
+
+    if options.top < 1:
+        raise DataError(f"--top {options.top}: give a whole number, 1 or more")
+    if not options.longest > 0:
+        raise DataError(f"--longest {options.longest:g}: give hours, more than 0")
+    _check_model(options)
+    return tagging.tag(
+        options.files,
+        options.model,
+        options.representation,
+        options.top,
+        options.csv,
+        options.audacity,
+        options.picture,
+        options.folder,
+        3600 * options.longest,
+    )
+
+
+def demo(options: argparse.Namespace) -> int:
+    """Open a page on this machine that tags a sound recorded or uploaded there."""
+    _check_model(options)
+    from freesound_tagging.demo import serve
+
+    serve(options.model, options.port)
+    return 0
+
+
 def publish(options: argparse.Namespace) -> int:
     """Copy a finished run or study into results/, then write the tables anew."""
     _check(options)
@@ -92,19 +138,49 @@ def _check(options: argparse.Namespace) -> None:
         check_study(options.study, options.dataset)
 
 
+def _check_model(options: argparse.Namespace) -> None:
+    if options.model is not None and not (options.model / "model.json").is_file():
+        raise DataError(f"{options.model} is no model: it has no model.json; make model makes one")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="freesound-tagging", description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for work in (run, study, publish, report):
+    for work in (run, study, model, tag, demo, publish, report):
         command = commands.add_parser(work.__name__, help=work.__doc__, description=work.__doc__)
         command.set_defaults(work=work)
-        if work is report:
-            continue
-        command.add_argument("--dataset", default="microcalls", help="a name, or path/to/table.csv")
-        command.add_argument("--profile", default="cpu")
-        if work is not run:
+        if work in (tag, demo):
+            newest = "a folder that make model wrote (default: the newest under models/)"
+            command.add_argument("--model", type=Path, metavar="FOLDER", help=newest)
+        elif work is not report:
+            known = "a name, or path/to/table.csv"
+            command.add_argument("--dataset", default="microcalls", help=known)
+            command.add_argument("--profile", default="cpu")
+        if work in (study, publish):
             command.add_argument("--study", default="", required=work is study)
+        elif work is model:
+            several = "may be given several times (default: log_db and hires_q2)"
+            command.add_argument("--representation", action="append", help=several)
+        elif work is demo:
+            command.add_argument("--port", type=int, default=7860)
+        elif work is tag:
+            _add_tag_arguments(command)
     return parser
+
+
+def _add_tag_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("files", nargs="+", metavar="FILE", help="a sound, or a folder of sounds")
+    command.add_argument("--representation", help="which network (default: the model's best)")
+    command.add_argument("--top", type=int, default=3, help="labels for each sound (default: 3)")
+    command.add_argument("--csv", metavar="OUT", help="write a CSV file; - prints it instead")
+    command.add_argument("--audacity", action="store_true", help="write a label track for each")
+    command.add_argument("--picture", action="store_true", help="write what the network saw")
+    command.add_argument(
+        "--folder", type=Path, default=Path(), help="for label tracks and pictures (default: here)"
+    )
+    command.add_argument(
+        "--longest", type=float, default=1.0, metavar="HOURS", help="refuse longer files"
+    )
 
 
 def _make_target(options: argparse.Namespace) -> str:

@@ -68,6 +68,11 @@ class Experiment:
         """Where this experiment writes results and executed notebooks."""
         return work_folder() / "runs" / self.name / self.profile_name
 
+    @property
+    def model_folder(self) -> Path:
+        """Where the model that tags other sounds is saved."""
+        return work_folder() / "models" / self.name / self.profile_name
+
     @contextmanager
     def hold_runs(self) -> Iterator[None]:
         """Hold the runs of this data set alone: a second `make run` or `make study` waits.

@@ -485,8 +485,8 @@ def slide(
     start : float
         Where the window begins, in seconds.
     window : np.ndarray [shape=(round(duration * sample_rate),), dtype=float32]
-        The last one ends with the waveform. Of a waveform that is shorter than a window there is
-        one, its `best_centred_crop`.
+        The last one ends with the waveform. Of a waveform no longer than a window there is one,
+        its `best_centred_crop`.
     """
     length, step = round(duration * sample_rate), round(hop * sample_rate)
     if not 1 <= step <= length:
@@ -496,17 +496,16 @@ def slide(
     for block in blocks:
         kept = np.concatenate([kept, np.asarray(block, np.float32)])
         done = 0
-        while len(kept) - done >= length:
+        while len(kept) - done > length:
             last = kept[done : done + length].copy()
             yield (at + done) / sample_rate, last
             done += step
         at, kept = at + done, kept[done:]
-    end = at + len(kept)
-    if last is None:
-        if end:
-            yield 0.0, best_centred_crop(kept, sample_rate, duration)
-    elif end > at - step + length:
-        yield (end - length) / sample_rate, np.concatenate([last[:step], kept])[-length:]
+    if last is not None:
+        start = at + len(kept) - length
+        yield start / sample_rate, np.concatenate([last[:step], kept])[-length:]
+    elif len(kept):
+        yield 0.0, best_centred_crop(kept, sample_rate, duration)
 
 
 def stream(path: str | os.PathLike[str], target: int) -> Iterator[np.ndarray]:
@@ -526,17 +525,22 @@ def stream(path: str | os.PathLike[str], target: int) -> Iterator[np.ndarray]:
     Raises
     ------
     ClipError
-        As `decode`, which may be after some blocks; or the rate cannot be changed.
+        As `decode`, which may be after some blocks; the rate cannot be changed; or, after the last
+        block, it is silent: all its samples are the same.
     """
     sound = _open(path)
+    levels = _Levels(sound.sample_rate)
+    blocks = map(_fold, map(levels.watch, sound.blocks()))
     try:
-        yield from _resample_blocks(map(_fold, sound.blocks()), sound.sample_rate, target)
+        yield from _resample_blocks(blocks, sound.sample_rate, target)
     except (ValueError, RuntimeError) as error:
         if isinstance(error, ClipError):
             raise
         raise ClipError(
             f"{path}: cannot be resampled from {sound.sample_rate} to {target} Hz ({error})"
         ) from error
+    if levels.note() == "silent":
+        raise ClipError(f"{path}: is silent: all its samples are the same")
 
 
 class _Levels:

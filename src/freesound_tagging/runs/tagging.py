@@ -1,0 +1,359 @@
+"""``freesound-tagging tag``: sound files -> labels for a person, a program, Audacity; a picture.
+
+torch is loaded when the first sound is tagged, so that a slip in the arguments is answered at once.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import soundfile as sf
+from tqdm import tqdm
+
+from freesound_tagging.errors import DataError
+from freesound_tagging.files import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from freesound_tagging.learning.tagger import Tagger, Tags
+
+ENDINGS = (
+    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc"),
+    *(".au", ".snd", ".caf", ".w64", ".rf64"),
+)
+"""Of the files that are taken from a folder; a file that is named is read whatever its ending."""
+
+NOT_KNOWN = "none of these, probably"
+
+CSV_COLUMNS = ("file", "rank", "label", "probability", "start", "end", "note")
+
+SHOWN = 30.0
+"""Seconds of a sound that a picture shows, around its strongest window."""
+
+
+def find_sounds(paths: Iterable[str]) -> list[Path]:
+    """Return the files among the paths, and in place of each folder the sounds below it, sorted.
+
+    Raises
+    ------
+    DataError
+        Where a folder holds no sound.
+    """
+    found = []
+    for path in map(Path, paths):
+        if not path.is_dir():
+            found.append(path)
+            continue
+        below = sorted(file for file in path.rglob("*") if file.suffix.lower() in ENDINGS)
+        if not below:
+            raise DataError(f"{path}: this folder holds no sound file ({', '.join(ENDINGS)})")
+        found += below
+    return found
+
+
+def newest_model(folder: Path) -> Path:
+    """Return the model under ``folder`` that was made last.
+
+    Raises
+    ------
+    DataError
+        Where there is none.
+    """
+    files = sorted(folder.glob("*/*/model.json"), key=lambda file: file.stat().st_mtime)
+    if not files:
+        raise DataError(
+            f"{folder} holds no model yet: make one with make model, or name one with --model"
+        )
+    return files[-1].parent
+
+
+def tag_files(
+    tagger: Tagger, files: Sequence[Path], longest: float = 3600.0
+) -> Iterator[tuple[Path, Tags | DataError]]:
+    """Yield every file with its tags, or with the reason why it has none.
+
+    A progress bar counts the files where there are several and a person looks on. A file of more
+    than ``longest`` seconds is not read.
+    """
+    with tqdm(total=len(files), unit="file", disable=None if len(files) > 1 else True) as bar:
+        for file in files:
+            try:
+                _check_length(file, longest)
+                answer: Tags | DataError = tagger.tag_file(file)
+            except DataError as error:
+                answer = error
+            yield file, answer
+            bar.update()
+
+
+def _check_length(file: Path, longest: float) -> None:
+    try:
+        seconds = sf.info(file).duration
+    except (sf.SoundFileError, TypeError, OSError):
+        return  # whoever decodes it says what is wrong
+    if longest < seconds < 1e9:  # a header that does not know the length says 2**63 samples
+        raise DataError(
+            f"{file}: lasts {seconds / 3600:.2f} hours, the longest allowed is "
+            f"{longest / 3600:g}; --longest {int(seconds / 3600) + 1} allows more"
+        )
+
+
+def report(answers: Sequence[tuple[Path, Tags | DataError]], top: int) -> str:
+    """Return the answers as a table for a person, one line a label, one line a file without any."""
+    rows = [("file", "label", "probability", "heard best at")]
+    short = len({file.name for file, _ in answers}) == len(answers)
+    for file, answer in answers:
+        name = file.name if short else str(file)
+        if isinstance(answer, DataError):
+            rows.append((name, f"error: {answer}", "", ""))
+            continue
+        if not answer.is_known:
+            rows.append((name, NOT_KNOWN, "", ""))
+            name = ""
+        for tag in answer.best(top):
+            when = f"{_clock(tag.start)} to {_clock(tag.end)}"
+            rows.append((name, tag.label, f"{tag.probability:.2f}", when))
+            name = ""
+    shown = [row for row in rows if not row[1].startswith("error: ")]
+    widths = [max(len(row[column]) for row in shown) for column in range(3)]
+    lines = []
+    for name, label, probability, when in rows:
+        if label.startswith("error: "):
+            lines.append(label)
+            continue
+        cells = (name.ljust(widths[0]), label.ljust(widths[1]), probability.rjust(widths[2]), when)
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def _clock(seconds: float) -> str:
+    """Return seconds as 0:07.5 or 1:02:07.5."""
+    tenths = round(seconds * 10)
+    hours, minutes, rest = tenths // 36_000, tenths // 600 % 60, tenths % 600 / 10
+    return f"{hours}:{minutes:02d}:{rest:04.1f}" if hours else f"{minutes}:{rest:04.1f}"
+
+
+def describe(tagger: Tagger) -> str:
+    """Return two lines on a model: what it is and how often it is right; whose sounds it knows."""
+    about, expected, sounds = tagger.settings, tagger.about["expected"], tagger.settings["sounds"]
+    alarms = [
+        f"{value['labelled']:.0%} of {value['n']} sounds of {name}"
+        for name, value in expected.get("foreign", {}).items()
+    ]
+    lines = [
+        f"Model: {about['dataset']}, {about['profile']}, {tagger.representation}. On clips that it "
+        f"did not learn from, the first label is right for {expected['top1_accuracy']:.0%}, one of "
+        f"the first three for {1 - expected['top3_error']:.0%}.",
+        f'"{NOT_KNOWN}": the best probability is below {tagger.about["threshold"]:.2f}. One in ten '
+        "sounds of the classes falls below it"
+        + (f"; a label is given to {' and '.join(alarms)}." if alarms else "."),
+        f"Learned from {sounds['clips']} clips; licence: {sounds['licence']}; {sounds['citation']}",
+    ]
+    return "\n".join(lines)
+
+
+def as_csv(answers: Sequence[tuple[Path, Tags | DataError]], top: int) -> str:
+    """Return the answers as CSV, columns `CSV_COLUMNS`, one row a label; times in seconds.
+
+    ``note`` is empty, or `NOT_KNOWN`, or the reason why a file has no label.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    for file, answer in answers:
+        if isinstance(answer, DataError):
+            writer.writerow([file, "", "", "", "", "", answer])
+            continue
+        note = "" if answer.is_known else NOT_KNOWN
+        for rank, tag in enumerate(answer.best(top), start=1):
+            times = (f"{tag.start:.3f}", f"{tag.end:.3f}")
+            writer.writerow([file, rank, tag.label, f"{tag.probability:.4f}", *times, note])
+    return text.getvalue()
+
+
+def as_audacity(tags: Tags) -> str:
+    """Return an Audacity label track: start, end, label with its probability, separated by tabs.
+
+    Windows side by side with the same best label become one stretch, whose borders lie midway
+    between the windows. Windows whose best label does not reach the threshold have none.
+    """
+    middles = tags.starts + tags.window / 2
+    borders = np.concatenate([[0.0], (middles[1:] + middles[:-1]) / 2, [tags.seconds]])
+    best = tags.window_probabilities.argmax(axis=1)
+    sure = tags.window_probabilities.max(axis=1)
+    lines, i = [], 0
+    while i < len(best):
+        j = i
+        while j < len(best) and best[j] == best[i] and _is_heard(tags, j) == _is_heard(tags, i):
+            j += 1
+        if _is_heard(tags, i):
+            label = f"{tags.classes[best[i]]} {sure[i:j].max():.2f}"
+            lines.append(f"{borders[i]:.6f}\t{borders[j]:.6f}\t{label}\n")
+        i = j
+    return "".join(lines)
+
+
+def _is_heard(tags: Tags, window: int) -> bool:
+    sure = tags.window_probabilities[window].max()
+    return bool(tags.loudness[window] > 0 and sure >= tags.threshold)
+
+
+def draw(
+    waveform: np.ndarray,
+    sample_rate: int,
+    answers: Sequence[tuple[Tagger, Tags]],
+    begin: float = 0.0,
+) -> Figure:
+    """Draw a sound and what each network saw of it, on one time axis.
+
+    Below the waveform stand the channels of each network: the whole stretch, its strongest window
+    marked, and on the right that window as the network saw it.
+
+    Parameters
+    ----------
+    waveform : shape (time,), a stretch of the sound that holds the strongest windows.
+    sample_rate : Hz.
+    answers : the networks, and what they say about the whole sound.
+    begin : where in the sound the stretch begins, in seconds.
+    """
+    from matplotlib.figure import Figure
+
+    planes = [
+        (tagger, tags, i) for tagger, tags in answers for i in range(len(tagger.about["planes"]))
+    ]
+    figure = Figure(figsize=(11, 1.6 + 2.6 * len(planes)), layout="constrained")
+    axes = figure.subplots(
+        1 + len(planes),
+        2,
+        squeeze=False,
+        width_ratios=[4, 1.4],
+        height_ratios=[1] + [2] * len(planes),
+    )
+    seconds = begin + np.arange(len(waveform)) / sample_rate
+    axes[0, 0].plot(seconds, waveform, linewidth=0.5)
+    axes[0, 0].set(ylabel="amplitude", xlim=(begin, begin + len(waveform) / sample_rate))
+    axes[0, 1].axis("off")
+    for row, (tagger, tags, plane) in enumerate(planes, start=1):
+        _draw_plane(axes[row], waveform, sample_rate, tagger, tags, plane, begin)
+        axes[row, 0].sharex(axes[0, 0])
+    return figure
+
+
+def _draw_plane(axes, waveform, sample_rate, tagger, tags, plane, begin) -> None:
+    from freesound_tagging.features.plots import show_spectrogram
+    from freesound_tagging.features.spectrograms import CODE_LEVELS, DB_RANGE, axis_frequencies
+    from freesound_tagging.features.variants import get_channel
+
+    best = tags.best(1)[0]
+    channel, _ = tagger.about["planes"][plane]
+    axis = get_channel(channel).axis
+    frequencies = axis_frequencies(axis, tagger.grid)
+    first = round((best.start - begin) * sample_rate)
+    window = waveform[max(first, 0) : first + round(tags.window * sample_rate)]
+    for ax, sound, start, title in (
+        (axes[0], waveform, begin, f"{tagger.representation}, channel {channel}"),
+        (axes[1], window, best.start, f"strongest window: {best.label} {best.probability:.2f}"),
+    ):
+        codes = tagger.spectrogram(sound, sample_rate)[plane].astype(np.float32)
+        times = (np.arange(codes.shape[1]) + 0.5) * tagger.grid.hop_length / tagger.grid.sample_rate
+        show_spectrogram(
+            (codes / CODE_LEVELS - 1) * DB_RANGE,
+            frequencies,
+            start + times,
+            ax=ax,
+            title=title,
+            axis="mel" if axis.startswith("mel") else axis,
+            limits=(-DB_RANGE, 0.0),
+            unit="dB below the maximum",
+            colorbar=ax is axes[1],
+        )
+    axes[0].axvspan(best.start, best.end, fill=False, edgecolor="cyan", linewidth=2)
+
+
+def picture(tagger: Tagger, file: Path, tags: Tags) -> bytes:
+    """Return a PNG of `draw` for up to `SHOWN` seconds of a file, around its strongest window."""
+    best = tags.best(1)[0]
+    begin = max(0.0, min((best.start + best.end - SHOWN) / 2, tags.seconds - SHOWN))
+    with sf.SoundFile(file) as sound:
+        sound.seek(int(begin * sound.samplerate))
+        stretch = sound.read(int(SHOWN * sound.samplerate), dtype="float32", always_2d=True)
+        waveform, sample_rate = stretch.mean(axis=1), sound.samplerate
+    figure = draw(waveform, sample_rate, [(tagger, tags)], begin)
+    figure.suptitle(file.name, fontsize=11)
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=100)
+    return content.getvalue()
+
+
+def write_beside(
+    folder: Path, files: Sequence[Path], ending: str, contents: Iterable[bytes]
+) -> list[Path]:
+    """Write one file for each sound into ``folder``, named after it, and return where they are."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written: list[Path] = []
+    for file, content in zip(files, contents, strict=True):
+        target, number = folder / f"{file.stem}{ending}", 2
+        while target in written:
+            target, number = folder / f"{file.stem}-{number}{ending}", number + 1
+        write_atomically(target, content)
+        written.append(target)
+    return written
+
+
+def tag(
+    paths: Sequence[str],
+    model: Path | None = None,
+    representation: str | None = None,
+    top: int = 3,
+    csv_file: str | None = None,
+    audacity: bool = False,
+    pictures: bool = False,
+    folder: Path = Path(),
+    longest: float = 3600.0,
+) -> int:
+    """Tag files and folders, print or write what was asked for, and return the exit status.
+
+    Returns
+    -------
+    0, or 2 where any file has no tags.
+    """
+    files = find_sounds(paths)
+    for place in (folder.absolute().parent, Path(csv_file or "-").absolute().parent):
+        if not place.is_dir():
+            raise DataError(f"{place}: there is no such folder to write into")
+    from freesound_tagging.learning.tagger import Tagger
+
+    if model is None:
+        from freesound_tagging.runs.experiment import work_folder
+
+        model = newest_model(work_folder() / "models")
+    tagger = Tagger(model, representation)
+    answers = list(tag_files(tagger, files, longest))
+    tagged = [(file, tags) for file, tags in answers if not isinstance(tags, DataError)]
+    sounds = [file for file, _ in tagged]
+    written: list[Path] = []
+    if audacity:
+        labels = (as_audacity(tags).encode() for _, tags in tagged)
+        written += write_beside(folder, sounds, ".labels.txt", labels)
+    if pictures:
+        images = (picture(tagger, file, tags) for file, tags in tagged)
+        written += write_beside(folder, sounds, ".tags.png", images)
+    if csv_file == "-":
+        print(as_csv(answers, top), end="")
+    else:
+        print(report(answers, top))
+        if tagged:
+            print(f"\n{describe(tagger)}")
+        if csv_file:
+            write_atomically(Path(csv_file), as_csv(answers, top).encode())
+            written.append(Path(csv_file))
+        for file in written:
+            print(f"wrote {os.path.relpath(file)}")
+    return 0 if len(tagged) == len(answers) else 2

@@ -3,7 +3,6 @@
 import io
 import json
 import random
-import urllib.error
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import torchvision
 from fastai.callback.core import Callback
 from fastai.optimizer import Adam
 from fastai.torch_core import set_seed
@@ -29,16 +27,9 @@ from freesound_tagging.learning.learner import (
     make_learner,
     predict,
 )
-from freesound_tagging.learning.networks import (
-    best_device,
-    build_network,
-    compact_network,
-    count_weights,
-    imagenet_weights,
-    layer_groups,
-    resnext_network,
-)
+from freesound_tagging.learning.networks import Groups, build_network, count_weights
 from freesound_tagging.learning.profiles import ADJUSTMENTS, PROFILES, get_profile
+from freesound_tagging.learning.schedules import METHODS, training_stages
 from freesound_tagging.runs import runs as run_module
 from freesound_tagging.runs.runs import (
     RESULT_COLUMNS,
@@ -48,7 +39,6 @@ from freesound_tagging.runs.runs import (
     plan_runs,
     profile_folds,
     run_grid,
-    run_key,
     train_and_score,
 )
 from freesound_tagging.scoring.metrics import KEYS, clip_metrics, map_at_k, summarise, top_k_error
@@ -139,7 +129,7 @@ def test_a_run_does_not_depend_on_its_company(table, store, two_folds, finished,
 
 def test_a_run_does_not_depend_on_what_other_threads_draw(table, store, profile, monkeypatch):
     # A Dask worker's own threads draw from the generator that fastai takes the clips' order from.
-    original = training.make_dataloaders
+    original = run_module.make_dataloaders
 
     def disturbed(*arguments):
         random.random()
@@ -206,13 +196,15 @@ def test_done_runs_are_not_repeated(table, store, two_folds, finished, monkeypat
         {"width": 16},
         {"crop": 0.5},
         {"architecture": "resnext50_32x4d"},
+        {"fine_tuning": "one_rate"},
+        {"hold_still": True},
     ],
 )
 def test_a_changed_setting_is_run_again_and_said_so(
     table, store, two_folds, finished, monkeypatch, capsys, change
 ):
     forbid_runs(monkeypatch)
-    monkeypatch.setattr(run_module, "imagenet_weights", lambda: None)  # nothing to download
+    monkeypatch.setattr(run_module, "is_pretrained", lambda _: None)  # nothing to download
     with pytest.raises(AssertionError, match="trained again"):
         grid_of(table, store, ["log_db"], replace(two_folds, **change), finished)
     said = capsys.readouterr().out
@@ -314,7 +306,7 @@ def test_bars_count_runs_and_the_epochs_of_each(
 def test_runs_that_follow_one_another_leave_no_pictures_in_memory(
     table, store, profile, tmp_path, monkeypatch
 ):
-    held, alive, original = [], [], training.make_dataloaders
+    held, alive, original = [], [], run_module.make_dataloaders
 
     def noted(*arguments):
         alive.append(sum(pictures() is not None for pictures in held))
@@ -643,6 +635,105 @@ def test_frozen_first_then_all_layers_with_differential_rates(table, store, prof
     assert rates[:, 2].argmax() not in (0, len(rates) - 1)  # one cycle: up, then down
 
 
+def small_lite0(profile, **settings):
+    """Return settings under which the pretrained network trains in a second."""
+    small = {
+        "architecture": "efficientnet_lite0",
+        "hold_still": True,
+        "frozen_epochs": 1,
+        "epochs": 2,
+        "mixup": 0.0,
+        "time_shift": 0.0,
+        "mask": 0.0,
+    }
+    return replace(profile, **{**small, **settings})
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_each_way_to_fine_tune_moves_the_layers_it_says(table, store, profile, method):
+    profile = small_lite0(profile, fine_tuning=method, lr_ratio=4)
+    stages = training_stages(profile)
+    assert sum(stage.epochs for stage in stages) == 3
+    _, recorder = fitted(table, store, profile)
+    assert len(recorder.stages) == len(stages)
+    for stage, noted in zip(stages, recorder.stages, strict=True):
+        for name, before in noted["before"].items():
+            moved = not torch.equal(before, noted["after"][name])
+            assert moved == (int(name[0]) >= stage.frozen), (method, name)
+        rates = np.array(noted["rates"])
+        highest = rates[:, stage.frozen :].max(axis=0)
+        np.testing.assert_allclose(highest[-1] / highest[0], stage.ratio, rtol=1e-3)
+        assert (np.diff(highest) >= 0).all()
+    fresh = build_network("efficientnet_lite0", 3).state_dict()
+    begun_from = recorder.stages[0]["before"]
+    same = torch.equal(begun_from["1.0._expand_conv.weight"], fresh["1.0._expand_conv.weight"])
+    assert same == METHODS[method].pretrained
+
+
+def statistics_of(network: nn.Module) -> list[torch.Tensor]:
+    return [value for name, value in network.state_dict().items() if "running" in name]
+
+
+def test_layers_held_still_keep_their_statistics_and_what_they_compute(
+    table, store, profile, monkeypatch
+):
+    settings = small_lite0(profile, fine_tuning="late_layers", frozen_epochs=0)
+    seen, forward = [], Groups.forward
+
+    def noted(self, batch):
+        seen.append((self.training, tuple(batch.shape[1:])))
+        return forward(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Groups, "forward", noted)
+        learner, _ = fitted(table, store, settings)
+        kept = predict(learner)
+    assert set(seen) == {(True, (40, 4, 4)), (False, (1, 29, 28))}
+    pretrained = build_network("efficientnet_lite0", 3)
+    for found, expected in zip(
+        statistics_of(learner.model[:1]), statistics_of(pretrained[:1]), strict=True
+    ):
+        assert torch.equal(found, expected)
+    late = zip(statistics_of(learner.model[1:]), statistics_of(pretrained[1:]), strict=True)
+    assert not any(torch.equal(*pair) for pair in late)
+    assert learner.dls.train.kept is None
+
+    # Computed anew for each batch the same numbers come out, but for rounding.
+    monkeypatch.setattr(training, "_is_varied", lambda loader: True)
+    computed = predict(fitted(table, store, settings)[0])
+    np.testing.assert_allclose(kept, computed, atol=1e-3)
+
+
+def test_augmented_pictures_pass_the_layers_held_still_each_time(table, store, profile):
+    settings = small_lite0(profile, fine_tuning="head_alone", time_shift=0.5)
+    learner, _ = fitted(table, store, settings)
+    pretrained = build_network("efficientnet_lite0", 3)
+    for found, expected in zip(
+        statistics_of(learner.model), statistics_of(pretrained), strict=True
+    ):
+        assert torch.equal(found, expected)
+
+
+def test_layers_that_are_not_held_still_go_on_with_their_normalisation(table, store, profile):
+    settings = small_lite0(profile, fine_tuning="head_alone", hold_still=False)
+    learner, _ = fitted(table, store, settings)
+    pairs = zip(
+        statistics_of(learner.model),
+        statistics_of(build_network("efficientnet_lite0", 3)),
+        strict=True,
+    )
+    assert not any(torch.equal(*pair) for pair in pairs)
+
+
+def test_a_pretrained_run_repeats_to_the_byte(table, store, profile):
+    settings = small_lite0(profile, fine_tuning="gradual_unfreezing", mixup=0.3)
+    texts = [
+        train_and_score(table, store, "log_db", 0, 0, settings).to_csv(index=False)
+        for _ in range(2)
+    ]
+    assert texts[0] == texts[1]
+
+
 # --- optimizers --------------------------------------------------------------------------------
 
 
@@ -769,20 +860,6 @@ def test_a_network_that_gives_no_numbers_is_not_perfect():
 # --- networks and profiles ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("planes", [1, 3])
-@pytest.mark.parametrize("shape", [(29, 28), (112, 112), (33, 57)])
-def test_the_compact_network_takes_any_picture(planes, shape):
-    network = compact_network(7).eval()
-    assert network(torch.randn(2, planes, *shape)).shape == (2, 7)
-    assert count_weights(network) < 200_000
-
-
-def test_one_plane_and_three_equal_planes_are_the_same_to_a_network():
-    network = compact_network(4).eval()
-    picture = torch.randn(2, 1, 29, 28)
-    torch.testing.assert_close(network(picture), network(picture.expand(-1, 3, -1, -1)))
-
-
 def test_width_sets_the_planes_of_every_convolution(table, store, profile):
     dls = make_dataloaders(table, store, "log_db", 0, profile)
     weights = []
@@ -816,78 +893,8 @@ def test_a_network_that_trains_on_crops_scores_whole_pictures(table, store, prof
     assert len(scores) == 9
 
 
-def test_groups_of_layers_hold_every_weight_once():
-    network = build_network("compact", 5)
-    groups = layer_groups(network)
-    assert len(groups) == 3
-    held = [id(weight) for group in groups for weight in group]
-    assert sorted(held) == sorted({id(weight) for weight in network.parameters()})
-
-
-@pytest.mark.parametrize(
-    "failure",
-    [
-        urllib.error.URLError("no route to host"),
-        OSError("read-only file system"),
-        RuntimeError("invalid hash value"),
-    ],
-)
-def test_weights_that_cannot_be_fetched_give_a_warning_and_a_network(
-    table, store, profile, monkeypatch, failure
-):
-    weights = torchvision.models.ResNeXt50_32X4D_Weights
-
-    def offline(*arguments, **options):
-        raise failure
-
-    deep = replace(profile, architecture="resnext50_32x4d")
-    imagenet_weights.cache_clear()
-    with monkeypatch.context() as patch:
-        patch.setattr(weights, "get_state_dict", offline)
-        with pytest.warns(UserWarning, match=r"no ImageNet weights for resnext50_32x4d") as caught:
-            network = resnext_network(6)
-        said = str(caught[0].message)
-        assert str(failure) in said
-        assert "checkpoints" in said and ".pth" in said  # where to put what file
-        assert len(layer_groups(network)) == 3
-        with torch.no_grad():
-            assert network.eval()(torch.randn(1, 1, 64, 64)).shape == (1, 6)
-        from_nothing = run_key(table, store, "log_db", deep)
-
-    # Once they can be had, the runs that went without them are made again.
-    imagenet_weights.cache_clear()
-    fetched = {name: value + 1 for name, value in plain_resnext().items()}
-    monkeypatch.setattr(weights, "get_state_dict", lambda *arguments, **options: fetched)
-    first = next(resnext_network(6)[0][1].parameters())
-    assert torch.equal(first, fetched["conv1.weight"])
-    assert run_key(table, store, "log_db", deep) != from_nothing
-    imagenet_weights.cache_clear()
-
-
-def plain_resnext() -> dict[str, torch.Tensor]:
-    return torchvision.models.resnext50_32x4d(weights=None).state_dict()
-
-
-def test_unknown_names_list_the_known_ones():
-    with pytest.raises(ValueError, match=r"'vgg'.*compact, resnext50_32x4d"):
-        build_network("vgg", 3)
-    with pytest.raises(ValueError, match="n_classes must be 2 or more, got 1"):
-        build_network("compact", 1)
-    with pytest.raises(ValueError, match=r"unknown PROFILE 'tpu'.*gpu, cpu, smoke"):
-        get_profile("tpu")
-
-
 def test_adjustments_apply_to_their_data_set_in_the_cpu_profile_only():
     for dataset, changes in ADJUSTMENTS.items():
         assert get_profile("cpu", dataset) == replace(PROFILES["cpu"], **changes)
         assert get_profile("gpu", dataset) == PROFILES["gpu"]
     assert get_profile("cpu", "esc10") == PROFILES["cpu"]
-
-
-@pytest.mark.parametrize(
-    ("cuda", "mps", "expected"), [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")]
-)
-def test_the_device_is_cuda_then_mps_then_cpu(monkeypatch, cuda, mps, expected):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
-    assert best_device().type == expected

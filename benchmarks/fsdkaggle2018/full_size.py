@@ -45,7 +45,7 @@ from freesound_tagging.features.spectrograms import encode
 from freesound_tagging.features.variants import VARIANTS, channels_of, compute_channels
 from freesound_tagging.learning.dataloaders import make_dataloaders
 from freesound_tagging.learning.learner import make_learner
-from freesound_tagging.learning.networks import ARCHITECTURES, best_device
+from freesound_tagging.learning.networks import best_device
 from freesound_tagging.learning.profiles import get_profile
 from freesound_tagging.runs import runs as run_module
 from freesound_tagging.sounds import catalogue
@@ -240,7 +240,7 @@ def measure_loading(table: pd.DataFrame, folder: Path, steps: int) -> dict:
     table = table[table["split"] == "train"]
     device = best_device()
     networks = {}
-    for architecture in ARCHITECTURES:
+    for architecture in ("compact", "resnext50_32x4d"):
         profile = replace(PROFILE, architecture=architecture)
         loaders = make_dataloaders(table, pictures, LOADED, 0, profile, device)
         learner = make_learner(loaders, profile)

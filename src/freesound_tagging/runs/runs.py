@@ -21,7 +21,6 @@ import fastai.callback.schedule  # noqa: F401  (these three add to_fp16, no_bar 
 import joblib
 import numpy as np
 import pandas as pd
-import torch
 from fastai.learner import Learner
 from fastai.torch_core import set_seed
 from tqdm import tqdm
@@ -40,14 +39,18 @@ from freesound_tagging.learning.learner import (
     make_learner,
     predict,
     predict_others,
+    prepare_cpu,
 )
-from freesound_tagging.learning.networks import best_device, imagenet_weights
+from freesound_tagging.learning.networks import best_device, is_pretrained
 from freesound_tagging.learning.profiles import Profile
+from freesound_tagging.learning.schedules import training_stages
 from freesound_tagging.scoring.metrics import KEYS, clip_metrics
 
 TRAINING_ALGORITHM = 1
 """Raise it when the same settings would give other scores: it is part of every run's key."""
 
+ADDED_SETTINGS = ("unverified_weight", "fine_tuning", "hold_still")
+"""Settings that older runs were made without: at their defaults they are no part of a run's key."""
 
 RESULT_COLUMNS = [
     "dataset",
@@ -82,9 +85,10 @@ def train(
     dls = make_dataloaders(table, store, variant, fold, profile, best_device())
     _order_by_seed(dls, seed)
     learner = make_learner(dls, profile)
+    epochs = [stage.epochs for stage in training_stages(profile)]
     bar = tqdm(
-        total=profile.frozen_epochs + profile.epochs,
-        initial=profile.frozen_epochs if checkpoint and checkpoint.stage else 0,
+        total=sum(epochs),
+        initial=sum(epochs[: checkpoint.stage]) if checkpoint else 0,
         desc=f"{variant}, {'all clips' if fold is None else f'fold {fold}'}, seed {seed}",
         unit="epoch",
         leave=False,
@@ -130,12 +134,14 @@ def run_key(table: pd.DataFrame, store: Store, variant: str, profile: Profile) -
     training = dataclasses.asdict(profile) | {"grid": profile.grid.settings()}
     for extent in ("seeds", "folds", "clips_per_class", "max_clips"):
         training.pop(extent)  # how many runs there are does not change any one of them
-    if profile.architecture == "resnext50_32x4d":
+    pretrained = is_pretrained(profile.architecture)
+    if pretrained is not None:
         # Scores of networks that had to begin from nothing must not stand beside the others'.
-        training["pretrained"] = imagenet_weights() is not None
-    weighted = profile.unverified_weight != 1
-    if not weighted:
-        training.pop("unverified_weight")  # runs made before there was such a setting stay valid
+        training["pretrained"] = pretrained
+    for name in ADDED_SETTINGS:
+        if training[name] == Profile.__dataclass_fields__[name].default:
+            training.pop(name)
+    weighted = "unverified_weight" in training
     files = {
         str(file.relative_to(file.parents[1]))
         for name in get_variant(variant).channels
@@ -473,8 +479,7 @@ def _make_run(run: Run, progress: bool = False) -> Path:
     for leftover in run.place.parent.glob(f".{run.place.name}.*"):
         leftover.unlink(missing_ok=True)  # half a file, of a run that was killed
     if best_device().type == "cpu":
-        # Runs go side by side, and one thread adds up the same way every time.
-        torch.set_num_threads(1)
+        prepare_cpu()
     checkpoint = _open_checkpoint(run)
     start = time.perf_counter()
     scores = train_and_score(
@@ -516,7 +521,7 @@ def _make_run(run: Run, progress: bool = False) -> Path:
         "top1_accuracy": round(float(metrics["top1_accuracy"].mean()), 6),
         "top3_error": round(float(metrics["top3_error"].mean()), 6),
         "map3": round(float(metrics["map3"].mean()), 6),
-        "epochs": run.profile.frozen_epochs + run.profile.epochs,
+        "epochs": sum(stage.epochs for stage in training_stages(run.profile)),
         "seconds": round(seconds, 2),
     }
     _write_scores(_score_file(run.place), scores)

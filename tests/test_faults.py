@@ -41,6 +41,7 @@ from freesound_tagging.runs.runs import RESULT_COLUMNS, load_scores, run_grid
 from freesound_tagging.scoring.metrics import map_at_k, summarise
 from freesound_tagging.scoring.statistics import paired_tests
 from freesound_tagging.sounds import catalogue
+from freesound_tagging.sounds.clips import load_clip
 from spectral_hyperresolution import LinearReassignment, high_resolution_spectrogram
 
 PACKAGE = Path(freesound_tagging.__file__).parent
@@ -106,7 +107,7 @@ def test_fault_02_three_directory_listings_zipped_without_checking_names(table, 
     clip_ids = [clip_id for clip_id in table.index if clip_id != gone]
     read = ReadPicture(store, get_variant("3ch_hires_q1_q8_log_db"), clip_ids)
     for clip_id in clip_ids[::4]:
-        waveform, _ = stores.load_clip(table.loc[clip_id, "path"])
+        waveform, _ = load_clip(table.loc[clip_id, "path"])
         own = compute_channels(torch.from_numpy(waveform), names, grid)
         for plane, name in enumerate(names):
             assert torch.equal(read(clip_id)[plane].as_subclass(torch.Tensor), encode(own[name]))
@@ -121,7 +122,7 @@ def test_fault_03_q_2_in_place_of_4_in_the_pictures_of_q_1_4_8(table, store, gri
         assert CHANNELS[f"hires_q{q}"].q == q
         assert VARIANTS[f"hires_q{q}"].channels == (f"hires_q{q}",)
     clip_id = table.index[0]
-    waveform, _ = stores.load_clip(table.loc[clip_id, "path"])
+    waveform, _ = load_clip(table.loc[clip_id, "path"])
     codes = ReadPicture(store, variant, list(table.index))(clip_id).as_subclass(torch.Tensor)
     for plane, q in enumerate((1, 4, 8)):
         transform = LinearReassignment(

@@ -26,7 +26,7 @@ from freesound_tagging.features.spectrograms import encode
 from freesound_tagging.features.store import Store, build, is_whole
 from freesound_tagging.features.variants import CHANNELS
 from freesound_tagging.files import write_atomically
-from freesound_tagging.sounds.clips import ClipSettings, load_clip
+from freesound_tagging.sounds.clips import ClipSettings, load_clip, load_windows
 
 CHOSEN = ["log", "mel"]  # enough for whatever is the same for all channels
 
@@ -89,6 +89,38 @@ def test_order_of_the_table_means_nothing(small_table, small_batches, grid, tmp_
     quick_build(small_table, grid, tmp_path / "a")
     quick_build(small_table.iloc[::-1], grid, tmp_path / "b")
     assert digests(tmp_path / "a") == digests(tmp_path / "b")
+
+
+def test_several_windows_of_a_clip_are_stored_in_order(small_table, grid, tmp_path, write_sound):
+    generator = np.random.default_rng(4)
+    lengths = dict(zip(small_table.index, (5.0, 2.5, 2.0, 0.3, 1.0, 7.0), strict=True))
+    for clip_id, seconds in lengths.items():
+        samples = generator.uniform(-0.5, 0.5, round(seconds * 22_050)).astype(np.float32)
+        write_sound(small_table.loc[clip_id, "path"], samples)
+    several = replace(grid, windows=3)
+    store = quick_build(small_table, several, tmp_path / "store", ["log", "hires_q2"])
+    clip_ids = list(small_table.index[::-1])
+    settings = ClipSettings(grid.sample_rate, grid.duration)
+    for channel in ("log", "hires_q2"):
+        codes = store.read(channel, clip_ids)
+        assert codes.shape == (6, 3, grid.n_bins, grid.n_frames)
+        for row, clip_id in enumerate(clip_ids):
+            waveforms, _ = load_windows(small_table.loc[clip_id, "path"], settings, 3)
+            for window, waveform in enumerate(waveforms):
+                alone = encode(CHANNELS[channel].compute(torch.from_numpy(waveform), grid)).numpy()
+                assert (codes[row, window] != alone).mean() < 0.01
+    # Windows of their own for each number; the crop of one window is what it always was.
+    one = quick_build(small_table, grid, tmp_path / "store", ["log"])
+    assert one.read("log", clip_ids).shape == (6, grid.n_bins, grid.n_frames)
+    first, second = ({file for file, _ in s.places["log"].values()} for s in (store, one))
+    assert not first & second
+
+
+@pytest.mark.parametrize("setting", ["windows", "frames_per_column"])
+@pytest.mark.parametrize("value", [0, -1, 1.5, "2"])
+def test_windows_and_frames_are_whole_numbers(setting, value):
+    with pytest.raises(ValueError, match=f"{setting}=.*whole number, 1 or more"):
+        Grid(**{setting: value})
 
 
 def test_a_cell_takes_one_byte(store, grid):
@@ -193,9 +225,9 @@ def test_killed_in_mid_write_it_resumes_to_the_same_bytes(
     computed = []
     original = stores._compute_batch
 
-    def spy(clip_ids, paths, files, *settings):
+    def spy(clips, files, grid):
         computed.extend(files.values())
-        return original(clip_ids, paths, files, *settings)
+        return original(clips, files, grid)
 
     monkeypatch.setattr(stores, "_compute_batch", spy)
     quick_build(small_table, grid, killed)
@@ -274,6 +306,7 @@ def test_sounds_that_change_places_are_served_by_their_new_ids(small_table, grid
         {"fmin": 40.0},
         {"fmax": 10_000.0},
         {"oversampling": 7},
+        {"frames_per_column": 2},
     ],
 )
 def test_a_changed_grid_is_computed_anew(small_table, grid, tmp_path, change):

@@ -1,16 +1,15 @@
 """Every channel of every clip computed once, kept on disk, found by clip id.
 
 The store is a folder a channel, and in it one file for each batch of clips. A folder's name holds a
-hash of the channel's, the grid's and the clip settings; a file's name holds a hash of the clip ids
-and of the sounds' bytes. So whatever changes, numbers computed before the change have another name
-and are never served. A file is written under a temporary name, then renamed: it is there whole or
-not at all, and a killed run goes on with the files it lacks. One run at a time fills a store.
+hash of the channel's and the grid's settings; a file's name holds a hash of the clip ids and of the
+sounds' bytes. Whatever changes, what was computed before has another name and is never served. A
+file is there whole or not at all, and a killed run goes on with the files it lacks. One run at a
+time fills a store.
 """
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,8 +27,7 @@ from freesound_tagging.features.spectrograms import encode
 from freesound_tagging.features.variants import compute_channels, get_channel
 from freesound_tagging.files import hold_alone, write_atomically
 from freesound_tagging.jobs import run_jobs
-from freesound_tagging.sounds.checks import check_labels
-from freesound_tagging.sounds.clips import ClipError, ClipSettings, load_clip
+from freesound_tagging.sounds.clips import ClipError, ClipSettings, load_windows
 
 BATCH_CLIPS = 32
 """Clips of one file: what a kill can lose, and what one worker holds in memory."""
@@ -40,13 +38,13 @@ ALGORITHM = 1
 
 @dataclass(frozen=True)
 class Store:
-    """Where each clip's pictures lie.
+    """Where each clip's stored spectrograms lie.
 
     Attributes
     ----------
-    grid : the grid of all pictures.
+    grid : the grid of all stored spectrograms.
     places : channel name -> clip id -> (file, row in it).
-    failed : clip id -> why the clip could not be read; such clips have no pictures.
+    failed : clip id -> why the clip could not be read; such clips have no stored spectrogram.
     notes : clip id -> what is odd about a clip that was kept (silent, very short).
     """
 
@@ -56,11 +54,12 @@ class Store:
     notes: dict[str, str] = field(default_factory=dict)
 
     def read(self, channel: str, clip_ids: Sequence[str]) -> np.ndarray:
-        """Return the 8-bit decibel codes of one channel, in the order of ``clip_ids``.
+        """Return the 8-bit codes of one channel, in the order of ``clip_ids``.
 
         Returns
         -------
-        uint8, shape (len(clip_ids), frequency, time), lowest frequency first.
+        uint8, shape (len(clip_ids), frequency, time), lowest frequency first; or
+        (len(clip_ids), windows, frequency, time) where the grid has several windows a clip.
 
         Raises
         ------
@@ -77,7 +76,7 @@ class Store:
             raise KeyError(
                 f"{len(missing)} clips are not in the store, the first is {missing[0]!r}"
             )
-        codes = np.empty((len(clip_ids), self.grid.n_bins, self.grid.n_frames), dtype=np.uint8)
+        codes = np.empty((len(clip_ids), *_shape(self.grid)), dtype=np.uint8)
         wanted: dict[Path, list[tuple[int, int]]] = {}
         for position, clip_id in enumerate(clip_ids):
             file, row = places[clip_id]
@@ -99,15 +98,13 @@ def build(
     n_jobs: int | None = None,
     progress: bool = True,
 ) -> Store:
-    """Compute what the store does not hold yet, in parallel, and return the store.
-
-    The batches are computed here, or on the cluster that SCHEDULER names, see `cluster`.
+    """Compute what the store lacks, in parallel (see `freesound_tagging.jobs`), and return it.
 
     Parameters
     ----------
     table : clips, index ``clip_id``, column ``path``.
     channels : keys of `freesound_tagging.features.variants.CHANNELS`.
-    grid : the grid of all pictures; its sample rate and duration also say how a clip is cut.
+    grid : its sample rate, duration and windows also say how a clip is cut.
     folder : where the store lies, one folder a data set.
     strict : raise when any clip cannot be read; otherwise such clips are left out and listed in
         ``store.failed``.
@@ -117,80 +114,76 @@ def build(
     Raises
     ------
     DataError
-        With ``strict``, where any clip cannot be read; without, where none can, or a label is left
-        in one fold. All of them are named.
+        With ``strict``, where any clip cannot be read; without, where none can. All are named.
     ClusterError
         As `freesound_tagging.jobs.run_jobs`.
     OSError
         Where the disk is full: what is finished stays, and the same call goes on from there.
     """
-    for name in channels:
-        get_channel(name)  # an unknown one is refused before any work
-    folder = Path(folder)
-    folders = {name: channel_folder(folder, name, grid) for name in channels}
-    clip_settings = ClipSettings(grid.sample_rate, grid.duration)
-    jobs = []
-    for batch in _batches(table):
-        files = {name: folders[name] / f"{batch.key}.safetensors" for name in channels}
-        jobs.append((batch, files))
-    with _only_run(folder):
-        todo = []
-        for batch, files in jobs:
+    folders = {name: channel_folder(Path(folder), name, grid) for name in channels}
+    batches = _batches(table, folders)
+    with hold_alone(Path(folder), "filling this store"):
+        for leftover in Path(folder).glob("*/.*.safetensors.*"):  # a killed run's
+            leftover.unlink(missing_ok=True)
+        jobs = []
+        for clips, files in batches:
             missing = {name: file for name, file in files.items() if not is_whole(file)}
             if missing:
-                todo.append((batch, missing))
-        if todo:
+                jobs.append((clips, missing, grid))
+        if jobs:
             for place in folders.values():
                 place.mkdir(exist_ok=True)
-            running = run_jobs(
-                _compute_batch,
-                [
-                    (batch.clip_ids, batch.paths, missing, grid, clip_settings)
-                    for batch, missing in todo
-                ],
-                n_jobs or joblib.cpu_count(),
-            )
-            with tqdm(
-                total=sum(len(batch.clip_ids) for batch, _ in todo),
-                desc="spectrograms",
-                unit="clip",
-                disable=not progress,
-            ) as bar:
-                for n_clips in running:
+            total = sum(len(clips) for clips, *_ in jobs)
+            with tqdm(total=total, desc="spectrograms", unit="clip", disable=not progress) as bar:
+                for n_clips in run_jobs(_compute_batch, jobs, n_jobs or joblib.cpu_count()):
                     bar.update(n_clips)
-        store = _index(jobs, grid)
-    _report_failures(store, table, strict)
-    check_labels(table, store.failed)
+        store = _index((files for _, files in batches), grid)
+    _report_failures(store, len(table), strict)
     return store
 
 
-@contextmanager
-def _only_run(folder: Path) -> Iterator[None]:
-    """Hold a store alone, after any run that holds it now; clear what killed runs left behind."""
-    with hold_alone(folder, "filling this store"):
-        for leftover in folder.glob("*/.*.safetensors.*"):
-            leftover.unlink(missing_ok=True)
-        yield
+def channel_folder(folder: Path, name: str, grid: Grid) -> Path:
+    """Return a channel's folder, named by a hash of all settings that its numbers depend on."""
+    settings = {
+        "algorithm": ALGORITHM,
+        "channel": get_channel(name).settings(),
+        "grid": grid.settings(),
+    }
+    return folder / f"{name}-{_short_hash(json.dumps(settings, sort_keys=True))}"
 
 
-@dataclass(frozen=True)
-class _Batch:
-    clip_ids: list[str]
-    paths: list[str]
-    key: str
+def is_whole(file: Path) -> bool:
+    """Say whether a file is there and all that it holds has the checksum it was written with."""
+    if not file.exists():
+        return False
+    try:
+        with safe_open(file, framework="np") as shard:
+            about = json.loads(shard.metadata()["about"])
+            return about.pop("sha256") == _checksum(shard.get_tensor("codes"), about)
+    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError):
+        return False
 
 
-def _batches(table: pd.DataFrame) -> Iterator[_Batch]:
-    """Cut the clips, in the order of their ids, into batches named by what they contain."""
-    ordered = table.sort_index()
+def _shape(grid: Grid) -> tuple[int, ...]:
+    windows = () if grid.windows == 1 else (grid.windows,)
+    return (*windows, grid.n_bins, grid.n_frames)
+
+
+def _batches(
+    table: pd.DataFrame, folders: dict[str, Path]
+) -> list[tuple[dict[str, str], dict[str, Path]]]:
+    """Cut the clips, in the order of their ids, into batches: clip id -> path, channel -> file."""
+    paths = table["path"].sort_index()
     hashes = joblib.Parallel(n_jobs=joblib.cpu_count(), prefer="threads")(
-        joblib.delayed(_file_hash)(path) for path in ordered["path"]
+        joblib.delayed(_file_hash)(path) for path in paths
     )
-    clip_ids, paths = list(ordered.index), list(ordered["path"])
-    for start in range(0, len(clip_ids), BATCH_CLIPS):
-        stop = start + BATCH_CLIPS
-        content = json.dumps([clip_ids[start:stop], hashes[start:stop]])
-        yield _Batch(clip_ids[start:stop], paths[start:stop], _short_hash(content))
+    batches = []
+    for start in range(0, len(paths), BATCH_CLIPS):
+        part = paths.iloc[start : start + BATCH_CLIPS]
+        content = json.dumps([list(part.index), hashes[start : start + BATCH_CLIPS]])
+        file = f"{_short_hash(content)}.safetensors"
+        batches.append((part.to_dict(), {name: folder / file for name, folder in folders.items()}))
+    return batches
 
 
 def _file_hash(path: str) -> str:
@@ -209,48 +202,31 @@ def _short_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def channel_folder(folder: Path, name: str, grid: Grid) -> Path:
-    """Return a channel's folder, named by a hash of all settings that its numbers depend on."""
-    settings = {
-        "algorithm": ALGORITHM,
-        "channel": get_channel(name).settings(),
-        "grid": grid.settings(),
-    }
-    return folder / f"{name}-{_short_hash(json.dumps(settings, sort_keys=True))}"
-
-
-def _compute_batch(
-    clip_ids: list[str],
-    paths: list[str],
-    files: dict[str, Path],
-    grid: Grid,
-    settings: ClipSettings,
-) -> int:
+def _compute_batch(clips: dict[str, str], files: dict[str, Path], grid: Grid) -> int:
     """Compute the channels of a batch, write one file a channel, return the number of clips."""
     torch.set_num_threads(1)  # the batches themselves run in parallel
-    kept, waveforms, failed, notes = [], [], {}, {}
-    for clip_id, path in zip(clip_ids, paths, strict=True):
+    settings = ClipSettings(grid.sample_rate, grid.duration)
+    codes: dict[str, list[np.ndarray]] = {name: [] for name in files}
+    kept, failed, notes = [], {}, {}
+    for clip_id, path in clips.items():
         try:
-            waveform, note = load_clip(path, settings)
+            waveforms, note = load_windows(path, settings, grid.windows)
         except ClipError as error:
             failed[clip_id] = str(error)
             continue
         kept.append(clip_id)
-        waveforms.append(waveform)
         if note:
             notes[clip_id] = note
-    codes = {name: np.empty((len(kept), grid.n_bins, grid.n_frames), np.uint8) for name in files}
-    for row, waveform in enumerate(waveforms):
-        for name, magnitude in compute_channels(
-            torch.from_numpy(waveform), list(files), grid
-        ).items():
-            codes[name][row] = encode(magnitude, get_channel(name).limits(grid)).numpy()
+        waveforms = torch.from_numpy(waveforms if grid.windows > 1 else waveforms[0])
+        for name, values in compute_channels(waveforms, list(files), grid).items():
+            codes[name].append(encode(values, get_channel(name).limits(grid)).numpy())
     about = {"clip_ids": kept, "failed": failed, "notes": notes}
     for name, file in files.items():
-        sealed = json.dumps({**about, "sha256": _checksum(codes[name], about)}, sort_keys=True)
+        stacked = np.array(codes[name], dtype=np.uint8).reshape(len(kept), *_shape(grid))
+        sealed = json.dumps({**about, "sha256": _checksum(stacked, about)}, sort_keys=True)
         # One entry only: safetensors writes several in an order that changes from run to run.
-        write_atomically(file, save({"codes": codes[name]}, {"about": sealed}))
-    return len(clip_ids)
+        write_atomically(file, save({"codes": stacked}, {"about": sealed}))
+    return len(clips)
 
 
 def _checksum(codes: np.ndarray, about: dict) -> str:
@@ -258,21 +234,9 @@ def _checksum(codes: np.ndarray, about: dict) -> str:
     return hashlib.sha256(described.encode() + codes.tobytes()).hexdigest()
 
 
-def is_whole(file: Path) -> bool:
-    """Say whether a file is there and all that it holds has the checksum it was written with."""
-    if not file.exists():
-        return False
-    try:
-        with safe_open(file, framework="np") as shard:
-            about = json.loads(shard.metadata()["about"])
-            return about.pop("sha256") == _checksum(shard.get_tensor("codes"), about)
-    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError):
-        return False
-
-
-def _index(jobs: list[tuple[_Batch, dict[str, Path]]], grid: Grid) -> Store:
+def _index(batches: Iterable[dict[str, Path]], grid: Grid) -> Store:
     store = Store(grid, {})
-    for _, files in jobs:
+    for files in batches:
         for name, file in files.items():
             with safe_open(file, framework="np") as shard:
                 about = json.loads(shard.metadata()["about"])
@@ -283,12 +247,12 @@ def _index(jobs: list[tuple[_Batch, dict[str, Path]]], grid: Grid) -> Store:
     return store
 
 
-def _report_failures(store: Store, table: pd.DataFrame, strict: bool) -> None:
+def _report_failures(store: Store, n_clips: int, strict: bool) -> None:
     if not store.failed:
         return
-    lines = [f"{len(store.failed)} of {len(table)} clips cannot be read:"]
+    lines = [f"{len(store.failed)} of {n_clips} clips cannot be read:"]
     lines += [f"  {reason}" for _, reason in sorted(store.failed.items())]
-    if strict or len(store.failed) == len(table):
+    if strict or len(store.failed) == n_clips:
         raise DataError("\n".join(lines))
     tqdm.write(
         "\n".join([*lines, "They are left out; strict=True (STRICT=1) makes this an error."])

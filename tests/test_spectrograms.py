@@ -13,7 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from freesound_tagging.features.channels import Gabor, Reassigned, Standard
+from freesound_tagging.features.channels import Delta, Gabor, Reassigned, Standard
 from freesound_tagging.features.grid import Grid
 from freesound_tagging.features.spectrograms import (
     CODE_LEVELS,
@@ -289,10 +289,10 @@ def test_channels_share_rows_columns_and_shape(grid):
     waveform = torch.randn(2, grid.n_samples, generator=torch.Generator().manual_seed(0))
     pictures = compute_channels(waveform, list(CHANNELS), grid)
     assert list(pictures) == list(CHANNELS)
-    for magnitude in pictures.values():
-        assert magnitude.shape == (2, grid.n_bins, grid.n_frames)
-        assert torch.isfinite(magnitude).all()
-        assert (magnitude >= 0).all()
+    for name, values in pictures.items():
+        assert values.shape == (2, grid.n_bins, grid.n_frames)
+        assert torch.isfinite(values).all()
+        assert name not in MAGNITUDES or (values >= 0).all()
 
 
 def test_a_channel_is_the_same_alone_and_among_others(grid):
@@ -304,12 +304,12 @@ def test_a_channel_is_the_same_alone_and_among_others(grid):
 
 
 def test_silence_gives_zeros_without_nan(grid):
-    for name, magnitude in compute_channels(
-        torch.zeros(grid.n_samples), list(CHANNELS), grid
-    ).items():
-        assert not magnitude.any(), name
-        codes = encode(magnitude, CHANNELS[name].limits(grid))
+    silence = torch.zeros(grid.n_samples)
+    for name, values in compute_channels(silence, list(CHANNELS), grid).items():
+        assert values.abs().max() < 1e-3, name
+        codes = encode(values, CHANNELS[name].limits(grid))
         assert (codes == codes[0, 0]).all(), name
+        assert name not in MAGNITUDES or not codes.any()
 
 
 # --- stored numbers stay -----------------------------------------------------------------------
@@ -439,6 +439,55 @@ def test_pcen_is_librosas_and_lets_onsets_stand_out():
     np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-5)
     late = float(channel.compute(steady, FINE)[row, 80])
     assert float(values[row].max()) > 3 * late
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("fall", [0.0, 3.0])
+def test_deltas_of_a_constant_are_zero_and_of_a_ramp_constant(order, fall):
+    # Noise that loses `fall` dB a column is a ramp in decibels; the floor lies out of reach.
+    grid = Grid(duration=0.5, hop_length=512, bins_per_octave=3.0, fmin=200.0)
+
+    class Ramp(Standard):
+        def compute(self, waveform, grid):
+            columns = torch.arange(grid.n_frames)
+            return (10 ** (-fall * columns / 20)).expand(grid.n_bins, -1)
+
+    delta = Delta(Ramp("mel", 2048), order).compute(torch.zeros(grid.n_samples), grid)
+    assert delta.shape == (grid.n_bins, grid.n_frames)
+    np.testing.assert_allclose(delta, -fall if order == 1 else 0, atol=1e-4)
+
+
+@settings(deadline=None, max_examples=10)
+@given(seed=st.integers(0, 10_000))
+def test_deltas_are_librosas_and_never_leave_their_limits(seed):
+    waveform = sounds_of(seed, COARSE)
+    decibels = 20 * torch.log10(CHANNELS["mel"].compute(waveform, COARSE))
+    decibels = (decibels - decibels.max()).clamp_min(-DB_RANGE)
+    for order, name in ((1, "mel_delta"), (2, "mel_delta2")):
+        values = CHANNELS[name].compute(waveform, COARSE)
+        expected = librosa.feature.delta(decibels.numpy(), order=order)
+        np.testing.assert_allclose(values, expected, atol=1e-3)
+        low, high = CHANNELS[name].limits(COARSE)
+        assert low <= float(values.min()) and float(values.max()) <= high
+
+
+@settings(deadline=None, max_examples=10)
+@given(seed=st.integers(0, 10_000))
+def test_mfcc_are_the_cosine_transform_of_log_mel(seed):
+    waveform = sounds_of(seed, FINE)
+    mel = CHANNELS["mel"].compute(waveform, FINE)
+    above_floor = 20 * torch.log10(mel / mel.max()).clamp_min(-DB_RANGE / 20) + DB_RANGE
+    n, channel = FINE.n_bins, CHANNELS["mfcc"]
+    values = channel.compute(waveform, FINE)
+    first_row = [int(np.flatnonzero(np.arange(n) * 40 // n == k)[0]) for k in (0, 1, 7, 39)]
+    for k, row in zip((0, 1, 7, 39), first_row, strict=True):
+        cosine = np.cos(np.pi * k * (np.arange(n) + 0.5) / n) * np.sqrt((1 + (k > 0)) / n)
+        lifter = 1 + 40 * np.sin(np.pi * (k + 1) / 80)
+        expected = lifter * (cosine @ above_floor.numpy())
+        np.testing.assert_allclose(values[row], expected, rtol=1e-3, atol=0.5)
+    assert channel.frequencies(FINE) is None
+    low, high = channel.limits(FINE)
+    assert low < float(values.min()) and float(values.max()) < high
 
 
 # --- the STFT ----------------------------------------------------------------------------------

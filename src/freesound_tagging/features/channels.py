@@ -12,10 +12,18 @@ from typing import ClassVar
 import librosa
 import numpy as np
 import torch
+from scipy.signal import savgol_coeffs
 from torch import Tensor
 
 from freesound_tagging.features.grid import Grid
-from freesound_tagging.features.spectrograms import filterbank_tensor, relative_to_peak, stft_power
+from freesound_tagging.features.spectrograms import (
+    DB_RANGE,
+    axis_frequencies,
+    filterbank_tensor,
+    relative_decibels,
+    relative_to_peak,
+    stft_power,
+)
 from spectral_hyperresolution import LinearReassignment
 
 # Keys of the first kinds hold these four settings whether a kind has them or not.
@@ -27,7 +35,8 @@ class Channel:
 
     Attributes
     ----------
-    axis : of its rows, see `freesound_tagging.features.spectrograms.axis_frequencies`.
+    axis : of its rows, see `freesound_tagging.features.spectrograms.axis_frequencies`; or
+        ``"mfcc"``.
     family : which representations it stands with in charts.
     """
 
@@ -35,11 +44,18 @@ class Channel:
     family: ClassVar[str] = "standard"
 
     def compute(self, waveform: Tensor, grid: Grid) -> Tensor:
-        """Return the magnitude of a waveform (..., time): (..., grid.n_bins, grid.n_frames)."""
+        """Return the values of a waveform (..., time): (..., grid.n_bins, grid.n_frames)."""
         raise NotImplementedError
 
+    def frequencies(self, grid: Grid) -> np.ndarray | None:
+        """Return the centre of each row in Hz, lowest first; None where rows are no frequencies."""
+        return axis_frequencies(self.axis, grid)
+
     def limits(self, grid: Grid) -> tuple[float, float] | None:
-        """Return the values of codes 0 and 255; None for decibels below the clip's maximum."""
+        """Return the values of codes 0 and 255.
+
+        None where the values are magnitudes, which are coded in decibels below the clip's maximum.
+        """
         return None
 
     def is_alike(self, other: "Channel") -> bool:
@@ -49,7 +65,7 @@ class Channel:
     def compute_alike(
         self, channels: Sequence["Channel"], waveform: Tensor, grid: Grid
     ) -> list[Tensor]:
-        """Return the magnitude of each of several channels that are alike."""
+        """Return the values of each of several channels that are alike."""
         return [channel.compute(waveform, grid) for channel in channels]
 
     def settings(self) -> dict:
@@ -158,6 +174,77 @@ class Pcen(Channel):
         onset[-1] = self._LOUDEST
         highest = librosa.pcen(onset, sr=grid.sample_rate, hop_length=grid.hop_length)[-1]
         return 0.0, float(highest)
+
+
+@dataclass(frozen=True)
+class Mfcc(Channel):
+    """Mel-frequency cepstral coefficients of a channel on a mel axis, by librosa.
+
+    They are liftered, which brings high coefficients to the size of low ones, and each fills the
+    same number of rows, so that they stand beside other channels. The first coefficient is the
+    lowest.
+    """
+
+    of: Channel
+    n_mfcc: int = 40
+
+    axis: ClassVar[str] = "mfcc"
+
+    def compute(self, waveform: Tensor, grid: Grid) -> Tensor:
+        above_floor = relative_decibels(self.of.compute(waveform, grid)) + DB_RANGE
+        n_mfcc = min(self.n_mfcc, grid.n_bins)
+        coefficients = librosa.feature.mfcc(S=above_floor.numpy(), n_mfcc=n_mfcc, lifter=2 * n_mfcc)
+        rows = np.arange(grid.n_bins) * n_mfcc // grid.n_bins
+        return torch.from_numpy(coefficients[..., rows, :])
+
+    def frequencies(self, grid: Grid) -> None:
+        return None
+
+    def limits(self, grid: Grid) -> tuple[float, float]:
+        """Up to the first coefficient of a spectrogram that is at its maximum throughout."""
+        lifter = 1 + self.n_mfcc * np.sin(np.pi / (2 * self.n_mfcc))
+        highest = float(DB_RANGE * np.sqrt(grid.n_bins) * lifter)
+        return _about_zero(highest)
+
+
+@dataclass(frozen=True)
+class Delta(Channel):
+    """The first or second derivative of a channel in time, per column, by librosa.
+
+    Of a channel of magnitudes it is the derivative in decibels.
+    """
+
+    of: Channel
+    order: int
+
+    _WIDTH: ClassVar[int] = 9  # columns that a polynomial is fitted to
+
+    @property
+    def axis(self) -> str:
+        return self.of.axis
+
+    def compute(self, waveform: Tensor, grid: Grid) -> Tensor:
+        values = self.of.compute(waveform, grid)
+        if self.of.limits(grid) is None:
+            values = relative_decibels(values)
+        return torch.from_numpy(
+            librosa.feature.delta(values.numpy(), width=self._WIDTH, order=self.order)
+        )
+
+    def frequencies(self, grid: Grid) -> np.ndarray | None:
+        return self.of.frequencies(grid)
+
+    def limits(self, grid: Grid) -> tuple[float, float]:
+        """As far as a jump from the lowest to the highest value of the channel leads."""
+        low, high = self.of.limits(grid) or (-DB_RANGE, 0.0)
+        weights = savgol_coeffs(self._WIDTH, self.order, deriv=self.order)
+        steepest = float((high - low) * weights[weights > 0].sum())
+        return _about_zero(steepest)
+
+
+def _about_zero(highest: float) -> tuple[float, float]:
+    """Return limits that give 0 a code of its own, 127."""
+    return -highest, highest * 128 / 127
 
 
 @lru_cache(maxsize=8)

@@ -123,6 +123,11 @@ def relative_to_peak(magnitude: Tensor) -> Tensor:
     return torch.where(peak > 0, magnitude / peak.clamp_min(torch.finfo(magnitude.dtype).tiny), 0)
 
 
+def relative_decibels(magnitude: Tensor) -> Tensor:
+    """Return 20 log10(magnitude / its maximum), from -`DB_RANGE` to 0; silence is at the floor."""
+    return 20 * torch.log10(relative_to_peak(magnitude).clamp_min(10 ** (-DB_RANGE / 20)))
+
+
 def encode(values: Tensor, limits: tuple[float, float] | None = None) -> Tensor:
     """Return 8-bit codes of a channel.
 
@@ -130,16 +135,15 @@ def encode(values: Tensor, limits: tuple[float, float] | None = None) -> Tensor:
     ----------
     values : shape (..., frequency, time).
     limits : values of codes 0 and 255, with even steps between. By default the values are
-        magnitudes, and the codes even steps of 20 log10(magnitude / its maximum): 255 is the
-        maximum of each spectrogram, 0 all that is `DB_RANGE` or more below it. Silence is all 0.
+        magnitudes, and the codes even steps of their `relative_decibels`: 255 is the maximum of
+        each spectrogram, 0 all that is `DB_RANGE` or more below it.
 
     Returns
     -------
     uint8, same shape.
     """
     if limits is None:
-        floor = 10 ** (-DB_RANGE / 20)
-        levels = 20 * torch.log10(relative_to_peak(values).clamp_min(floor)) / DB_RANGE + 1
+        levels = relative_decibels(values) / DB_RANGE + 1
     else:
         levels = ((values - limits[0]) / (limits[1] - limits[0])).clamp(0, 1)
     return (levels * CODE_LEVELS).round().to(torch.uint8)

@@ -13,7 +13,9 @@ from torch import Tensor
 from freesound_tagging.features.channels import (
     Channel,
     Consensus,
+    Delta,
     Gabor,
+    Mfcc,
     Pcen,
     Reassigned,
     Standard,
@@ -70,6 +72,11 @@ CHANNELS: dict[str, Channel] = {
     "hires_consensus": Consensus("log", q=(1, 2, 4, 8), consensus=2),
     "log_pcen": Pcen(Standard("log", n_fft=2048)),
     "mel_pcen": Pcen(Standard("mel", n_fft=2048)),
+    "mel_delta": Delta(Standard("mel", n_fft=2048), order=1),
+    "mel_delta2": Delta(Standard("mel", n_fft=2048), order=2),
+    "mfcc": Mfcc(Standard("mel", n_fft=2048)),
+    "mfcc_delta": Delta(Mfcc(Standard("mel", n_fft=2048)), order=1),
+    "mfcc_delta2": Delta(Mfcc(Standard("mel", n_fft=2048)), order=2),
 }
 
 VARIANTS: dict[str, Variant] = {
@@ -132,6 +139,16 @@ OTHER_VARIANTS: dict[str, Variant] = {
     "hires_q4_mel": Variant("high resolution, q = 4, HTK mel axis", (("hires_q4_mel", "db"),)),
     "log_pcen": Variant("standard, log axis, PCEN", (("log_pcen", "pcen"),)),
     "mel_pcen": Variant("standard, mel axis, PCEN", (("mel_pcen", "pcen"),)),
+    "mfcc": Variant("MFCC", (("mfcc", "db"),)),
+    # Of the recipe that came fourth in the challenge (Kaggle discussion 62634).
+    "3ch_mel_deltas": Variant(
+        "3 channels: mel dB, its delta and delta-delta",
+        (("mel", "db"), ("mel_delta", "db"), ("mel_delta2", "db")),
+    ),
+    "3ch_mfcc_deltas": Variant(
+        "3 channels: MFCC, their delta and delta-delta",
+        (("mfcc", "db"), ("mfcc_delta", "db"), ("mfcc_delta2", "db")),
+    ),
 }
 
 

@@ -167,8 +167,6 @@ def plan_study(monkeypatch, tmp_path) -> Callable:
     """
     # Imported here: most tests train nothing and need not wait for fastai.
     from freesound_tagging.runs import studies
-    from freesound_tagging.runs.experiment import open_experiment
-    from freesound_tagging.runs.questions import check_study
 
     monkeypatch.setenv("WORK_FOLDER", str(tmp_path))
     monkeypatch.delenv("SEEDS", raising=False)
@@ -176,9 +174,8 @@ def plan_study(monkeypatch, tmp_path) -> Callable:
     monkeypatch.setattr(stores, "build", list_pictures)
 
     def plan(study: str, dataset: str):
-        experiment = open_experiment(dataset, "cpu")
-        check_study(study, dataset)
-        return experiment, studies.PLANS[study](experiment)
+        experiment = studies.open_study(dataset, study)
+        return experiment, studies.plan_study(experiment, study)
 
     return plan
 

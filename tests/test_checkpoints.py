@@ -13,12 +13,13 @@ from fastai.callback.core import Callback
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from freesound_tagging.learning import checkpoints
+from freesound_tagging.learning import checkpoints, networks
 from freesound_tagging.learning import learner as training
 from freesound_tagging.learning.checkpoints import CheckpointError, KeepCheckpoint
 from freesound_tagging.learning.learner import OPTIMIZERS
-from freesound_tagging.runs import runs as run_module
-from freesound_tagging.runs.runs import make_runs, plan_runs
+from freesound_tagging.runs import keys
+from freesound_tagging.runs import run as run_module
+from freesound_tagging.runs.grid import make_runs, plan_runs
 
 NAMES = {"dataset": "tiny", "profile_name": "smoke"}
 
@@ -43,7 +44,7 @@ class KillAfter(Callback):
 
 @pytest.fixture(autouse=True)
 def on_the_cpu_after_every_epoch(monkeypatch):
-    monkeypatch.setattr(run_module, "best_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(networks, "best_device", lambda: torch.device("cpu"))
     monkeypatch.setattr(checkpoints, "EVERY_SECONDS", 0)
     torch.set_num_threads(1)
 
@@ -165,7 +166,7 @@ def test_a_checkpoint_of_another_run_or_code_version_is_refused_by_name(
     run = plan(table, store, longer, tmp_path / "run")
     with monkeypatch.context() as patch:
         if name == "training algorithm":
-            patch.setattr(run_module, "TRAINING_ALGORITHM", 0)
+            patch.setattr(keys, "TRAINING_ALGORITHM", 0)
         elif name == "torch":
             patch.setattr(torch, "__version__", "2.0.0")
         elif name == "format":
@@ -193,7 +194,7 @@ def _identity_of(run) -> dict:
         "variant": run.variant,
         "fold": run.fold,
         "seed": run.seed,
-        "training algorithm": run_module.TRAINING_ALGORITHM,
+        "training algorithm": keys.TRAINING_ALGORITHM,
         "device": "cpu",
         "settings, sounds and folds": run.key,
     }
@@ -228,17 +229,17 @@ import pandas as pd
 import torch
 from freesound_tagging.learning import checkpoints
 from freesound_tagging.features import store
-from freesound_tagging.learning import learner as training
-from freesound_tagging.runs import runs as run_module
+from freesound_tagging.learning import networks
+from freesound_tagging.runs.grid import make_runs, plan_runs
 from freesound_tagging.learning.profiles import PROFILES
-training.best_device = lambda: torch.device("cpu")
+networks.best_device = lambda: torch.device("cpu")
 checkpoints.EVERY_SECONDS = 0
 table = pd.read_json(sys.argv[1], dtype=False).rename_axis("clip_id")
 profile = replace(PROFILES["smoke"], folds=1, max_clips=None, epochs=30)
 pictures = store.build(table, ["log"], profile.grid, sys.argv[2], n_jobs=1, progress=False)
 names = dict(dataset="tiny", profile_name="smoke")
-runs = run_module.plan_runs(table, pictures, ["log_db"], profile, sys.argv[3], **names)
-run_module.make_runs(runs, n_jobs=1, progress=False)
+runs = plan_runs(table, pictures, ["log_db"], profile, sys.argv[3], **names)
+make_runs(runs, n_jobs=1, progress=False)
 """
 
 

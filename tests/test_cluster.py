@@ -21,8 +21,9 @@ from freesound_tagging import cli
 from freesound_tagging import jobs as cluster_module
 from freesound_tagging.features import store
 from freesound_tagging.jobs import ClusterError, check_scheduler, run_jobs
-from freesound_tagging.runs import runs as run_module
-from freesound_tagging.runs.runs import make_runs, plan_runs
+from freesound_tagging.learning import networks
+from freesound_tagging.runs import run as run_module
+from freesound_tagging.runs.grid import collect_results, make_runs, plan_runs
 
 NAMES = {"dataset": "tiny", "profile_name": "smoke"}
 
@@ -30,7 +31,7 @@ NAMES = {"dataset": "tiny", "profile_name": "smoke"}
 @pytest.fixture(autouse=True)
 def on_the_cpu(monkeypatch):
     """Train on the CPU on every machine: its runs are the ones that repeat to the byte."""
-    monkeypatch.setattr(run_module, "best_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(networks, "best_device", lambda: torch.device("cpu"))
     torch.set_num_threads(1)
 
 
@@ -112,11 +113,11 @@ def test_a_worker_killed_in_mid_run_changes_no_score(
         runs = plan(tmp_path / "many")
         make_runs(runs, progress=False)
         assert before[doomed] not in client.run(os.getpid).values()
-    assert Path(marker.read_text()) in [run_module._score_file(run.place) for run in runs]
+    assert Path(marker.read_text()) in [run.score_file for run in runs]
     one, many = (contents(tmp_path / name, "*.csv") for name in ("one", "many"))
     assert len(one) == 4
     assert many == one
-    results = [run_module.collect_results(plan(tmp_path / name)) for name in ("one", "many")]
+    results = [collect_results(plan(tmp_path / name)) for name in ("one", "many")]
     same = [frame.drop(columns="seconds") for frame in results]
     assert same[0].equals(same[1])
 

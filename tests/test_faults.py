@@ -33,11 +33,12 @@ from freesound_tagging.features.variants import (
     get_variant,
 )
 from freesound_tagging.learning import learner as training
+from freesound_tagging.learning import networks
 from freesound_tagging.learning.dataloaders import ReadPicture, make_dataloaders
 from freesound_tagging.learning.profiles import PROFILES
-from freesound_tagging.runs import runs as run_module
+from freesound_tagging.runs import run as run_module
 from freesound_tagging.runs.experiment import open_experiment
-from freesound_tagging.runs.runs import RESULT_COLUMNS, load_scores, run_grid
+from freesound_tagging.runs.grid import RESULT_COLUMNS, load_scores, run_grid
 from freesound_tagging.scoring.metrics import map_at_k, summarise
 from freesound_tagging.scoring.statistics import paired_tests
 from freesound_tagging.sounds import catalogue
@@ -50,7 +51,7 @@ COARSE = PROFILES["cpu"].grid
 
 @pytest.fixture(autouse=True)
 def on_the_cpu(monkeypatch):
-    monkeypatch.setattr(run_module, "best_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(networks, "best_device", lambda: torch.device("cpu"))
 
 
 def run(table, store, variants, profile, folder) -> pd.DataFrame:

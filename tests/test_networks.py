@@ -23,7 +23,7 @@ from freesound_tagging.learning.networks import (
     resnext_weights,
 )
 from freesound_tagging.learning.profiles import get_profile
-from freesound_tagging.runs.runs import run_key
+from freesound_tagging.runs.keys import run_key
 
 
 @pytest.mark.parametrize("planes", [1, 3])

@@ -12,8 +12,8 @@ import soundfile
 from freesound_tagging import cli
 from freesound_tagging.features.variants import VARIANTS
 from freesound_tagging.runs import experiment
+from freesound_tagging.runs import grid as grid_module
 from freesound_tagging.runs import notebooks as run
-from freesound_tagging.runs import runs as run_module
 
 NOTEBOOKS = run.notebook_files()
 SUMMARY_COLUMNS = [
@@ -142,7 +142,7 @@ def test_unreadable_clips_take_no_notebook_down(tmp_path, monkeypatch, capsys):
             run.run_notebook(source, tmp_path / "out" / source.name, parameters, progress=False)
     printed = (tmp_path / "out" / "04_generate_spectrograms.ipynb").read_text(encoding="utf-8")
     assert "high-0.wav" in printed and "low-1.wav" in printed
-    monkeypatch.setattr(run_module, "run_grid", lambda *arguments, **options: None)
+    monkeypatch.setattr(grid_module, "run_grid", lambda *arguments, **options: None)
     own = experiment.open_experiment(str(table), "smoke")
     own.run_folder.mkdir(parents=True, exist_ok=True)
     own.run_grid(own.load_table(), own.build_store(own.load_table()))

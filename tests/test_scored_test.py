@@ -9,12 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from freesound_tagging.learning import networks
 from freesound_tagging.learning.dataloaders import make_dataloaders
 from freesound_tagging.learning.learner import make_learner, predict, predict_others
-from freesound_tagging.runs import runs as run_module
+from freesound_tagging.runs import run as run_module
 from freesound_tagging.runs.experiment import open_experiment
+from freesound_tagging.runs.grid import load_scores, load_test_scores, run_grid
 from freesound_tagging.runs.notebooks import print_test_outcome
-from freesound_tagging.runs.runs import load_scores, load_test_scores, run_grid
 from freesound_tagging.scoring.challenge import average_folds, submission, summarise
 from freesound_tagging.scoring.metrics import map_at_k, top_k_error
 from freesound_tagging.sounds import catalogue, fsdkaggle2018
@@ -26,7 +27,7 @@ NAMES = {"dataset": "tiny", "profile_name": "smoke", "n_jobs": 1, "progress": Fa
 @pytest.fixture(autouse=True)
 def on_the_cpu(monkeypatch):
     """Train on the CPU on every machine: its runs are the ones that repeat to the byte."""
-    monkeypatch.setattr(run_module, "best_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(networks, "best_device", lambda: torch.device("cpu"))
     torch.set_num_threads(1)
 
 

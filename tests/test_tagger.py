@@ -173,9 +173,9 @@ def test_three_planes_and_another_network(tmp_path):
 def test_what_is_tagged_is_what_was_trained_on(table, store, profile, tmp_path):
     """The network's logits on the store's spectrograms are the tagger's on the files."""
     from freesound_tagging.learning.dataloaders import Loudness
-    from freesound_tagging.runs import runs
+    from freesound_tagging.runs.run import train
 
-    learner = runs.train(table, store, "log_db", None, 0, profile)
+    learner = train(table, store, "log_db", None, 0, profile)
     assert len(learner.dls.train_ds) == len(table)
     loudness = next(step for step in learner.dls.after_batch.fs if isinstance(step, Loudness))
     classes = list(learner.dls.vocab)

@@ -19,6 +19,7 @@ from torch import nn
 from freesound_tagging.features import store as stores
 from freesound_tagging.features.store import Store
 from freesound_tagging.learning import learner as training
+from freesound_tagging.learning import networks
 from freesound_tagging.learning.dataloaders import make_dataloaders
 from freesound_tagging.learning.learner import (
     OPTIMIZERS,
@@ -30,8 +31,10 @@ from freesound_tagging.learning.learner import (
 from freesound_tagging.learning.networks import Groups, build_network, count_weights
 from freesound_tagging.learning.profiles import ADJUSTMENTS, PROFILES, get_profile
 from freesound_tagging.learning.schedules import METHODS, training_stages
-from freesound_tagging.runs import runs as run_module
-from freesound_tagging.runs.runs import (
+from freesound_tagging.runs import grid as grid_module
+from freesound_tagging.runs import keys
+from freesound_tagging.runs import run as run_module
+from freesound_tagging.runs.grid import (
     RESULT_COLUMNS,
     collect_results,
     load_scores,
@@ -39,8 +42,8 @@ from freesound_tagging.runs.runs import (
     plan_runs,
     profile_folds,
     run_grid,
-    train_and_score,
 )
+from freesound_tagging.runs.run import train_and_score
 from freesound_tagging.scoring.metrics import KEYS, clip_metrics, map_at_k, summarise, top_k_error
 
 NAMES = {"dataset": "tiny", "profile_name": "smoke"}
@@ -49,7 +52,7 @@ NAMES = {"dataset": "tiny", "profile_name": "smoke"}
 @pytest.fixture(autouse=True)
 def on_the_cpu(monkeypatch):
     """Train on the CPU on every machine: its runs are the ones that repeat to the byte."""
-    monkeypatch.setattr(run_module, "best_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(networks, "best_device", lambda: torch.device("cpu"))
     torch.set_num_threads(1)
 
 
@@ -74,7 +77,7 @@ def _finished(_table, store, profile, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_module, "best_device", lambda: torch.device("cpu"))
+        patch.setattr(networks, "best_device", lambda: torch.device("cpu"))
         grid_of(_table, store, ["log_db"], replace(profile, folds=2), folder)
     return folder
 
@@ -204,7 +207,7 @@ def test_a_changed_setting_is_run_again_and_said_so(
     table, store, two_folds, finished, monkeypatch, capsys, change
 ):
     forbid_runs(monkeypatch)
-    monkeypatch.setattr(run_module, "is_pretrained", lambda _: None)  # nothing to download
+    monkeypatch.setattr(networks, "is_pretrained", lambda _: None)  # nothing to download
     with pytest.raises(AssertionError, match="trained again"):
         grid_of(table, store, ["log_db"], replace(two_folds, **change), finished)
     said = capsys.readouterr().out
@@ -278,7 +281,7 @@ def test_a_grid_that_stops_keeps_what_is_done(table, store, two_folds, tmp_path,
 
 def test_a_worker_with_other_code_makes_no_run(table, store, two_folds, tmp_path, monkeypatch):
     runs = plan_runs(table, store, ["log_db"], two_folds, tmp_path, **NAMES)
-    monkeypatch.setattr(run_module, "TRAINING_ALGORITHM", run_module.TRAINING_ALGORITHM + 1)
+    monkeypatch.setattr(keys, "TRAINING_ALGORITHM", keys.TRAINING_ALGORITHM + 1)
     with pytest.raises(ValueError, match="would not make the run that was planned"):
         make_runs(runs, n_jobs=1, progress=False)
     assert not stamps(tmp_path)
@@ -295,6 +298,7 @@ def test_bars_count_runs_and_the_epochs_of_each(
             super().close()
 
     monkeypatch.setattr(run_module, "tqdm", Noted)
+    monkeypatch.setattr(grid_module, "tqdm", Noted)
     grid_of(table, store, ["log_db"], two_folds, tmp_path, progress=True)
     assert ended.pop("runs") == (2, 2)
     assert ended == {"log_db, fold 0, seed 0": (2, 2), "log_db, fold 1, seed 0": (2, 2)}

@@ -13,16 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
+from freesound_tagging.learning import networks
 from freesound_tagging.learning.dataloaders import make_dataloaders
 from freesound_tagging.learning.learner import SkipValidation, WeightedCrossEntropy, make_learner
-from freesound_tagging.runs import runs as run_module
-from freesound_tagging.runs.runs import run_key, train_and_score
+from freesound_tagging.runs import keys
+from freesound_tagging.runs.keys import run_key
+from freesound_tagging.runs.run import train_and_score
 
 
 @pytest.fixture(autouse=True)
 def on_the_cpu(monkeypatch):
     """Train on the CPU on every machine: its runs are the ones that repeat to the byte."""
-    monkeypatch.setattr(run_module, "best_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(networks, "best_device", lambda: torch.device("cpu"))
     torch.set_num_threads(1)
 
 
@@ -160,16 +162,14 @@ def test_the_setting_is_part_of_a_run_only_where_it_changes_it(
     table, half_verified, store, profile, monkeypatch
 ):
     weighted = replace(profile, unverified_weight=0.6)
-    keys = {
+    found = {
         run_key(clips, store, "log_db", settings)
         for clips in (table, half_verified)
         for settings in (profile, weighted)
     }
-    assert len(keys) == 3
+    assert len(found) == 3
     contents = []
-    monkeypatch.setattr(
-        run_module.json, "dumps", lambda content, **_: contents.append(content) or "{}"
-    )
+    monkeypatch.setattr(keys.json, "dumps", lambda content, **_: contents.append(content) or "{}")
     run_key(half_verified, store, "log_db", profile)
     run_key(half_verified, store, "log_db", weighted)
     monkeypatch.undo()

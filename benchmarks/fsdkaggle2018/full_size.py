@@ -47,7 +47,7 @@ from freesound_tagging.learning.dataloaders import make_dataloaders
 from freesound_tagging.learning.learner import make_learner
 from freesound_tagging.learning.networks import best_device
 from freesound_tagging.learning.profiles import get_profile
-from freesound_tagging.runs import runs as run_module
+from freesound_tagging.runs.grid import run_grid
 from freesound_tagging.sounds import catalogue
 from freesound_tagging.sounds.clips import ClipSettings, best_centred_crop, decode, resample
 
@@ -287,7 +287,7 @@ def train_fold(work: str, folder: str, runs: str, clips: int | None) -> None:
     """Make one run of `FOLD`: what `measure_fold` starts as a program of its own, to kill it."""
     table = spread(catalogue.load("fsdkaggle2018", work), clips)
     pictures = store.build(table, channels_of([LOADED]), FOLD.grid, folder, progress=False)
-    run_module.run_grid(
+    run_grid(
         table[table["split"] == "train"],
         pictures,
         [LOADED],

@@ -132,7 +132,8 @@ def _check(options: argparse.Namespace) -> None:
     check_dataset(options.dataset)
     if is_table(options.dataset) and not Path(options.dataset).expanduser().is_file():
         raise DataError(f"{options.dataset}: there is no such table")
-    get_profile(options.profile)
+    if options.profile:
+        get_profile(options.profile)
     parse_seeds(os.environ.get("SEEDS"))
     if getattr(options, "study", ""):
         check_study(options.study, options.dataset)
@@ -155,7 +156,9 @@ def _parser() -> argparse.ArgumentParser:
         elif work is not report:
             known = "a name, or path/to/table.csv"
             command.add_argument("--dataset", default="microcalls", help=known)
-            command.add_argument("--profile", default="cpu")
+            # A study has a profile of its own.
+            default = "" if work in (study, publish) else "cpu"
+            command.add_argument("--profile", default=default)
         if work in (study, publish):
             command.add_argument("--study", default="", required=work is study)
         elif work is model:

@@ -12,11 +12,11 @@ import pandas as pd
 from freesound_tagging import files
 from freesound_tagging.errors import DataError
 from freesound_tagging.features import store
+from freesound_tagging.features.grid import Grid
 from freesound_tagging.features.variants import VARIANTS, channels_of
 from freesound_tagging.learning.profiles import Profile, get_profile, parse_seeds
-from freesound_tagging.runs import runs as run_module
-from freesound_tagging.scoring import challenge as scored_test
-from freesound_tagging.scoring import metrics as evaluation
+from freesound_tagging.runs import grid as grids
+from freesound_tagging.scoring import challenge, metrics
 from freesound_tagging.sounds import catalogue, checks, fsdkaggle2018
 from freesound_tagging.sounds.clips import ClipError, ClipSettings, load_clip
 
@@ -182,8 +182,15 @@ class Experiment:
             )
         return found
 
-    def build_store(self, table: pd.DataFrame, channels: list[str] | None = None) -> store.Store:
-        """Compute what the store lacks (by default all that the variants need) and return it.
+    def build_store(
+        self,
+        table: pd.DataFrame,
+        channels: list[str] | None = None,
+        grid: Grid | None = None,
+    ) -> store.Store:
+        """Compute what the store lacks and return it.
+
+        By default all channels of the main table of variants, on the profile's grid.
 
         The clips of the test split, where there are any, come with those of ``table``. The
         environment variable ``STRICT=1`` makes any unreadable clip an error.
@@ -192,7 +199,7 @@ class Experiment:
         return store.build(
             table if test is None else pd.concat([table, test]),
             channels_of(VARIANTS) if channels is None else channels,
-            self.profile.grid,
+            self.profile.grid if grid is None else grid,
             self.store_folder,
             strict=os.environ.get("STRICT", "").lower() in ("1", "true", "yes"),
         )
@@ -204,7 +211,7 @@ class Experiment:
 
         Clips that the store could not read are listed in ``unreadable.csv`` beside the results.
         """
-        results = run_module.run_grid(
+        results = grids.run_grid(
             table,
             pictures,
             list(VARIANTS) if variants is None else variants,
@@ -236,13 +243,13 @@ class Experiment:
 
     def write_summary(self, table: pd.DataFrame) -> pd.DataFrame:
         """Rank the variants by out-of-fold top-3 error, write ``summary.csv`` and return it."""
-        summary = evaluation.summarise(self.load_scores(), table)
+        summary = metrics.summarise(self.load_scores(), table)
         summary.to_csv(self.run_folder / "summary.csv", index=False, float_format="%.6g")
         return summary
 
     def load_scores(self) -> dict[str, pd.DataFrame]:
         """Return the out-of-fold scores of every variant that has been run."""
-        return run_module.load_scores(self.run_folder, self.load_results())
+        return grids.load_scores(self.run_folder, self.load_results())
 
     def write_test_summary(self) -> pd.DataFrame | None:
         """Score the test split, write ``test_summary.csv`` and submissions, return the summary.
@@ -253,15 +260,15 @@ class Experiment:
         if self.dataset != "fsdkaggle2018" or self.load_test_table() is None:
             return None
         results = self.load_results()
-        scores = run_module.load_test_scores(self.run_folder, results)
+        scores = grids.load_test_scores(self.run_folder, results)
         usage = fsdkaggle2018.usage_of_test_clips(self.raw_folder)
         sample = fsdkaggle2018.sample_submission(self.raw_folder)
-        summary = scored_test.summarise(scores, usage, self.load_scores())
+        summary = challenge.summarise(scores, usage, self.load_scores())
         summary.to_csv(self.run_folder / "test_summary.csv", index=False, float_format="%.6g")
         folder = self.run_folder / "submissions"
         folder.mkdir(exist_ok=True)
         for variant, frame in scores.items():
-            lines = scored_test.submission(scored_test.average_folds(frame), sample)
+            lines = challenge.submission(challenge.average_folds(frame), sample)
             lines.to_csv(folder / f"{variant}.csv", index=False, lineterminator="\n")
         return summary
 

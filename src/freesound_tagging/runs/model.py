@@ -25,8 +25,10 @@ from freesound_tagging.learning.dataloaders import Loudness
 from freesound_tagging.learning.networks import best_device
 from freesound_tagging.learning.profiles import Profile
 from freesound_tagging.learning.tagger import Tagger, read_settings, save
-from freesound_tagging.runs import runs as run_module
 from freesound_tagging.runs.experiment import Experiment, thin
+from freesound_tagging.runs.grid import collect_results, load_scores, make_runs, plan_runs
+from freesound_tagging.runs.keys import run_key
+from freesound_tagging.runs.run import train
 from freesound_tagging.scoring.calibration import calibrate
 from freesound_tagging.scoring.metrics import summarise
 from freesound_tagging.sounds import catalogue
@@ -52,7 +54,7 @@ def make_model(
     table = experiment.load_table()
     store = experiment.build_store(table, channels_of(representations))
     keys = {
-        name: f"{run_module.run_key(table, store, name, profile)} {profile.folds} {profile.seeds}"
+        name: f"{run_key(table, store, name, profile)} {profile.folds} {profile.seeds}"
         for name in representations
     }
     if _is_made(folder, keys):
@@ -105,7 +107,7 @@ def _out_of_fold_scores(
     representations: Sequence[str],
     progress: bool,
 ) -> dict[str, pd.DataFrame]:
-    runs = run_module.plan_runs(
+    runs = plan_runs(
         table,
         store,
         list(representations),
@@ -115,8 +117,8 @@ def _out_of_fold_scores(
         profile_name=experiment.profile_name,
         test=experiment.load_test_table(),
     )
-    run_module.make_runs(runs, progress=progress)
-    return run_module.load_scores(experiment.run_folder, run_module.collect_results(runs))
+    make_runs(runs, progress=progress)
+    return load_scores(experiment.run_folder, collect_results(runs))
 
 
 def _train_on_all(
@@ -125,7 +127,7 @@ def _train_on_all(
     """Return a network's weights, and the mean and deviation of each plane of its input."""
     if best_device().type == "cpu":
         torch.set_num_threads(1)  # one network on each core
-    learner = run_module.train(table, store, representation, None, 0, profile)
+    learner = train(table, store, representation, None, 0, profile)
     loudness = next(step for step in learner.dls.after_batch.fs if isinstance(step, Loudness))
     state = {name: value.cpu() for name, value in learner.model.state_dict().items()}
     return (

@@ -1,34 +1,230 @@
-"""The studies around the grid: what each asks, and of which data sets.
+"""The studies around the grid, declared as data: what each asks, of which data sets, by which runs.
 
-`freesound_tagging.runs.studies` says how each is planned; this table alone is enough to check a
-command's arguments.
+`freesound_tagging.runs.studies` makes them. Nothing heavy is imported here, so that a command's
+arguments can be checked at once.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+COMPARED = ("mel_db", "log_db", "hires_q8", "3ch_log_db_windows", "3ch_hires_q1_q8_log_db")
+"""The two references, one high-resolution spectrogram, the control stack, the reference's mix."""
+
+CONTRASTS: tuple[tuple[str, str], ...] = (
+    ("hires_q2", "gabor_q2"),
+    ("hires_q8", "gabor_q8"),
+    ("3ch_hires_q1_q8_log_db", "3ch_gabor_q1_q8_log_db"),
+    ("3ch_hires_q1_q8_log_db", "3ch_log_db_windows"),
+    ("3ch_hires_q1_q8_log_db", "log_db"),
+    ("log_db", "mel_db"),
+)
+"""Representation and what it is compared with, as results/PLAN.md fixed them beforehand."""
+
+RATES: dict[str, str] = {
+    "from_scratch": "random weights, one rate for all",
+    "head_alone": "nothing but the head learns",
+    "one_rate": "one rate for all from the first epoch",
+    "frozen_then_one_rate": "first the head, then all at one rate",
+    "frozen_then_slice": "first the head, then all, early layers slowest",
+    "gradual_unfreezing": "one group of layers after the other",
+}
+"""Ways to fine-tune that are compared, of `freesound_tagging.learning.schedules.METHODS`."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Runs that share their settings.
+
+    Attributes
+    ----------
+    name : of the folder of its runs, and in the tables.
+    variants : the representations; none named means all of the main table.
+    settings : what differs from the profile, and ``grid`` from its grid.
+    sounds : options of the generated corpus.
+    relabel : clips with other labels and folds, key of `freesound_tagging.runs.studies.RELABEL`.
+    folds, seeds : how many of the folds and seeds there are, None for all.
+    inner : each run holds out a pair of neighbouring folds, see `studies.plan_inner`.
+    chosen_from : study whose conditions are candidates: for each representation and fold the one is
+        taken that does best on inner folds, of those that share this condition's settings.
+    """
+
+    name: str
+    variants: tuple[str, ...] = ()
+    settings: Mapping = field(default_factory=dict)
+    grid: Mapping = field(default_factory=dict)
+    sounds: Mapping = field(default_factory=dict)
+    relabel: str = ""
+    folds: int | None = None
+    seeds: int | None = None
+    inner: bool = False
+    chosen_from: str = ""
 
 
 @dataclass(frozen=True)
 class Study:
-    """A question, and the data sets on which it is asked."""
+    """A question, the data sets on which it is asked, and the runs that answer it.
+
+    Attributes
+    ----------
+    profile, seeds : by default; PROFILE and SEEDS take their place.
+    keep_diverged : a run that diverges is kept as one that knows nothing.
+    """
 
     question: str
     datasets: tuple[str, ...]
+    conditions: tuple[Condition, ...]
+    profile: str = "cpu"
+    seeds: int = 3
+    keep_diverged: bool = False
 
+
+_CONTROLS = (
+    Condition("grid", (*COMPARED, "linear_db", "log_linear", "hires_q2", "3ch_hires_q1_q4_q8")),
+    Condition(
+        "matched",
+        (
+            "log_short_db",
+            "log_long_db",
+            "mel_htk_db",
+            "hires_q2_magnitude",
+            "hires_q8_magnitude",
+            "hires_q8_linear",
+            "hires_q8_mel",
+            "hires_q8_all_points",
+            "hires_consensus",
+        ),
+    ),
+    Condition("hop_197", ("log_db", "hires_q8"), grid={"hop_length": 197}),
+    Condition("hop_512", ("log_db",), grid={"hop_length": 512}),
+    Condition("bins_13", ("log_db", "hires_q8"), grid={"bins_per_octave": 13.0}),
+    Condition("bins_26", ("log_db", "hires_q8"), grid={"bins_per_octave": 26.2}),
+)
+
+_CURVE_FOLDS = 3
+"""Folds held out at each point of a curve: points cost more than they tell, so three of five."""
+
+_RATES = {
+    "adamw": (1e-2, 3e-2),
+    "adam": (1e-2, 3e-2),
+    "sgd": (1e-1, 3e-1),
+    "lookahead_radam": (1e-2, 3e-2),
+}
+# Half of optimizer x learning rate x mixup: every optimizer meets both of its rates and both sides
+# of mixup. The first is the default. A trial is short: what learns fastest is not always what
+# learns most, and the judges, who train in full, would show it.
+_TRIALS = tuple(
+    {
+        "optimizer": optimizer,
+        "lr_max": rate,
+        "mixup": 0.3 if (row + column) % 2 == 0 else 0.0,
+        "epochs": 5,
+    }
+    for row, (optimizer, rates) in enumerate(_RATES.items())
+    for column, rate in enumerate(rates)
+)
+
+# What the tagger is made of, each step with all of those before; fixed before any was measured, but
+# for "wider", which was added when the steps before it had been.
+_MIX = ("3ch_hires_q1_q8_log_db",)
+_WHOLE = {"duration": 5.0}
+TAGGER_STEPS: dict[str, str] = {
+    "plain": "only shifted in time",
+    "mask": "hidden bands (SpecAugment)",
+    "mixup": "mixup",
+    "stack": "q = 1, q = 8 and log dB as channels",
+    "crops": "random 2 s of all 5 s",
+    "longer": "half as many epochs again",
+    "wider": "twice as many channels in every layer",
+}
+_TAGGER = (
+    Condition("plain", ("log_db",), {"mask": 0.0, "mixup": 0.0}, seeds=1),
+    Condition("mask", ("log_db",), {"mixup": 0.0}, seeds=1),
+    Condition("mixup", ("log_db",), seeds=1),
+    Condition("stack", _MIX, seeds=1),
+    Condition("crops", _MIX, {"crop": 0.4}, _WHOLE, seeds=1),
+    Condition("longer", _MIX, {"crop": 0.4, "epochs": 60}, _WHOLE, seeds=1),
+    Condition("wider", _MIX, {"crop": 0.4, "epochs": 60, "width": 16}, _WHOLE),
+)
 
 STUDIES: dict[str, Study] = {
+    "contrasts": Study(
+        "Does reassignment help a pretrained network? (results/PLAN.md)",
+        ("esc10", "insectset32"),
+        (Condition("grid", tuple(dict.fromkeys(sum(CONTRASTS, ())))),),
+        profile="pretrained",
+        keep_diverged=True,
+    ),
+    "representations": Study(
+        "How does every other representation do with a pretrained network?",
+        ("esc10", "insectset32"),
+        (Condition("grid"),),
+        profile="pretrained",
+        seeds=1,
+        keep_diverged=True,
+    ),
+    "rates": Study(
+        "What do differential learning rates change?",
+        ("esc10", "insectset32"),
+        # Fixed beforehand: two epochs of the profile's eight for a head that learns alone.
+        tuple(
+            Condition(method, ("log_db",), {"fine_tuning": method, "frozen_epochs": 2, "epochs": 6})
+            for method in RATES
+        ),
+        profile="pretrained",
+        keep_diverged=True,
+    ),
     "controls": Study(
         "What is a gain due to: reassignment, or the axis, the hop, the rows, the windows?",
         ("microcalls", "esc10"),
+        _CONTROLS,
     ),
-    "difficulty": Study("How fine a distinction does it take?", ("microcalls",)),
-    "noise": Study("How much noise takes a gain away?", ("microcalls",)),
-    "speakers": Study("Do digits x speakers, 60 classes, need more detail?", ("fsdd",)),
+    "difficulty": Study(
+        "How fine a distinction does it take?",
+        ("microcalls",),
+        tuple(
+            # Of difficulty 1 is the corpus itself.
+            Condition(
+                f"{difficulty:g}",
+                COMPARED,
+                sounds={"difficulty": difficulty} if difficulty != 1 else {},
+                folds=_CURVE_FOLDS,
+            )
+            for difficulty in (0.5, 1.0, 2.0, 4.0)
+        ),
+    ),
+    "noise": Study(
+        "How much noise takes a gain away?",
+        ("microcalls",),
+        tuple(
+            # The same signal-to-noise ratio in every clip; those of the corpus draw -4 to 16 dB.
+            Condition(f"{noise:+g}dB", COMPARED, sounds={"snr_db": noise}, folds=_CURVE_FOLDS)
+            for noise in (-9.0, -1.0, 7.0, 21.0)
+        ),
+    ),
+    "speakers": Study(
+        "Do digits x speakers, 60 classes, need more detail?",
+        ("fsdd",),
+        (Condition("digit_and_speaker", COMPARED, relabel="digit and speaker"),),
+        seeds=1,
+    ),
     "trials": Study(
         "Which optimizer, learning rate and mixup does each variant want, by inner folds?",
         ("esc10",),
+        tuple(
+            Condition(f"trial{number:02d}", COMPARED, trial, inner=True)
+            for number, trial in enumerate(_TRIALS)
+        ),
+        seeds=1,
+        keep_diverged=True,
     ),
-    "tuned": Study("Does tuning change the ranking?", ("esc10",)),
-    "tagger": Study("How good a tagger does this make, from scratch?", ("esc10",)),
+    "tuned": Study(
+        "Does tuning change the ranking?",
+        ("esc10",),
+        (Condition("grid", COMPARED), Condition("tuned", COMPARED, chosen_from="trials")),
+        seeds=1,
+        keep_diverged=True,
+    ),
+    "tagger": Study("How good a tagger does this make, from scratch?", ("esc10",), _TAGGER),
 }
 
 

@@ -1,176 +1,153 @@
-"""The studies around the grid: controls, tuning, how fine and how noisy, voices, the best tagger.
+"""Studies around the grid: what is declared in `freesound_tagging.runs.questions` -> runs.
 
-A study is a table of cells; a cell is a handful of variants trained under one condition. All runs
-are those of `training`, so a stopped study goes on where it was. ``make study DATASET=esc10
-STUDY=controls`` makes one, ``make publish STUDY=...`` copies it into ``results/``.
+A study's runs lie in ``runs/<data set>/studies/<study>/<condition>``, those that the main grid
+makes too in its own folder, so that they are made once. A study that is stopped goes on where it
+was. ``make study DATASET=esc10 STUDY=controls`` makes one, ``make publish STUDY=...`` copies it
+into ``results/``.
 """
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from freesound_tagging.features import store
-from freesound_tagging.features.variants import CONTROL_VARIANTS, channels_of
-from freesound_tagging.files import write_atomically
-from freesound_tagging.learning.profiles import Profile
-from freesound_tagging.runs import runs as run_module
+from freesound_tagging.features.variants import VARIANTS, channels_of
+from freesound_tagging.learning.profiles import Profile, parse_seeds
+from freesound_tagging.runs import grid
 from freesound_tagging.runs.experiment import Experiment, open_experiment
-from freesound_tagging.runs.questions import check_study
-from freesound_tagging.runs.runs import Run
+from freesound_tagging.runs.questions import STUDIES, Condition, check_study
+from freesound_tagging.runs.run import Run
 from freesound_tagging.scoring.metrics import clip_metrics
 from freesound_tagging.scoring.statistics import VERDICT_METRIC
 from freesound_tagging.sounds import catalogue
 
-PROFILE = "cpu"
-SEEDS = (0, 1, 2)
-COMPARED = ("mel_db", "log_db", "hires_q8", "3ch_log_db_windows", "3ch_hires_q1_q8_log_db")
-"""The two references, one high-resolution picture, the control stack, and the reference's mix."""
-
-DIFFICULTIES = (0.5, 1.0, 2.0, 4.0)
-NOISES = (-9.0, -1.0, 7.0, 21.0)
-"""Signal-to-noise ratio in dB, the same for every clip; the grid's clips draw -4 to 16 dB."""
-
-CURVE_FOLDS = (0, 1, 2)
-"""Folds held out for every point of a curve: points cost more than they tell, so three of five."""
-
-_RATES = {
-    "adamw": (1e-2, 3e-2),
-    "adam": (1e-2, 3e-2),
-    "sgd": (1e-1, 3e-1),
-    "lookahead_radam": (1e-2, 3e-2),
-}
-TRIALS: tuple[dict, ...] = tuple(
-    {"optimizer": optimizer, "lr_max": rate, "mixup": 0.3 if (row + column) % 2 == 0 else 0.0}
-    for row, (optimizer, rates) in enumerate(_RATES.items())
-    for column, rate in enumerate(rates)
-)
-"""What is tried for every variant of `COMPARED`: half of optimizer x learning rate x mixup.
-
-Every optimizer meets both of its rates and both sides of mixup. The first trial is the default.
-"""
-
-TRIAL_EPOCHS = 5
-"""A trial is this short: what learns fastest is not always what learns most, and the judges, who
-train in full, would show it."""
-
-# What the tagger is made of, each step on top of those before; fixed before any was measured, but
-# for "wider" and the averages, which were added when the steps before them had been.
-TAGGER_STEPS: tuple[tuple[str, str, str, dict], ...] = (
-    ("plain", "only shifted in time", "log_db", {"mask": 0.0, "mixup": 0.0}),
-    ("mask", "hidden bands (SpecAugment)", "log_db", {"mask": 0.1}),
-    ("mixup", "mixup", "log_db", {"mixup": 0.3}),
-    ("stack", "q = 1, q = 8 and log dB as channels", "3ch_hires_q1_q8_log_db", {}),
-    ("crops", "random 2 s of all 5 s", "3ch_hires_q1_q8_log_db", {"crop": 0.4}),
-    ("longer", "half as many epochs again", "3ch_hires_q1_q8_log_db", {"epochs": 60}),
-    ("wider", "twice as many planes", "3ch_hires_q1_q8_log_db", {"width": 16}),
-)
-TAGGER_SECONDS = 5.0
-"""From the step "crops" on, pictures show the whole clip."""
+COLUMNS = ["cell", *grid.RESULT_COLUMNS]
+"""Of a study's results: the condition's name, then a run's row."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Runs under one condition: a name for folders, and the runs."""
+    """The runs of one condition."""
 
     name: str
     runs: list[Run]
 
 
-def _cell(
-    experiment: Experiment,
-    study: str,
-    name: str,
-    variants: Sequence[str],
-    profile: Profile,
-    table: pd.DataFrame,
-    folds: Sequence[int] | None = None,
-    keep_diverged: bool = False,
-) -> Cell:
-    """Build what the store lacks for a cell and plan its runs."""
-    pictures = store.build(
-        table, channels_of(variants), profile.grid, experiment.store_folder, progress=False
-    )
-    runs = run_module.plan_runs(
-        table,
-        pictures,
-        variants,
-        profile,
-        study_folder(experiment, study) / name,
-        dataset=experiment.name,
-        profile_name=experiment.profile_name,
-        folds=folds,
-        keep_diverged=keep_diverged,
-    )
-    return Cell(name, runs)
+def open_study(dataset: str, study: str, profile: str = "") -> Experiment:
+    """Return the experiment of a study; by default with the study's own profile and seeds.
 
-
-def _grid_cell(experiment: Experiment, variants: Sequence[str], seeds: Sequence[int]) -> Cell:
-    """Return runs of the main grid, which a study compares with: they are made once."""
-    table = experiment.load_table()
-    runs = run_module.plan_runs(
-        table,
-        experiment.build_store(table),
-        variants,
-        replace(experiment.profile, seeds=tuple(seeds)),
-        experiment.run_folder,
-        dataset=experiment.name,
-        profile_name=experiment.profile_name,
-    )
-    return Cell("grid", runs)
-
-
-def plan_controls(experiment: Experiment) -> list[Cell]:
-    """Undo one thing at a time: the resolution's axis, threshold, hop, rows, window."""
-    table, grid = experiment.load_table(), experiment.profile.grid
-    profile = replace(experiment.profile, seeds=SEEDS)
-    references = (*COMPARED, "linear_db", "log_linear", "hires_q2", "3ch_hires_q1_q4_q8")
-    conditions = {
-        "matched": (tuple(CONTROL_VARIANTS), grid),
-        "hop_197": (("log_db", "hires_q8"), replace(grid, hop_length=197)),
-        "hop_512": (("log_db",), replace(grid, hop_length=512)),
-        "bins_13": (("log_db", "hires_q8"), replace(grid, bins_per_octave=13.0)),
-        "bins_26": (("log_db", "hires_q8"), replace(grid, bins_per_octave=26.2)),
-    }
-    cells = [_grid_cell(experiment, references, SEEDS)]
-    for name, (variants, condition) in conditions.items():
-        if condition == grid and name != "matched":
-            continue  # the grid itself
-        changed = replace(profile, grid=condition)
-        cells.append(_cell(experiment, "controls", name, variants, changed, table))
-    return cells
-
-
-def plan_trials(experiment: Experiment) -> list[Cell]:
-    """Try every setting on inner folds: each run holds out a pair of neighbouring folds.
-
-    The pair's clips of one fold speak for the other: trials are chosen for a fold without any run
-    that was scored on, or trained on, what the choice is judged on.
+    Raises
+    ------
+    ValueError
+        Where the study or profile is unknown, or the study is not asked on this data set.
     """
-    table = experiment.load_table()
-    folds = sorted(table["fold"].unique())
-    cells = []
-    for number, trial in enumerate(TRIALS):
-        profile = replace(experiment.profile, **trial, epochs=TRIAL_EPOCHS, seeds=SEEDS[:1])
-        runs = []
-        for pair, first in enumerate(folds):
-            held_out = table["fold"].isin(pair_of(first, folds))
-            paired = table.assign(fold=np.where(held_out, pair, len(folds)))
-            name = f"trial{number:02d}"
-            runs += _cell(
-                experiment,
-                "trials",
-                name,
-                COMPARED,
-                profile,
-                paired,
-                folds=[pair],
-                keep_diverged=True,
-            ).runs
-        cells.append(Cell(name, runs))
-    return cells
+    check_study(study, dataset)
+    asked = STUDIES[study]
+    seeds = parse_seeds(os.environ.get("SEEDS")) or asked.seeds
+    return open_experiment(dataset, profile or asked.profile, seeds)
+
+
+def study_folder(experiment: Experiment, study: str) -> Path:
+    """Return where a study's runs are kept."""
+    return experiment.run_folder.parent / "studies" / study
+
+
+def plan_study(experiment: Experiment, study: str) -> list[Cell]:
+    """Build what the store lacks and return the study's runs; none is made yet."""
+    check_study(study, experiment.dataset)
+    main, base = experiment.load_table(), experiment.profile.grid
+    return [
+        Cell(condition.name, list(_plan(experiment, study, condition, main)))
+        for condition in STUDIES[study].conditions
+        # Of this data set another grid may be the main one.
+        if not condition.grid or replace(base, **condition.grid) != base
+    ]
+
+
+def _plan(
+    experiment: Experiment, study: str, condition: Condition, main: pd.DataFrame
+) -> Iterator[Run]:
+    """Yield the runs of one condition; ``main`` are the clips of the main grid."""
+    place = study_folder(experiment, study) / condition.name
+    profile = change_profile(experiment.profile, condition)
+    table = _table(experiment, condition, main)
+    variants = condition.variants or tuple(VARIANTS)
+    folds = grid.profile_folds(table, profile)[: condition.folds]
+
+    def plan(table, variants, profile, folder, folds) -> list[Run]:
+        return grid.plan_runs(
+            table,
+            experiment.build_store(table, channels_of(variants), profile.grid),
+            variants,
+            profile,
+            folder,
+            dataset=experiment.name,
+            profile_name=experiment.profile_name,
+            folds=folds,
+            keep_diverged=STUDIES[study].keep_diverged,
+        )
+
+    if condition.chosen_from:
+        for variant, fold, chosen in _chosen(experiment, condition, main):
+            settings = {name: value for name, value in chosen.items() if name != "epochs"}
+            yield from plan(table, [variant], replace(profile, **settings), place, [fold])
+    elif condition.inner:
+        for pair, paired in inner_tables(table):
+            yield from plan(paired, variants, profile, place, [pair])
+    else:
+        changed = replace(profile, seeds=()) != replace(experiment.profile, seeds=())
+        is_main = table is main and not changed and set(variants) <= set(VARIANTS)
+        folder = experiment.run_folder if is_main else place
+        yield from plan(table, variants, profile, folder, folds)
+
+
+def change_profile(profile: Profile, condition: Condition) -> Profile:
+    """Return the profile with what a condition changes."""
+    return replace(
+        profile,
+        grid=replace(profile.grid, **condition.grid),
+        seeds=profile.seeds[: condition.seeds],
+        **condition.settings,
+    )
+
+
+def digit_and_speaker(table: pd.DataFrame) -> pd.DataFrame:
+    """Return FSDD's clips with 60 classes, digit x speaker, and folds of every fifth take.
+
+    A voice that is to be told must have been heard, so folds cannot leave a speaker out here.
+    """
+    parts = table.index.str.extract(r"^(?P<digit>\d)_(?P<speaker>\w+)_(?P<take>\d+)$")
+    parts.index = table.index
+    return table.assign(
+        label=parts["digit"] + " " + parts["speaker"],
+        fold=parts["take"].astype(int) % 5,
+        group=table.index,
+    )
+
+
+RELABEL: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
+    "digit and speaker": digit_and_speaker
+}
+
+
+def _table(experiment: Experiment, condition: Condition, main: pd.DataFrame) -> pd.DataFrame:
+    """Return a condition's clips: those of the main grid, relabelled, or generated anew."""
+    clips_per_class = condition.settings.get("clips_per_class")
+    if condition.sounds or clips_per_class:
+        # The draws of each clip stay the same.
+        return catalogue.load(
+            experiment.dataset,
+            experiment.raw_folder,
+            clips_per_class=clips_per_class or experiment.profile.clips_per_class,
+            **condition.sounds,
+        )
+    return RELABEL[condition.relabel](main) if condition.relabel else main
+
+
+# --- chosen by inner folds ----------------------------------------------------------------------
 
 
 def pair_of(fold: int, folds: Sequence[int]) -> tuple[int, int]:
@@ -179,12 +156,24 @@ def pair_of(fold: int, folds: Sequence[int]) -> tuple[int, int]:
     return fold, folds[(place + 1) % len(folds)]
 
 
+def inner_tables(table: pd.DataFrame) -> Iterator[tuple[int, pd.DataFrame]]:
+    """Yield number and table for each pair of neighbouring folds, which is then one fold.
+
+    The pair's clips of one fold speak for the other: settings are chosen for a fold without any run
+    that was scored on, or trained on, what the choice is judged on.
+    """
+    folds = sorted(table["fold"].unique())
+    for pair, first in enumerate(folds):
+        held_out = table["fold"].isin(pair_of(first, folds))
+        yield pair, table.assign(fold=np.where(held_out, pair, len(folds)))
+
+
 def choose_trials(trials: dict[str, dict[str, pd.DataFrame]], table: pd.DataFrame) -> pd.DataFrame:
     """Return the trial chosen for each variant and outer fold, by the scores of inner folds alone.
 
     Parameters
     ----------
-    trials : trial -> variant -> scores, ``fold`` counting the pairs of `plan_trials`.
+    trials : trial -> variant -> scores, ``fold`` counting the pairs of `inner_tables`.
     table : clips, index ``clip_id``, column ``fold``: the outer folds.
 
     Returns
@@ -208,128 +197,25 @@ def choose_trials(trials: dict[str, dict[str, pd.DataFrame]], table: pd.DataFram
     return tried.loc[best].sort_values(["variant", "fold"]).reset_index(drop=True)
 
 
-def plan_tuned(experiment: Experiment) -> list[Cell]:
-    """Train each variant in full with what was chosen for each fold, beside the defaults."""
-    table = experiment.load_table()
-    trials = load_scores(experiment, "trials")
-    choices = choose_trials(trials, table)
-    runs = []
-    for choice in choices.itertuples():
-        trial = TRIALS[int(choice.trial.removeprefix("trial"))]
-        profile = replace(experiment.profile, **trial, seeds=SEEDS[:1])
-        runs += _cell(
-            experiment,
-            "tuned",
-            "tuned",
-            [choice.variant],
-            profile,
-            table,
-            folds=[choice.fold],
-            keep_diverged=True,
-        ).runs
-    return [_grid_cell(experiment, COMPARED, SEEDS[:1]), Cell("tuned", runs)]
+def candidates(condition: Condition) -> dict[str, Condition]:
+    """Return name -> condition of the trials that a condition may take its settings from."""
+    wanted = condition.settings.items()
+    tried = STUDIES[condition.chosen_from].conditions
+    return {trial.name: trial for trial in tried if wanted <= trial.settings.items()}
 
 
-def _microcalls(experiment: Experiment, **sounds: float) -> pd.DataFrame:
-    """Return the clips of microcalls with other sounds; the draws of each clip stay the same."""
-    return catalogue.load(
-        "microcalls",
-        experiment.raw_folder,
-        clips_per_class=experiment.profile.clips_per_class,
-        **sounds,
-    )
+def _chosen(experiment: Experiment, condition: Condition, table: pd.DataFrame) -> Iterator[tuple]:
+    """Yield variant, fold and the settings chosen for them."""
+    allowed = candidates(condition)
+    scores = load_scores(experiment, condition.chosen_from, finished=True)
+    trials = {
+        name: {variant: scores[name][variant] for variant in condition.variants} for name in allowed
+    }
+    for choice in choose_trials(trials, table).itertuples():
+        yield choice.variant, choice.fold, allowed[choice.trial].settings
 
 
-def plan_difficulty(experiment: Experiment) -> list[Cell]:
-    """Move the two classes of every family towards each other."""
-    profile = replace(experiment.profile, seeds=SEEDS)
-    as_it_is = _grid_cell(experiment, COMPARED, SEEDS)
-    return [
-        Cell("1", [run for run in as_it_is.runs if run.fold in CURVE_FOLDS])
-        if difficulty == 1
-        else _cell(
-            experiment,
-            "difficulty",
-            f"{difficulty:g}",
-            COMPARED,
-            profile,
-            _microcalls(experiment, difficulty=difficulty),
-            folds=CURVE_FOLDS,
-        )
-        for difficulty in DIFFICULTIES
-    ]
-
-
-def plan_noise(experiment: Experiment) -> list[Cell]:
-    """Give every clip the same signal-to-noise ratio, and change it."""
-    profile = replace(experiment.profile, seeds=SEEDS)
-    return [
-        _cell(
-            experiment,
-            "noise",
-            f"{noise:+g}dB",
-            COMPARED,
-            profile,
-            _microcalls(experiment, snr_db=noise),
-            folds=CURVE_FOLDS,
-        )
-        for noise in NOISES
-    ]
-
-
-def digit_and_speaker(table: pd.DataFrame) -> pd.DataFrame:
-    """Return FSDD's clips with 60 classes, digit x speaker, and folds of every fifth take.
-
-    A voice that is to be told must have been heard, so folds cannot leave a speaker out here.
-    """
-    parts = table.index.str.extract(r"^(?P<digit>\d)_(?P<speaker>\w+)_(?P<take>\d+)$")
-    parts.index = table.index
-    return table.assign(
-        label=parts["digit"] + " " + parts["speaker"],
-        fold=parts["take"].astype(int) % 5,
-        group=table.index,
-    )
-
-
-def plan_speakers(experiment: Experiment) -> list[Cell]:
-    """Tell digit and speaker together: 60 classes that differ less than ten digits do."""
-    profile = replace(experiment.profile, seeds=SEEDS[:1])
-    table = digit_and_speaker(experiment.load_table())
-    return [_cell(experiment, "speakers", "digit_and_speaker", COMPARED, profile, table)]
-
-
-def plan_tagger(experiment: Experiment) -> list[Cell]:
-    """Add one ingredient after another, each on top of those before."""
-    profile = replace(experiment.profile, seeds=SEEDS[:1])
-    table, default, cells = experiment.load_table(), profile, []
-    for name, _, variant, changes in TAGGER_STEPS:
-        profile = replace(profile, **changes)
-        if name == TAGGER_STEPS[-1][0]:
-            profile = replace(profile, seeds=SEEDS)  # the last step's networks are averaged, too
-        if "crop" in changes:
-            profile = replace(profile, grid=replace(profile.grid, duration=TAGGER_SECONDS))
-        if profile == default:
-            cells.append(replace(_grid_cell(experiment, [variant], SEEDS[:1]), name=name))
-        else:
-            cells.append(_cell(experiment, "tagger", name, [variant], profile, table))
-    return cells
-
-
-PLANS: dict[str, Callable[[Experiment], list[Cell]]] = {
-    "controls": plan_controls,
-    "difficulty": plan_difficulty,
-    "noise": plan_noise,
-    "speakers": plan_speakers,
-    "trials": plan_trials,
-    "tuned": plan_tuned,
-    "tagger": plan_tagger,
-}
-"""How each of `freesound_tagging.runs.questions.STUDIES` is planned."""
-
-
-def study_folder(experiment: Experiment, study: str) -> Path:
-    """Return where a study's runs are kept."""
-    return experiment.run_folder.parent / "studies" / study
+# --- made and read ------------------------------------------------------------------------------
 
 
 def run_study(experiment: Experiment, study: str, *, progress: bool = True) -> pd.DataFrame:
@@ -337,53 +223,62 @@ def run_study(experiment: Experiment, study: str, *, progress: bool = True) -> p
 
     Returns
     -------
-    One row a run: column cell, then `run_module.RESULT_COLUMNS`. Also written to ``results.csv`` in
-    the study's folder.
+    One row a run, columns `COLUMNS`. Also written to ``results.csv`` in the study's folder; until
+    all are made, ``results.partial.csv`` holds those that have ended.
 
     Raises
     ------
     ValueError
         Where the study is unknown, or not asked on this data set.
     """
-    check_study(study, experiment.dataset)
-    cells = PLANS[study](experiment)
+    cells = plan_study(experiment, study)
     folder = study_folder(experiment, study)
     folder.mkdir(parents=True, exist_ok=True)
-    # One list: no core waits for the last run of a cell.
-    run_module.make_runs([run for cell in cells for run in cell.runs], progress=progress)
-    results = pd.concat(
-        [run_module.collect_results(cell.runs).assign(cell=cell.name) for cell in cells],
-        ignore_index=True,
-    )
-    results = results[["cell", *run_module.RESULT_COLUMNS]]
-    write_atomically(folder / "results.csv", results.to_csv(index=False).encode())
-    return results
+    name_of = {run.place: cell.name for cell in cells for run in cell.runs}
+
+    def collect(done: Sequence[Run]) -> pd.DataFrame:
+        results = grid.collect_results(done)
+        return results.assign(cell=[name_of[run.place] for run in done])[COLUMNS]
+
+    # One list: no core waits for the last run of a condition.
+    runs = [run for cell in cells for run in cell.runs]
+    return grid.make_and_collect(runs, folder, collect, progress=progress)
 
 
-def load_scores(experiment: Experiment, study: str) -> dict[str, dict[str, pd.DataFrame]]:
-    """Return cell -> variant -> out-of-fold scores of a study that was run.
+def load_results(experiment: Experiment, study: str, *, finished: bool = False) -> pd.DataFrame:
+    """Return the results of a study, of the runs that have ended where it is not finished.
 
     Raises
     ------
     FileNotFoundError
-        Where it was not; the message says how to run it.
+        Where it was not begun, or not ``finished``; the message says how to run it.
     """
     folder = study_folder(experiment, study)
-    file = folder / "results.csv"
-    if not file.exists():
-        raise FileNotFoundError(
-            f"{file} is not there yet: make study DATASET={experiment.dataset} STUDY={study}"
-        )
+    for name in ("results.csv", "results.partial.csv")[: 1 if finished else 2]:
+        if (folder / name).exists():
+            return pd.read_csv(folder / name, dtype={"cell": str})
+    raise FileNotFoundError(
+        f"{folder / 'results.csv'} is not there yet: "
+        f"make study DATASET={experiment.dataset} STUDY={study}"
+    )
+
+
+def load_scores(
+    experiment: Experiment, study: str, *, finished: bool = False
+) -> dict[str, dict[str, pd.DataFrame]]:
+    """Return cell -> variant -> out-of-fold scores of a study; raises as `load_results`."""
+    folder = study_folder(experiment, study)
+    rows = load_results(experiment, study, finished=finished)
     scores = {}
-    for cell, results in pd.read_csv(file, dtype={"cell": str}).groupby("cell", sort=False):
+    for cell, results in rows.groupby("cell", sort=False):
         place = folder / cell if (folder / cell).exists() else experiment.run_folder
-        scores[cell] = run_module.load_scores(place, results)
+        scores[cell] = grid.load_scores(place, results)
     return scores
 
 
 def make_study(dataset: str, profile: str, study: str) -> None:
     """Make a study's runs and print their mean scores."""
-    experiment = open_experiment(dataset, profile)
+    experiment = open_study(dataset, study, profile)
     with experiment.hold_runs():
         results = run_study(experiment, study)
     means = results.groupby(["cell", "variant"], sort=False)

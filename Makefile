@@ -3,7 +3,8 @@
 # Both make the environment first, in .venv, from requirements.lock.
 
 DATASET ?= microcalls
-PROFILE ?= cpu
+# cpu, pretrained, gpu or smoke; empty: cpu, or what a study asks for
+PROFILE ?=
 STUDY ?=
 PYTHON ?= python3
 BIN := .venv/bin
@@ -28,15 +29,15 @@ setup: .venv/ready
 	@touch $@
 
 run: setup
-	$(BIN)/python -m freesound_tagging run --dataset "$(DATASET)" --profile "$(PROFILE)"
+	$(BIN)/python -m freesound_tagging run --dataset "$(DATASET)" $(if $(PROFILE),--profile "$(PROFILE)")
 
 # One of the studies around the grid, for example: make study DATASET=esc10 STUDY=controls
 study: setup
-	$(BIN)/python -m freesound_tagging study --dataset "$(DATASET)" --profile "$(PROFILE)" --study "$(STUDY)"
+	$(BIN)/python -m freesound_tagging study --dataset "$(DATASET)" $(if $(PROFILE),--profile "$(PROFILE)") --study "$(STUDY)"
 
 # Train on all clips of a data set and save what freesound-tagging tag needs, under models/.
 model: setup
-	$(BIN)/python -m freesound_tagging model --dataset "$(DATASET)" --profile "$(PROFILE)"
+	$(BIN)/python -m freesound_tagging model --dataset "$(DATASET)" $(if $(PROFILE),--profile "$(PROFILE)")
 
 # Tag a sound in the browser, on this machine alone.
 demo: setup
@@ -57,7 +58,7 @@ notebooks: setup
 # Copy the measurements of a finished run, or with STUDY= of a study, into results/, which is committed;
 # then write them into the README.
 publish: setup
-	$(BIN)/python -m freesound_tagging publish --dataset "$(DATASET)" --profile "$(PROFILE)" --study "$(STUDY)"
+	$(BIN)/python -m freesound_tagging publish --dataset "$(DATASET)" $(if $(PROFILE),--profile "$(PROFILE)") --study "$(STUDY)"
 
 report: setup
 	$(BIN)/python -m freesound_tagging report

@@ -304,8 +304,10 @@ def readme_sections() -> dict[tuple[str, str], str]:
 
 def publish_into_results(dataset: str, profile: str, study: str = "") -> None:
     """Copy a finished run, or a study, into ``results/`` and say where."""
-    experiment = open_experiment(dataset, profile)
-    folder = publish_study(experiment, study) if study else publish(experiment)
+    if study:
+        folder = publish_study(studies.open_study(dataset, study, profile), study)
+    else:
+        folder = publish(open_experiment(dataset, profile or "cpu"))
     print(f"wrote {os.path.relpath(folder)}")
 
 

@@ -784,6 +784,17 @@ def test_copies_join_the_recordings_they_were_put_in(tmp_path, ten):
     assert table.at["0.wav", "fold"] == table.at["1.wav", "fold"]
 
 
+def test_a_label_of_copies_alone_is_told(tmp_path, ten):
+    for i in range(4):
+        shutil.copy(tmp_path / "0.wav", tmp_path / f"copy{i}.wav")
+    rows = [*ten, *(f"copy{i}.wav,c" for i in range(4))]
+    with (
+        pytest.warns(UserWarning, match="all files of label 'c' hold the same sound"),
+        pytest.warns(UserWarning, match=r"labelled 'c', not 'a' \(and 3 more such files\)"),
+    ):
+        check_contract(load(write_own(tmp_path, rows)))
+
+
 def test_a_copy_with_another_label_is_told(tmp_path, ten):
     shutil.copy(tmp_path / "0.wav", tmp_path / "copy.wav")
     with pytest.warns(UserWarning, match=r"copy\.wav holds .* 0\.wav and is labelled 'b', not 'a'"):

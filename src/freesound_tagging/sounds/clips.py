@@ -170,8 +170,9 @@ def _open(path: str | os.PathLike[str]) -> _Sound:
         raise ClipError(f"{path}: cannot be opened ({error.strerror})") from error
     # soundfile raises TypeError for a name that ends in .raw, which has no header to read.
     except (sf.SoundFileError, TypeError) as error:
+        reason = getattr(error, "error_string", error)  # without the path, which comes first
         raise ClipError(
-            f"{path}: cannot be read as audio ({error}); convert it to wav or flac"
+            f"{path}: cannot be read as audio ({reason}); convert it to wav or flac"
         ) from error
     if found.fault:
         raise ClipError(f"{path}: {found.fault}")

@@ -256,33 +256,66 @@ def _refuse_same_file(clips: list[dict]) -> None:
 
 
 def _join_copies(clips: list[dict]) -> None:
-    """Give files of equal content one group, so that no fold divides them."""
-    alike: dict[tuple, list[dict]] = defaultdict(list)
+    """Give files of equal content one group, so that no fold divides them.
+
+    Where a label has no other sound its copies stay apart, and a warning says so.
+    """
+    copies, doubtful = _find_copies(clips), []
+    for first, other in copies:
+        names = f"{other['where']}: {other['clip_id']} holds the same sound as {first['clip_id']}"
+        if other["fold"] != first["fold"]:
+            raise DataError(
+                f"{names}, which is in fold {first['fold']} ({first['where']}); keep them in one "
+                "fold, or take one out"
+            )
+        if other["label"] != first["label"]:
+            doubtful.append(f"{names} and is labelled {other['label']!r}, not {first['label']!r}")
+    if doubtful:
+        more = f" (and {len(doubtful) - 1} more such files)" if len(doubtful) > 1 else ""
+        warnings.warn(f"{doubtful[0]}{more}", stacklevel=4)
+    groups_of: dict[str, set[str]] = defaultdict(set)
     for clip in clips:
+        groups_of[clip["label"]].add(clip["group"])
+    joined = _joined_groups(clips, copies)
+    lone = {
+        label
+        for label, groups in groups_of.items()
+        if len(groups) > 1 and len({joined[group] for group in groups}) == 1
+    }
+    if lone:
+        warnings.warn(
+            f"all files of label {', '.join(map(repr, sorted(lone)))} hold the same sound: it is "
+            "both learned and tested, so scores tell nothing of new sounds",
+            stacklevel=4,
+        )
+        copies = [pair for pair in copies if not lone & {clip["label"] for clip in pair}]
+        joined = _joined_groups(clips, copies)
+    for clip in clips:
+        clip["group"] = joined[clip["group"]]
+
+
+def _find_copies(clips: list[dict]) -> list[tuple[dict, dict]]:
+    """Pair each clip whose content was seen before with the first that has it."""
+    alike: dict[tuple, list[dict]] = defaultdict(list)
+    for clip in sorted(clips, key=lambda clip: clip["clip_id"]):
         alike[_size_and_middle(Path(clip["path"]))].append(clip)
-    equal: dict[str, list[dict]] = defaultdict(list)
+    first: dict[str, dict] = {}
+    copies = []
     for candidates in alike.values():
         for clip in candidates if len(candidates) > 1 else ():
-            equal[_content(Path(clip["path"]))].append(clip)
-    for same in equal.values():
-        first, *others = sorted(same, key=lambda clip: clip["clip_id"])
-        for other in others:
-            names = f"{other['clip_id']} holds the same sound as {first['clip_id']}"
-            if other["fold"] != first["fold"]:
-                raise DataError(
-                    f"{other['where']}: {names}, which is in fold {first['fold']} "
-                    f"({first['where']}); keep them in one fold, or take one out"
-                )
-            if other["label"] != first["label"]:
-                warnings.warn(
-                    f"{other['where']}: {names} and is labelled {other['label']!r}, not "
-                    f"{first['label']!r}",
-                    stacklevel=4,
-                )
-            old = other["group"]
-            for clip in clips:
-                if clip["group"] == old:
-                    clip["group"] = first["group"]
+            original = first.setdefault(_content(Path(clip["path"])), clip)
+            if original is not clip:
+                copies.append((original, clip))
+    return copies
+
+
+def _joined_groups(clips: list[dict], copies: list[tuple[dict, dict]]) -> dict[str, str]:
+    """Return for each group the one that stands for it and for all that share a sound with it."""
+    stands = {clip["group"]: clip["group"] for clip in clips}
+    for first, other in copies:
+        old, new = stands[other["group"]], stands[first["group"]]
+        stands = {group: new if name == old else name for group, name in stands.items()}
+    return stands
 
 
 def _size_and_middle(path: Path) -> tuple[int, bytes]:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from freesound_tagging.features.variants import VARIANTS
-from freesound_tagging.reporting import answers
+from freesound_tagging.reporting import answers, readme
 from freesound_tagging.reporting import publish as report
 from freesound_tagging.runs.experiment import ROOT
 from freesound_tagging.runs.questions import STUDIES as STUDIES_ASKED
@@ -65,10 +65,10 @@ def test_there_are_committed_results():
     assert FOLDERS, "make publish writes them"
 
 
-def test_readmes_show_the_committed_results():
+def test_pages_show_the_committed_results():
     results = ROOT / "results"
-    for section in report.readme_sections().values():
-        assert section in (ROOT / "README.md").read_text()
+    assert readme.scoreboard(results) in (ROOT / "README.md").read_text()
+    assert answers.full_size_costs(report.COSTS) in (ROOT / "docs" / "running.md").read_text()
     assert answers.results_page(results) == (results / "README.md").read_text()
 
 
@@ -123,8 +123,8 @@ def test_packing_moves_no_rank_where_scores_are_all_but_equal(tmp_path):
 
 
 def test_readme_without_marks_is_left_alone(tmp_path):
-    readme = tmp_path / "README.md"
-    readme.write_text("no marks")
+    page = tmp_path / "README.md"
+    page.write_text("no marks")
     with pytest.raises(ValueError, match="marks"):
-        report.write_readme(readme, {report.RESULTS_MARKS: "a section"})
-    assert readme.read_text() == "no marks"
+        readme.write_section(page, report.RESULTS_MARKS, "a section")
+    assert page.read_text() == "no marks"

@@ -6,7 +6,7 @@ same code answers from a run just made and from the scores committed under ``res
 
 import pandas as pd
 
-from freesound_tagging.runs.studies import COMPARED, TAGGER_STEPS
+from freesound_tagging.runs.questions import COMPARED, TAGGER_STEPS
 from freesound_tagging.scoring.metrics import KEYS, bootstrap_interval, clip_metrics
 from freesound_tagging.scoring.statistics import LEVEL, VERDICT_METRIC, holm, paired_tests
 from freesound_tagging.sounds import microcalls
@@ -217,9 +217,10 @@ def tagger_steps(
     gain_high, and seconds_per_run (wall clock, one core; of an average, all its networks').
     """
     steps = []
-    for name, adds, variant, _ in TAGGER_STEPS:
+    for name, adds in TAGGER_STEPS.items():
+        (frame,) = scores[name].values()
         seconds = results.loc[results["cell"] == name, "seconds"].mean()
-        steps.append((name, adds, scores[name][variant], seconds))
+        steps.append((name, adds, frame, seconds))
     name, _, last, seconds = steps[-1]
     n_seeds = last["seed"].nunique()
     if n_seeds > 1:

@@ -1,9 +1,9 @@
-"""Measurements -> ``results/`` (committed) -> the tables in README.md.
+"""``freesound-tagging publish`` and ``report``: measurements -> ``results/`` -> tables.
 
 ``publish`` copies a finished run into ``results/<data set>``, or a study into a folder in it;
-without an argument, the README's results section is written anew from what lies there. Nothing in
-that section is typed by hand. All that is published is computed from the scores as they are
-published, so that anyone can compute it again.
+``report`` writes the tables of README.md, docs/running.md and results/README.md from what lies
+there. All that is published is computed from the scores as they are published, so that anyone can
+compute it again.
 """
 
 import gzip
@@ -24,6 +24,7 @@ from freesound_tagging.features.variants import VARIANTS
 from freesound_tagging.files import write_atomically
 from freesound_tagging.learning.networks import best_device
 from freesound_tagging.reporting import answers, findings
+from freesound_tagging.reporting.readme import scoreboard, write_section
 from freesound_tagging.runs import studies
 from freesound_tagging.runs.experiment import ROOT, Experiment, open_experiment
 from freesound_tagging.runs.questions import check_study
@@ -276,32 +277,6 @@ Python {platform.python_version()}, {packages}.
 """
 
 
-def write_readme(readme: Path, sections: dict[tuple[str, str], str]) -> None:
-    """Replace what stands between each pair of marks of the README by that section.
-
-    Raises
-    ------
-    ValueError
-        Where the marks are not both there; nothing is written then.
-    """
-    text = readme.read_text()
-    for (begin, end), section in sections.items():
-        if begin not in text or end not in text:
-            raise ValueError(f"{readme}: the marks {begin!r} and {end!r} must both be there")
-        before, _, rest = text.partition(begin)
-        _, _, after = rest.partition(end)
-        text = f"{before}{begin}\n\n{section}\n{end}{after}"
-    readme.write_text(text)
-
-
-def readme_sections() -> dict[tuple[str, str], str]:
-    """Return the README's sections that are written from measurements, by their marks."""
-    return {
-        RESULTS_MARKS: answers.findings_section(ROOT / "results"),
-        COSTS_MARKS: answers.full_size_costs(COSTS) + "\n",
-    }
-
-
 def publish_into_results(dataset: str, profile: str, study: str = "") -> None:
     """Copy a finished run, or a study, into ``results/`` and say where."""
     if study:
@@ -312,7 +287,9 @@ def publish_into_results(dataset: str, profile: str, study: str = "") -> None:
 
 
 def write_pages() -> None:
-    """Write the tables of README.md and results/README.md from the committed results."""
-    write_readme(ROOT / "README.md", readme_sections())
-    (ROOT / "results" / "README.md").write_text(answers.results_page(ROOT / "results"))
-    print("wrote the results section of README.md, and results/README.md")
+    """Write the tables of README.md, docs/running.md and results/README.md anew."""
+    results = ROOT / "results"
+    write_section(ROOT / "README.md", RESULTS_MARKS, scoreboard(results))
+    write_section(ROOT / "docs" / "running.md", COSTS_MARKS, answers.full_size_costs(COSTS))
+    (results / "README.md").write_text(answers.results_page(results))
+    print("wrote the tables of README.md, docs/running.md and results/README.md")

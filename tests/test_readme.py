@@ -1,0 +1,63 @@
+"""The findings in README.md are written by hand; the numbers they quote are those of results/."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from freesound_tagging.reporting.publish import read_scores
+from freesound_tagging.scoring.metrics import clip_metrics
+from freesound_tagging.sounds.microcalls import class_table
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "results"
+
+
+def finding(name: str) -> str:
+    """Return the bullet about one data set, on one line."""
+    text = " ".join((ROOT / "README.md").read_text().split())
+    return re.search(rf"- \*\*[^*]*\({name}\).*?(?= - \*\*| A pretrained)", text)[0]
+
+
+def differences(name: str, variant: str) -> pd.DataFrame:
+    """Return MAP@3 of a representation minus log dB's, clip by clip and seed by seed."""
+    scores, _ = read_scores(RESULTS / name)
+    keys = ["clip_id", "seed", "fold", "label"]
+    both = [clip_metrics(scores[v]).set_index(keys)["map3"] for v in (variant, "log_db")]
+    return (both[0] - both[1]).rename("map3").reset_index()
+
+
+@pytest.mark.parametrize("q", [2, 8])
+def test_esc10(q):
+    tests = pd.read_csv(RESULTS / "esc10" / "tests.csv")
+    tests = tests[(tests["metric"] == "map3") & (tests["reference"] == "log_db")]
+    row = tests.set_index("variant").loc[f"hires_q{q}"]
+    interval = f"({row['low']:+.3f} to {row['high']:+.3f})"
+    assert f"q = {q} {row['difference']:+.3f} {interval}" in finding("ESC-10")
+    assert not row["better"] and not row["worse"]
+    least, most = tests["detectable"].min(), tests["detectable"].max()
+    assert f"{least:.3f} to {most:.3f}" in finding("ESC-10")
+
+
+@pytest.mark.parametrize(("q", "speakers"), [(1, 5), (2, 5), (4, 6), (8, 6)])
+def test_fsdd(q, speakers):
+    found = differences("fsdd", f"hires_q{q}")
+    assert (found.groupby("fold")["map3"].mean() < 0).sum() == speakers
+    said = finding("FSDD")
+    assert "each for six of six speakers" in said and "worse for five of six" in said
+    if speakers == 6:
+        assert f"q = {q} {found['map3'].mean():+.3f}" in said
+
+
+def test_microcalls():
+    found = differences("microcalls", "hires_q2")
+    by_detail = found.groupby(found["label"].map(class_table()["detail"]))["map3"].mean()
+    assert f"gains {by_detail['time']:+.3f} where calls differ in time" in finding("microcalls")
+    assert f"loses {-by_detail['frequency']:.3f} where they differ" in finding("microcalls")
+
+
+def test_the_readme_can_be_read_in_five_minutes():
+    text = (ROOT / "README.md").read_text()
+    prose = re.sub(r"```.*?```|^\|.*?$|<!--.*?-->", "", text, flags=re.DOTALL | re.MULTILINE)
+    assert len(prose.split()) <= 1000

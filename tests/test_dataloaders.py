@@ -469,7 +469,7 @@ def test_a_class_without_training_clips_is_named(table, store, profile):
 
 
 def test_unknown_variant_and_missing_channel(table, store, profile, grid):
-    with pytest.raises(ValueError, match="unknown variant 'nonesuch'; the known ones are: linear_lin"):
+    with pytest.raises(ValueError, match="unknown variant 'nonesuch'"):
         make_dataloaders(table, store, "nonesuch", 0, profile)
     only_log = Store(grid, {"log": store.places["log"]})
     with pytest.raises(KeyError, match="'mel' is not in the store; it holds: log"):

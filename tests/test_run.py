@@ -26,6 +26,7 @@ def work_folder(tmp_path, monkeypatch):
 @pytest.fixture
 def no_sounds(monkeypatch):
     monkeypatch.setattr(Experiment, "load_table", lambda experiment: None)
+    monkeypatch.setattr(Experiment, "check_sounds", lambda experiment, table: None)
 
 
 def raiser(error: BaseException):

@@ -11,6 +11,7 @@ from fastai.torch_core import TensorCategory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from freesound_tagging.features.plots import SpectrogramAxes, spectrogram_axes
 from freesound_tagging.features.spectrograms import axis_frequencies, decoding_table
 from freesound_tagging.features.store import Store
 from freesound_tagging.features.variants import VARIANTS, get_variant
@@ -18,12 +19,10 @@ from freesound_tagging.learning.dataloaders import (
     CropInTime,
     Loudness,
     MaskBands,
-    PictureAxes,
     ReadPicture,
     ShiftInTime,
     TensorSpectrogram,
     make_dataloaders,
-    picture_axes,
     plane_statistics,
 )
 
@@ -426,6 +425,14 @@ def test_show_batch_draws_hertz_and_seconds(table, store, profile, variant):
         assert values.max() > 0.3  # decoded, not the normalised floats or an empty picture
 
 
+def test_dollars_in_a_label_are_no_formula(table, store, profile):
+    table["label"] = table["label"].map({"clicks": "$5_$", "sweep": "Ba$$in", "tone": "$\\x$"})
+    dls = make_dataloaders(table, store, "log_db", 0, profile)
+    dls.show_batch(max_n=9)
+    plt.gcf().canvas.draw()
+    assert {ax.get_title() for ax in plt.gcf().axes} <= {*table["label"], ""}
+
+
 def test_one_picture_of_the_data_set_draws_hertz_and_seconds(table, store, profile):
     dls = make_dataloaders(table, store, "log_db", 0, profile)
     dls.train_ds.show(dls.train_ds[3])
@@ -436,17 +443,17 @@ def test_one_picture_of_the_data_set_draws_hertz_and_seconds(table, store, profi
 def test_a_picture_draws_without_axes_too():
     picture = TensorSpectrogram(torch.randint(0, 256, (1, 6, 8), dtype=torch.uint8))
     assert picture.show().get_xlabel() == "column"
-    axes = PictureAxes(np.geomspace(50, 9000, 6), np.linspace(0.05, 1.95, 8), True)
+    axes = SpectrogramAxes(np.geomspace(50, 9000, 6), np.linspace(0.05, 1.95, 8), True)
     assert picture.show(axes=axes).get_ylabel() == "frequency (Hz)"
 
 
 def test_axes_of_a_variant(store):
-    axes = picture_axes(get_variant("mel_linear"), store)
+    axes = spectrogram_axes(get_variant("mel_linear"), store.grid)
     np.testing.assert_array_equal(axes.frequencies, axis_frequencies("mel", store.grid))
     np.testing.assert_array_equal(axes.times, store.grid.times)
     assert not axes.decibels
-    assert picture_axes(get_variant("3ch_linear_mel_log"), store).frequencies is None
-    assert picture_axes(get_variant("3ch_log_db_windows"), store).decibels
+    assert spectrogram_axes(get_variant("3ch_linear_mel_log"), store.grid).frequencies is None
+    assert spectrogram_axes(get_variant("3ch_log_db_windows"), store.grid).decibels
 
 
 # --- errors ------------------------------------------------------------------------------------
@@ -469,7 +476,9 @@ def test_a_class_without_training_clips_is_named(table, store, profile):
 
 
 def test_unknown_variant_and_missing_channel(table, store, profile, grid):
-    with pytest.raises(ValueError, match="unknown variant 'nonesuch'"):
+    with pytest.raises(
+        ValueError, match="unknown variant 'nonesuch'; the known ones are: linear_lin"
+    ):
         make_dataloaders(table, store, "nonesuch", 0, profile)
     only_log = Store(grid, {"log": store.places["log"]})
     with pytest.raises(KeyError, match="'mel' is not in the store; it holds: log"):

@@ -273,7 +273,7 @@ SPOILT = {
     "no class": (lambda folder: change(folder, classes=[]), "classes"),
     "another grid": (lambda folder: change(folder, grid={"columns": 3}), "grid"),
     "no network": (lambda folder: change(folder, networks={}), "networks"),
-    "an unknown representation": (lambda f: change(f, networks={"mfcc": {}}), "mfcc"),
+    "an unknown representation": (lambda f: change(f, networks={"nonesuch": {}}), "nonesuch"),
     "no mean": (lambda folder: spoil_setting(folder, "mean"), "networks.log_db.mean"),
     "two means": (lambda folder: spoil_setting(folder, "mean", [1.0, 2.0]), "mean"),
     "text for a mean": (lambda folder: spoil_setting(folder, "mean", ["a"]), "mean"),

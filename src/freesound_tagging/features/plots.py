@@ -1,26 +1,74 @@
-"""Pictures with axes in Hz, seconds and dB; the results chart; the confusion matrix."""
+"""Waveforms, spectrograms and what a network sees, drawn with axes in seconds, Hz and dB."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import librosa.display
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
+from freesound_tagging.features.grid import Grid
 from freesound_tagging.features.spectrograms import DB_RANGE
+from freesound_tagging.features.variants import (
+    CONTROL_VARIANTS,
+    FAMILIES,
+    OTHER_VARIANTS,
+    VARIANTS,
+    Variant,
+    get_channel,
+    get_variant,
+)
 
 COLOURS = "magma"
+FONT = 9
+STYLE = {"figure.dpi": 100, "savefig.dpi": 100, "font.size": FONT, "axes.titlesize": FONT + 1}
+"""For ``plt.rcParams.update``: what can be read where a figure is 1000 pixels wide."""
+
+FAMILY_COLOURS = dict(
+    zip(FAMILIES, ("tab:blue", "tab:orange", "tab:gray", "tab:green"), strict=True)
+)
+_SHADES = dict(zip(FAMILIES, ("Blues", "Oranges", "Greys", "Greens"), strict=True))
+_LIBROSA_AXES = {"linear": "linear", "log": "cqt_hz", "mel": "mel", "mel_htk": "mel"}
 
 
-def _edges(centres: np.ndarray) -> np.ndarray:
-    """Return the n + 1 borders between n centres; even in the logarithm where the centres are."""
-    ratios, steps = centres[1:] / np.maximum(centres[:-1], 1e-12), np.diff(centres)
-    if np.allclose(ratios, ratios[0], rtol=1e-6) and not np.allclose(steps, steps[0], rtol=1e-6):
-        return np.exp(_edges(np.log(centres)))
-    middles = (centres[1:] + centres[:-1]) / 2
-    return np.concatenate([[centres[0] - steps[0] / 2], middles, [centres[-1] + steps[-1] / 2]])
+def colour_of(representation: str) -> tuple[float, float, float, float]:
+    """Return the colour of a representation in every chart: a shade of its family's."""
+    family = get_variant(representation).family
+    known = VARIANTS | CONTROL_VARIANTS | OTHER_VARIANTS
+    members = [name for name, variant in known.items() if variant.family == family]
+    return colormaps[_SHADES[family]](
+        np.linspace(0.4, 0.95, len(members))[members.index(representation)]
+    )
 
 
-def _format_hertz(value: float, _position: int | None = None) -> str:
-    return f"{value / 1000:g}k" if value >= 1000 else f"{value:g}"
+@dataclass(frozen=True)
+class SpectrogramAxes:
+    """What the rows, columns and brightness of a representation's spectrograms stand for.
+
+    Attributes
+    ----------
+    frequencies : centre of each row in Hz, lowest first; None where the channels differ, or where
+        rows are no frequencies.
+    times : centre of each column in seconds.
+    decibels : whether brightness is in decibels below the clip's maximum.
+    """
+
+    frequencies: np.ndarray | None
+    times: np.ndarray
+    decibels: bool
+
+
+def spectrogram_axes(variant: Variant, grid: Grid) -> SpectrogramAxes:
+    """Return the axes of a representation on a grid."""
+    channels = [get_channel(name) for name in variant.channels]
+    one_axis = len({channel.axis for channel in channels}) == 1
+    frequencies = channels[0].frequencies(grid) if one_axis else None
+    decibels = variant.planes[0][1] == "db" and channels[0].limits(grid) is None
+    return SpectrogramAxes(frequencies, grid.times, decibels)
 
 
 def show_spectrogram(
@@ -35,7 +83,7 @@ def show_spectrogram(
     unit: str = "dB",
     colorbar: bool = True,
 ) -> Axes:
-    """Draw one spectrogram.
+    """Draw one spectrogram in Hz and seconds, with librosa.
 
     Parameters
     ----------
@@ -43,98 +91,133 @@ def show_spectrogram(
     frequencies : centre of each row in Hz, shape (frequency,).
     times : centre of each column in seconds, shape (time,).
     ax : where to draw; by default a new figure.
-    title : a line above the picture.
-    axis : how to space the frequencies: ``"linear"``, ``"log"`` or ``"mel"`` (rows evenly, labelled
-        in Hz).
+    title : a line above.
+    axis : how to space the frequencies: ``"linear"``, ``"log"``, ``"mel"`` or ``"mel_htk"``.
     limits : values of the darkest and the brightest colour.
     unit : what the colours mean; it stands at the colour bar.
     colorbar : draw it.
     """
-    if ax is None:
-        _, ax = plt.subplots(figsize=(6, 3.2))
+    ax = ax or _new_axes(6, 3.2)
     low, high = limits or (float(np.min(values)), float(np.max(values)))
-    if axis == "mel":
-        rows = np.arange(len(frequencies) + 1) - 0.5
-        ticks = np.array([100, 500, 1000, 2000, 4000, 8000])
-        ticks = ticks[(ticks >= frequencies[0]) & (ticks <= frequencies[-1])]
-        ax.set_yticks(np.interp(ticks, frequencies, np.arange(len(frequencies))))
-        ax.set_yticklabels([_format_hertz(tick) for tick in ticks])
-    else:
-        rows = np.clip(_edges(np.asarray(frequencies)), 0, None)
-    mesh = ax.pcolormesh(
-        _edges(np.asarray(times)), rows, values, vmin=low, vmax=high, cmap=COLOURS, rasterized=True
+    mesh = librosa.display.specshow(
+        values,
+        x_coords=np.asarray(times),
+        y_coords=np.asarray(frequencies),
+        x_axis="s",
+        y_axis=_LIBROSA_AXES[axis],
+        ax=ax,
+        vmin=low,
+        vmax=high,
+        cmap=COLOURS,
+        rasterized=True,
     )
-    if axis == "log":
-        ax.set_yscale("log", base=2)
-        ax.set_yticks([tick for tick in 62.5 * 2.0 ** np.arange(9) if rows[0] <= tick <= rows[-1]])
-    if axis != "mel":
-        ax.yaxis.set_major_formatter(FuncFormatter(_format_hertz))
-    ax.set_xlabel("time (s)")
-    ax.set_ylabel(f"frequency (Hz{', ' + axis if axis != 'linear' else ''})")
-    ax.set_title(title, fontsize=10)
+    scale = "" if axis == "linear" else f", {axis.removesuffix('_htk')} axis"
+    _label(ax, title, "time (s)", f"frequency (Hz{scale})")
     if colorbar:
-        ax.figure.colorbar(mesh, ax=ax, label=unit, pad=0.02)
+        bar = ax.figure.colorbar(mesh, ax=ax, pad=0.02)
+        bar.set_label(unit, fontsize=FONT)
+        bar.ax.tick_params(labelsize=FONT)
     return ax
 
 
-def show_picture(values: np.ndarray, axes, *, ax: Axes | None = None, title: str = "") -> Axes:
-    """Draw what a network sees: one plane in colours, or three planes as red, green and blue.
+def show_planes(
+    values: np.ndarray,
+    axes: SpectrogramAxes | None,
+    *,
+    ax: Axes | None = None,
+    title: str = "",
+    colorbar: bool = False,
+) -> Axes:
+    """Draw what a network sees: one channel in colours, or three as red, green and blue.
 
     Parameters
     ----------
-    values : shape (planes, frequency, time), 8-bit codes or floats from 0 to 1.
-    axes : `freesound_tagging.learning.dataloaders.PictureAxes`, or None for row and column numbers.
+    values : shape (channels, frequency, time), 8-bit codes or floats from 0 to 1.
+    axes : what rows and columns stand for; None for their numbers.
     ax : where to draw; by default a new figure.
-    title : a line above the picture.
+    title : a line above.
+    colorbar : draw one, in dB, beside one channel in decibels.
     """
-    if ax is None:
-        _, ax = plt.subplots(figsize=(4, 3.2))
+    ax = ax or _new_axes(4, 3.2)
     scaled = values.astype(np.float32) / (255 if values.dtype == np.uint8 else 1)
     image = scaled[0] if len(scaled) == 1 else np.moveaxis(scaled[:3], 0, -1)
-    ax.imshow(image, origin="lower", aspect="auto", cmap=COLOURS, vmin=0, vmax=1)
-    ax.set_title(title, fontsize=9)
+    drawn = ax.imshow(image, origin="lower", aspect="auto", cmap=COLOURS, vmin=0, vmax=1)
     if axes is None:
-        ax.set_xlabel("column")
-        ax.set_ylabel("row")
+        _label(ax, title, "column", "row")
         return ax
-    _label_evenly(ax.set_xticks, axes.times, [0, 0.5, 1, 1.5, 2], "{:g}")
-    ax.set_xlabel("time (s)", fontsize=8)
+    _tick(ax.set_xticks, _seconds_to_label(axes.times), axes.times)
     if axes.frequencies is None:
         ax.set_yticks([])
-        ax.set_ylabel("frequency (axes differ)", fontsize=8)
+        _label(ax, title, "time (s)", "frequency (axes differ)")
     else:
-        wanted = [100, 1000, 10_000]
-        inside = [hertz for hertz in wanted if axes.frequencies[0] <= hertz <= axes.frequencies[-1]]
-        places = np.interp(inside, axes.frequencies, np.arange(len(axes.frequencies)))
-        ax.set_yticks(places, [_format_hertz(hertz) for hertz in inside])
-        ax.set_ylabel("frequency (Hz)", fontsize=8)
-    ax.tick_params(labelsize=7)
+        _tick(ax.set_yticks, _hertz_to_label(axes.frequencies), axes.frequencies)
+        _label(ax, title, "time (s)", "frequency (Hz)")
+    if colorbar and axes.decibels and len(scaled) == 1:
+        bar = ax.figure.colorbar(drawn, ax=ax, pad=0.02, ticks=[0, 0.25, 0.5, 0.75, 1])
+        bar.ax.set_yticklabels([f"{(tick - 1) * DB_RANGE:g}" for tick in bar.get_ticks()])
+        bar.set_label("dB", fontsize=FONT)
     return ax
 
 
-def _label_evenly(set_ticks, centres: np.ndarray, wanted: list[float], form: str) -> None:
-    step = centres[1] - centres[0]
-    places = [(value - centres[0]) / step for value in wanted]
-    kept = [
-        (place, value)
-        for place, value in zip(places, wanted, strict=True)
-        if -1 <= place <= len(centres)
-    ]
-    set_ticks([place for place, _ in kept], [form.format(value) for _, value in kept])
+def _seconds_to_label(times: np.ndarray) -> np.ndarray:
+    step = next((step for step in (0.5, 1, 2, 5) if times[-1] <= 5 * step), 10)
+    return np.arange(0, times[-1] + step, step)
+
+
+def _hertz_to_label(frequencies: np.ndarray) -> np.ndarray:
+    """Return round frequencies: evenly spaced where the rows are, otherwise 1, 2, 5 a decade."""
+    steps = np.diff(frequencies)
+    if np.allclose(steps, steps[0]):
+        return np.arange(0, frequencies[-1], 2000 if frequencies[-1] > 6000 else 1000)
+    return np.outer([10, 100, 1000, 10_000], [1, 2, 5]).flatten()
+
+
+def _tick(set_ticks: Callable, wanted: np.ndarray, centres: np.ndarray) -> None:
+    """Label those of the wanted values that lie in the picture, where they lie, if there is room.
+
+    ``centres`` are those of its rows or columns; half of one lies outside them at either end.
+    """
+    first, last = centres[1] - centres[0], centres[-1] - centres[-2]
+    edges = np.concatenate([[centres[0] - first / 2], centres, [centres[-1] + last / 2]])
+    places = np.concatenate([[-0.5], np.arange(len(centres)), [len(centres) - 0.5]])
+    chosen: dict[float, float] = {}
+    for value in wanted:
+        place = float(np.interp(value, edges, places))
+        inside = edges[0] - 1e-9 <= value <= edges[-1] + 1e-9
+        if inside and all(place - other > 0.06 * len(centres) for other in chosen.values()):
+            chosen[float(value)] = place
+    names = [f"{value / 1000:g}k" if value >= 1000 else f"{value:g}" for value in chosen]
+    set_ticks(list(chosen.values()), names)
 
 
 def show_waveform(
     waveform: np.ndarray, sample_rate: int, *, ax: Axes | None = None, title: str = ""
 ) -> Axes:
     """Draw a waveform, shape (time,), against seconds."""
-    if ax is None:
-        _, ax = plt.subplots(figsize=(6, 1.8))
+    ax = ax or _new_axes(6, 1.8)
     ax.plot(np.arange(len(waveform)) / sample_rate, waveform, linewidth=0.5)
     ax.set_xlim(0, len(waveform) / sample_rate)
-    ax.set_xlabel("time (s)")
-    ax.set_ylabel("amplitude")
-    ax.set_title(title, fontsize=10)
+    _label(ax, title, "time (s)", "amplitude")
     return ax
+
+
+def _new_axes(width: float, height: float) -> Axes:
+    return plt.subplots(figsize=(width, height), dpi=STYLE["figure.dpi"])[1]
+
+
+def _label(ax: Axes, title: str, x: str, y: str) -> None:
+    """Name an axes and its sides; a title is drawn as it stands, dollar signs and all."""
+    ax.set_title(title, fontsize=FONT + 1, parse_math=False)
+    ax.set_xlabel(x, fontsize=FONT)
+    ax.set_ylabel(y, fontsize=FONT)
+    ax.tick_params(labelsize=FONT)
+
+
+def draw_dollars(figure: Figure) -> None:
+    """Let the dollar signs in a figure's titles and labels begin no formula."""
+    for text in figure.findobj(Text):
+        if "$" in text.get_text() and "\\mathdefault" not in text.get_text():  # log axes' own
+            text.set_parse_math(False)
 
 
 def decibels(magnitude: np.ndarray, reference: float | None = None) -> np.ndarray:

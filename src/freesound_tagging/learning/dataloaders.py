@@ -1,10 +1,11 @@
 """Store -> fastai DataLoaders: a typed picture, how it draws itself, becomes floats, varies."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 
 import fastai.vision.data  # noqa: F401  (it teaches show_batch to lay pictures out in a grid)
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
@@ -16,22 +17,14 @@ from fasttransform import DisplayedTransform, Transform
 from torch import Tensor
 
 from freesound_tagging.features import plots
-from freesound_tagging.features.spectrograms import axis_frequencies, decoding_table
+from freesound_tagging.features.plots import SpectrogramAxes, spectrogram_axes
+from freesound_tagging.features.spectrograms import decoding_table
 from freesound_tagging.features.store import Store
-from freesound_tagging.features.variants import Variant, get_channel, get_variant
+from freesound_tagging.features.variants import Variant, get_variant
 from freesound_tagging.learning.profiles import Profile
 
 COUNTED_AT_ONCE = 1024
 """Pictures of which codes are counted at a time: all of a large data set would be copied."""
-
-
-@dataclass(frozen=True)
-class PictureAxes:
-    """What a picture's rows and columns mean: Hz (None where its planes differ) and seconds."""
-
-    frequencies: np.ndarray | None
-    times: np.ndarray
-    decibels: bool
 
 
 class TensorSpectrogram(TensorImage):
@@ -40,11 +33,11 @@ class TensorSpectrogram(TensorImage):
     Before the batch transforms it holds the store's 8-bit codes, after them normalised floats.
     """
 
-    def show(self, ctx=None, axes: PictureAxes | None = None, **kwargs):
+    def show(self, ctx=None, axes: SpectrogramAxes | None = None, **kwargs):
         """Draw the picture; planes are drawn as red, green and blue where there are three."""
         axes = axes or getattr(self, "axes", None)
         values = self.detach().cpu().numpy()
-        return plots.show_picture(values, axes, ax=ctx, **kwargs)
+        return plots.show_planes(values, axes, ax=ctx, **kwargs)
 
 
 class ReadPicture(Transform):
@@ -57,7 +50,7 @@ class ReadPicture(Transform):
         for position, channel in enumerate(variant.channels):
             codes[:, position] = store.read(channel, clip_ids)  # no second copy of all planes
         self.codes = torch.from_numpy(codes)
-        self.axes = picture_axes(variant, store)
+        self.axes = spectrogram_axes(variant, store.grid)
 
     def encodes(self, clip_id: str):
         picture = TensorSpectrogram(self.codes[self.row[clip_id]])
@@ -102,15 +95,10 @@ class GatheredBatches(TfmdDL):
             yield batch if self.item_weights is None else (*batch, self.item_weights[positions])
 
     def show_batch(self, b: tuple | None = None, **kwargs):
-        """Draw a batch; weights have no picture."""
-        return super().show_batch((self.one_batch() if b is None else b)[:2], **kwargs)
-
-
-def picture_axes(variant: Variant, store: Store) -> PictureAxes:
-    """Return the axes of a variant's pictures."""
-    axes = {get_channel(channel).axis for channel in variant.channels}
-    frequencies = axis_frequencies(axes.pop(), store.grid) if len(axes) == 1 else None
-    return PictureAxes(frequencies, store.grid.times, variant.planes[0][1] == "db")
+        """Draw a batch, its labels as they stand; weights have no picture."""
+        drawn = super().show_batch((self.one_batch() if b is None else b)[:2], **kwargs)
+        plots.draw_dollars(plt.gcf())
+        return drawn
 
 
 class Loudness(DisplayedTransform):
@@ -123,7 +111,7 @@ class Loudness(DisplayedTransform):
         loudness: tuple[str, ...],
         mean: Tensor,
         deviation: Tensor,
-        axes: PictureAxes | None = None,
+        axes: SpectrogramAxes | None = None,
     ):
         self.loudness, self.axes = loudness, axes
         self.tables = torch.stack([decoding_table(scale) for scale in loudness])

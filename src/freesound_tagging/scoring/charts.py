@@ -6,14 +6,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from freesound_tagging.features.variants import FAMILIES, get_variant
+from freesound_tagging.features.plots import FAMILY_COLOURS
+from freesound_tagging.features.variants import get_variant
 
 METRIC_TITLES = {"top3_error": "top-3 error", "top1_accuracy": "top-1 accuracy", "map3": "MAP@3"}
-
-
-FAMILY_COLOURS = dict(
-    zip(FAMILIES, ("tab:blue", "tab:orange", "tab:grey", "tab:green"), strict=True)
-)
 
 
 def show_summary(summary: pd.DataFrame, *, ax: Axes | None = None, title: str = "") -> Axes:

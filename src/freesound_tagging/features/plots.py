@@ -36,13 +36,16 @@ _LIBROSA_AXES = {"linear": "linear", "log": "cqt_hz", "mel": "mel", "mel_htk": "
 
 
 def colour_of(representation: str) -> tuple[float, float, float, float]:
-    """Return the colour of a representation in every chart: a shade of its family's."""
+    """Return the colour of a representation in every chart: a shade of its family's.
+
+    Members of a family that stand in one table of `freesound_tagging.features.variants` differ.
+    """
     family = get_variant(representation).family
-    known = VARIANTS | CONTROL_VARIANTS | OTHER_VARIANTS
-    members = [name for name, variant in known.items() if variant.family == family]
-    return colormaps[_SHADES[family]](
-        np.linspace(0.4, 0.95, len(members))[members.index(representation)]
-    )
+    tables = (VARIANTS, CONTROL_VARIANTS, OTHER_VARIANTS)
+    table = next(table for table in tables if representation in table)
+    members = [name for name, variant in table.items() if variant.family == family]
+    shades = np.linspace(0.35, 0.95, len(members))
+    return colormaps[_SHADES[family]](shades[members.index(representation)])
 
 
 @dataclass(frozen=True)
@@ -55,20 +58,24 @@ class SpectrogramAxes:
         rows are no frequencies.
     times : centre of each column in seconds.
     decibels : whether brightness is in decibels below the clip's maximum.
+    rows : what the rows are, in words.
     """
 
     frequencies: np.ndarray | None
     times: np.ndarray
     decibels: bool
+    rows: str = "frequency (Hz)"
 
 
 def spectrogram_axes(variant: Variant, grid: Grid) -> SpectrogramAxes:
     """Return the axes of a representation on a grid."""
     channels = [get_channel(name) for name in variant.channels]
-    one_axis = len({channel.axis for channel in channels}) == 1
-    frequencies = channels[0].frequencies(grid) if one_axis else None
     decibels = variant.planes[0][1] == "db" and channels[0].limits(grid) is None
-    return SpectrogramAxes(frequencies, grid.times, decibels)
+    if len({channel.axis for channel in channels}) > 1:
+        return SpectrogramAxes(None, grid.times, decibels, "frequency (axes differ)")
+    frequencies = channels[0].frequencies(grid)
+    rows = "coefficient" if frequencies is None else "frequency (Hz)"
+    return SpectrogramAxes(frequencies, grid.times, decibels, rows)
 
 
 def show_spectrogram(
@@ -148,10 +155,9 @@ def show_planes(
     _tick(ax.set_xticks, _seconds_to_label(axes.times), axes.times)
     if axes.frequencies is None:
         ax.set_yticks([])
-        _label(ax, title, "time (s)", "frequency (axes differ)")
     else:
         _tick(ax.set_yticks, _hertz_to_label(axes.frequencies), axes.frequencies)
-        _label(ax, title, "time (s)", "frequency (Hz)")
+    _label(ax, title, "time (s)", axes.rows)
     if colorbar and axes.decibels and len(scaled) == 1:
         bar = ax.figure.colorbar(drawn, ax=ax, pad=0.02, ticks=[0, 0.25, 0.5, 0.75, 1])
         bar.ax.set_yticklabels([f"{(tick - 1) * DB_RANGE:g}" for tick in bar.get_ticks()])

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import tracemalloc
 from pathlib import Path
@@ -437,13 +438,12 @@ def test_without_a_model_it_says_how_to_make_one(tmp_path, monkeypatch, capsys):
     assert "make model" in capsys.readouterr().err
 
 
-def test_the_newest_model_is_taken(model, tmp_path):
-    import os
-
+def test_the_newest_model_is_taken(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORK_FOLDER", str(tmp_path))
     for name, seconds in (("b", 1000), ("a", 2000), ("c", 500)):
-        shutil.copytree(model, tmp_path / name / "cpu")
-        os.utime(tmp_path / name / "cpu" / "model.json", (seconds, seconds))
-    assert tagging.newest_model(tmp_path) == tmp_path / "a" / "cpu"
+        shutil.copytree(model, tmp_path / "models" / name / "cpu")
+        os.utime(tmp_path / "models" / name / "cpu" / "model.json", (seconds, seconds))
+    assert tagging.newest_model() == (tmp_path / "models" / "a" / "cpu").resolve()
 
 
 def test_a_file_of_more_than_an_hour_is_refused_unless_asked_for(model, tmp_path, monkeypatch):

@@ -20,7 +20,6 @@ import soundfile as sf
 
 from freesound_tagging.errors import DataError
 from freesound_tagging.learning.tagger import Tagger, Tags, read_settings
-from freesound_tagging.runs.experiment import work_folder
 from freesound_tagging.runs.tagging import NOT_KNOWN, describe, draw, newest_model
 from freesound_tagging.sounds import microcalls
 from freesound_tagging.sounds.clips import decode
@@ -179,7 +178,7 @@ def serve(folder: Path | None, port: int) -> None:
         Where gradio is not installed, there is no model, or the port is taken.
     """
     check_gradio()
-    folder = folder or newest_model(work_folder() / "models")
+    folder = folder or newest_model()
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     with tempfile.TemporaryDirectory(prefix="tag-a-sound-") as uploads:

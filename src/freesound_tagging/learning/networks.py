@@ -13,8 +13,6 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
-import torchvision
-from fastai.torch_core import params
 from torch import Tensor, nn
 
 from freesound_tagging.errors import DataError
@@ -104,6 +102,8 @@ def resnext_weights() -> dict[str, Tensor] | None:
 
     Where that fails, a warning says so and what to do, and None is returned.
     """
+    import torchvision  # whoever tags with a compact network need not wait for it
+
     weights = torchvision.models.ResNeXt50_32X4D_Weights.IMAGENET1K_V2
     try:
         return weights.get_state_dict(progress=False, check_hash=True)
@@ -122,6 +122,8 @@ def resnext_network(n_classes: int, weights: dict[str, Tensor] | None) -> Groups
 
     ``weights`` is a state of the whole network with its 1,000 classes; None draws random ones.
     """
+    import torchvision
+
     network = torchvision.models.resnext50_32x4d(weights=None)
     if weights is not None:
         network.load_state_dict(weights)
@@ -303,7 +305,7 @@ def build_network(
 
 def layer_groups(network: nn.Sequential) -> list[list[nn.Parameter]]:
     """Return the parameters of early layers, late layers and head: fastai's ``splitter``."""
-    return [params(part) for part in network]
+    return [list(part.parameters()) for part in network]
 
 
 def count_weights(network: nn.Module) -> int:

@@ -218,7 +218,10 @@ class Tagger:
             )
         try:
             network = build_network(
-                self.about["architecture"], len(self.classes), self.about["width"]
+                self.about["architecture"],
+                len(self.classes),
+                self.about["width"],
+                pretrained=False,
             )
             network.load_state_dict(load_weights(content))
         except (SafetensorError, RuntimeError, ValueError, TypeError) as error:

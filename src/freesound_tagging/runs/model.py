@@ -14,6 +14,7 @@ from pathlib import Path
 import joblib
 import pandas as pd
 import torch
+from fastai.learner import Learner
 from torch import Tensor
 from tqdm import tqdm
 
@@ -59,34 +60,39 @@ def make_model(
     }
     if _is_made(folder, keys):
         return folder
-    scores = _out_of_fold_scores(experiment, table, store, representations, progress)
+    scores = out_of_fold_scores(experiment, representations, progress)
     ranked = summarise(scores, table).sort_values("map3", ascending=False, kind="stable")
     expected = {str(row["variant"]): _plain(row) for _, row in ranked.iterrows()}
     jobs = [(table, store, name, profile) for name in expected]
     workers = joblib.cpu_count() if best_device().type == "cpu" else 1
-    trained = {name: network for name, *network in run_jobs(_train_on_all, jobs, workers)}
-    weights = {name: trained[name][0] for name in expected}
-    networks = {}
+    trained = dict(run_jobs(_train_on_all, jobs, workers))
+    networks, weights = {}, {}
     for name in expected:
-        _, mean, deviation = trained[name]
+        about, weights[name] = trained[name]
         how_sure = calibrate(scores[name])
         networks[name] = {
-            "architecture": profile.architecture,
-            "width": profile.width,
-            "mean": mean,
-            "deviation": deviation,
+            **about,
             "temperature": how_sure.pop("temperature"),
             "threshold": how_sure.pop("threshold"),
             "expected": {**expected[name], **how_sure, "foreign": {}},
             "key": keys[name],
         }
-    classes = sorted(table["label"].unique())
-    settings = _describe(experiment, table, classes) | {"networks": networks}
+    settings = _describe(experiment, table) | {"networks": networks}
     save(folder, settings, weights)
     for name, alarms in count_false_alarms(folder, experiment, list(networks)).items():
         networks[name]["expected"]["foreign"] = alarms
     save(folder, settings, weights)
     return folder
+
+
+def save_network(
+    folder: Path, experiment: Experiment, table: pd.DataFrame, representation: str, learner: Learner
+) -> None:
+    """Save one network as it is, not calibrated, with nothing known about how good it is."""
+    about, state = _network(learner, experiment.profile)
+    about |= {"temperature": 1.0, "threshold": 0.0, "expected": {}}
+    settings = _describe(experiment, table) | {"networks": {representation: about}}
+    save(folder, settings, {representation: state})
 
 
 def _is_made(folder: Path, keys: dict[str, str]) -> bool:
@@ -100,13 +106,12 @@ def _is_made(folder: Path, keys: dict[str, str]) -> bool:
         return False
 
 
-def _out_of_fold_scores(
-    experiment: Experiment,
-    table: pd.DataFrame,
-    store: Store,
-    representations: Sequence[str],
-    progress: bool,
+def out_of_fold_scores(
+    experiment: Experiment, representations: Sequence[str], progress: bool = True
 ) -> dict[str, pd.DataFrame]:
+    """Return the grid's scores of some representations; runs that are missing are made."""
+    table = experiment.load_table()
+    store = experiment.build_store(table, channels_of(representations))
     runs = plan_runs(
         table,
         store,
@@ -123,19 +128,23 @@ def _out_of_fold_scores(
 
 def _train_on_all(
     table: pd.DataFrame, store: Store, representation: str, profile: Profile
-) -> tuple[str, dict[str, Tensor], list[float], list[float]]:
-    """Return a network's weights, and the mean and deviation of each plane of its input."""
+) -> tuple[str, tuple[dict, dict[str, Tensor]]]:
     if best_device().type == "cpu":
         torch.set_num_threads(1)  # one network on each core
     learner = train(table, store, representation, None, 0, profile)
+    return representation, _network(learner, profile)
+
+
+def _network(learner: Learner, profile: Profile) -> tuple[dict, dict[str, Tensor]]:
+    """Return what tagging needs of a trained network: its settings, and its weights."""
     loudness = next(step for step in learner.dls.after_batch.fs if isinstance(step, Loudness))
-    state = {name: value.cpu() for name, value in learner.model.state_dict().items()}
-    return (
-        representation,
-        state,
-        loudness.mean.flatten().tolist(),
-        loudness.deviation.flatten().tolist(),
-    )
+    about = {
+        "architecture": profile.architecture,
+        "width": profile.width,
+        "mean": loudness.mean.flatten().tolist(),
+        "deviation": loudness.deviation.flatten().tolist(),
+    }
+    return about, {name: value.cpu() for name, value in learner.model.state_dict().items()}
 
 
 def _plain(row: pd.Series) -> dict:
@@ -144,7 +153,7 @@ def _plain(row: pd.Series) -> dict:
     return {key: int(value) if key in ("n", "seeds") else value for key, value in values.items()}
 
 
-def _describe(experiment: Experiment, table: pd.DataFrame, classes: list[str]) -> dict:
+def _describe(experiment: Experiment, table: pd.DataFrame) -> dict:
     is_own = catalogue.is_table(experiment.dataset)
     known = None if is_own else catalogue.describe(experiment.dataset)
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
@@ -157,7 +166,7 @@ def _describe(experiment: Experiment, table: pd.DataFrame, classes: list[str]) -
             "licence": known.licence if known else "of your own sounds",
             "citation": known.citation if known else "",
         },
-        "classes": classes,
+        "classes": sorted(table["label"].unique()),
         "grid": asdict(experiment.profile.grid),
     }
 

@@ -58,14 +58,17 @@ def find_sounds(paths: Iterable[str]) -> list[Path]:
     return found
 
 
-def newest_model(folder: Path) -> Path:
-    """Return the model under ``folder`` that was made last.
+def newest_model() -> Path:
+    """Return the model under ``models/`` of the work folder that was made last.
 
     Raises
     ------
     DataError
         Where there is none.
     """
+    from freesound_tagging.runs.experiment import work_folder
+
+    folder = work_folder() / "models"
     files = sorted(folder.glob("*/*/model.json"), key=lambda file: file.stat().st_mtime)
     if not files:
         raise DataError(
@@ -330,11 +333,7 @@ def tag(
             raise DataError(f"{place}: there is no such folder to write into")
     from freesound_tagging.learning.tagger import Tagger
 
-    if model is None:
-        from freesound_tagging.runs.experiment import work_folder
-
-        model = newest_model(work_folder() / "models")
-    tagger = Tagger(model, representation)
+    tagger = Tagger(model or newest_model(), representation)
     answers = list(tag_files(tagger, files, longest))
     tagged = [(file, tags) for file, tags in answers if not isinstance(tags, DataError)]
     sounds = [file for file, _ in tagged]

@@ -15,6 +15,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from freesound_tagging.jobs import check_scheduler
 from freesound_tagging.runs.experiment import ROOT, Experiment, open_experiment
+from freesound_tagging.runs.model import make_model
 
 NOTEBOOKS = ROOT / "notebooks"
 
@@ -71,6 +72,8 @@ def run_experiment(dataset: str, profile: str) -> int:
         print_outcome(experiment.run_folder)
         print_test_outcome(experiment)
         print_cautions(experiment)
+        if experiment.dataset == "microcalls":  # tagging works offline right after
+            print(f"\n{'model for tagging':20s}{_relative(make_model(experiment))}")
         print(f"\n{(time.perf_counter() - start) / 60:.1f} minutes in all")
     return status
 

@@ -11,6 +11,7 @@ import time
 import numpy as np
 import record
 import torch
+from speed import MODULE
 
 from spectral_hyperresolution import LinearReassignment, signals
 
@@ -30,7 +31,7 @@ def main() -> None:
     on_gpu = on_cpu.cuda()
     rows = []
     for q in arguments.q:
-        transform = LinearReassignment(RATE, q=q)
+        transform = LinearReassignment(RATE, q=q, **MODULE)
         transform(on_gpu)  # plan, windows, kernels
         seconds = []
         for _ in range(arguments.repeats):

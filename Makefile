@@ -51,9 +51,9 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 
-# Execute the committed notebooks in place, with the parameters that stand in them and three seeds.
+# Execute the committed notebooks in place, with the parameters that stand in them and three seeds; FILES="notebooks/05*" for some.
 notebooks: setup
-	cd notebooks && SEEDS=3 ../$(BIN)/jupyter nbconvert --to notebook --execute --inplace [0-9]*.ipynb
+	SEEDS=3 $(BIN)/python notebooks/execute.py $(FILES)
 
 # Copy the measurements of a finished run, or with STUDY= of a study, into results/, which is committed;
 # then write them into the README.

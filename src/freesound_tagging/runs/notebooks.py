@@ -26,7 +26,7 @@ def notebook_files() -> list[Path]:
 
 
 def run_notebook(
-    source: Path, target: Path, parameters: dict[str, str], progress: bool = True
+    source: Path, target: Path, parameters: dict[str, str | None], progress: bool = True
 ) -> None:
     """Execute one notebook from the notebooks folder and write the executed copy.
 
@@ -86,7 +86,11 @@ def run_notebooks(experiment: Experiment) -> int:
     KeyboardInterrupt
         After Ctrl-C, also where a notebook's kernel was first to hear of it.
     """
-    parameters = {"dataset": experiment.dataset, "profile": experiment.profile_name}
+    parameters = {
+        "dataset": experiment.dataset,
+        "profile": experiment.profile_name,
+        "representations": None,  # all of them
+    }
     for source in notebook_files():
         target = experiment.run_folder / "notebooks" / source.name
         began = time.perf_counter()

@@ -4,12 +4,24 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from freesound_tagging.features.plots import FAMILY_COLOURS
-from freesound_tagging.features.variants import get_variant
+from freesound_tagging.features.variants import VARIANTS, get_variant
 
 METRIC_TITLES = {"top3_error": "top-3 error", "top1_accuracy": "top-1 accuracy", "map3": "MAP@3"}
+
+
+def colour_of(representation: str) -> tuple[float, float, float]:
+    """Return a representation's colour (RGB), the same in every chart."""
+    family = get_variant(representation).family
+    alike = [name for name, variant in VARIANTS.items() if variant.family == family]
+    place = alike.index(representation) if representation in alike else len(alike)
+    # From a dark to a light shade; the last in the table is the lightest.
+    light = 0.9 * place / max(1, len(alike)) - 0.4
+    towards = 1.0 if light > 0 else 0.0
+    return tuple(c + (towards - c) * abs(light) for c in to_rgb(FAMILY_COLOURS[family]))
 
 
 def show_summary(summary: pd.DataFrame, *, ax: Axes | None = None, title: str = "") -> Axes:
@@ -23,7 +35,7 @@ def show_summary(summary: pd.DataFrame, *, ax: Axes | None = None, title: str = 
         _, ax = plt.subplots(figsize=(7, 0.32 * len(summary) + 1.2))
     ranked = summary.iloc[::-1].reset_index(drop=True)
     for row, entry in ranked.iterrows():
-        colour = FAMILY_COLOURS[get_variant(entry["variant"]).family]
+        colour = colour_of(entry["variant"])
         ax.plot(
             [entry["top3_error_low"], entry["top3_error_high"]],
             [row, row],
@@ -31,15 +43,15 @@ def show_summary(summary: pd.DataFrame, *, ax: Axes | None = None, title: str = 
             linewidth=2,
         )
         ax.plot(entry["top3_error"], row, "o", color=colour)
-    ax.set_yticks(range(len(ranked)), ranked["variant"], fontsize=8)
+    ax.set_yticks(range(len(ranked)), ranked["variant"], fontsize=9)
     ax.set_xlabel(
-        "top-3 error, out of fold (bar: 95 % interval over source recordings)", fontsize=8
+        "top-3 error, out of fold (bar: 95 % interval over source recordings)", fontsize=9
     )
     ax.set_xlim(left=0)
     ax.grid(axis="x", alpha=0.3)
     for family, colour in FAMILY_COLOURS.items():
         ax.plot([], [], "o-", color=colour, label=family)
-    ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3, frameon=False)
+    ax.legend(fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3, frameon=False)
     ax.set_title(title, fontsize=10)
     return ax
 
@@ -61,22 +73,22 @@ def show_differences(
     if ax is None:
         _, ax = plt.subplots(figsize=(7, 0.32 * len(ranked) + 1.2))
     for row, entry in ranked.iterrows():
-        colour = FAMILY_COLOURS[get_variant(entry["variant"]).family]
+        colour = colour_of(entry["variant"])
         ax.plot([entry["low"], entry["high"]], [row, row], color=colour, linewidth=2)
         found = entry["better"] or entry["worse"]
         ax.plot(entry["difference"], row, "o", color=colour, mfc=colour if found else "white")
     ax.axvline(0, color="black", linewidth=0.8)
-    ax.set_yticks(range(len(ranked)), ranked["variant"], fontsize=8)
+    ax.set_yticks(range(len(ranked)), ranked["variant"], fontsize=9)
     ax.set_xlabel(
         f"{METRIC_TITLES[metric]} minus that of {reference}\n"
         "(bar: 95 % interval; filled:\ntold apart after Holm's correction)",
-        fontsize=8,
+        fontsize=9,
     )
     ax.grid(axis="x", alpha=0.3)
     for family, colour in FAMILY_COLOURS.items():
         ax.plot([], [], "o-", color=colour, label=family)
     ax.legend(
-        fontsize=8,
+        fontsize=9,
         loc="upper center",
         bbox_to_anchor=(0.5, -0.21),
         ncols=3,
@@ -86,6 +98,49 @@ def show_differences(
     )
     ax.set_title(title, fontsize=10)
     return ax
+
+
+def show_against(
+    tests: dict[str, pd.DataFrame],
+    representations: list[str],
+    *,
+    reference: str = "log_db",
+    metric: str = "map3",
+) -> Figure:
+    """Draw differences from a reference with 95 % intervals, a panel per data set, rows in common.
+
+    Filled dots are differences that hold after Holm's correction, open ones those that do not, or
+    that rest on the luck of training.
+
+    Parameters
+    ----------
+    tests : data set -> paired tests, as `freesound_tagging.scoring.statistics.paired_tests`.
+    representations : the rows, from the top; a data set that lacks one leaves its row empty.
+    """
+    lines = -(-len(tests) // 3)
+    figure, axes = plt.subplots(
+        lines,
+        3,
+        figsize=(9.8, lines * (0.3 * len(representations) + 1.3)),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    for ax in axes.flat[len(tests) :]:
+        ax.set_axis_off()
+    for ax, (name, frame) in zip(axes.flat, tests.items(), strict=False):
+        chosen = (frame["metric"] == metric) & (frame["reference"] == reference)
+        for row in frame[chosen & frame["variant"].isin(representations)].itertuples():
+            place, colour = representations.index(row.variant), colour_of(row.variant)
+            found = (row.better or row.worse) and not getattr(row, "fragile", False)
+            ax.plot([row.low, row.high], [place, place], color=colour, linewidth=2)
+            ax.plot(row.difference, place, "o", color=colour, mfc=colour if found else "white")
+        ax.axvline(0, color="black", linewidth=0.8)
+        ax.set_yticks(range(len(representations)), representations)
+        ax.set(title=name, xlabel=f"{METRIC_TITLES[metric]} minus that of {reference}")
+        ax.grid(axis="x", alpha=0.3)
+    axes[0, 0].invert_yaxis()
+    return figure
 
 
 def show_curves(curve: pd.DataFrame, study: str) -> Figure:
@@ -119,11 +174,11 @@ def show_curves(curve: pd.DataFrame, study: str) -> Figure:
             ]:
                 if ax is top or name != "log_db":
                     reach = [part[middle] - part[low], part[high] - part[middle]]
-                    ax.errorbar(x, part[middle], reach, color=f"C{number}", label=name, **style)
+                    ax.errorbar(x, part[middle], reach, color=colour_of(name), label=name, **style)
         families = "all families" if detail == "all" else f"families that differ in {detail}"
         top.set_title(families, fontsize=10)
         bottom.axhline(0, color="black", linewidth=0.8)
-        bottom.set_xlabel(labels[study], fontsize=8)
+        bottom.set_xlabel(labels[study], fontsize=9)
         if study == "difficulty":
             bottom.set_xscale("log", base=2)
             bottom.set_xticks(sorted(place.unique()), [f"{x:g}" for x in sorted(place.unique())])
@@ -146,9 +201,9 @@ def show_confusion(counts: pd.DataFrame, *, ax: Axes | None = None, title: str =
         for row, column in zip(*np.nonzero(shares >= 0.01), strict=True):
             shade = "white" if shares[row, column] > 0.5 else "black"
             text = f"{100 * shares[row, column]:.0f}"
-            ax.text(column, row, text, ha="center", va="center", fontsize=7, color=shade)
-    ax.set_xticks(range(len(counts)), counts.columns, rotation=90, fontsize=8)
-    ax.set_yticks(range(len(counts)), counts.index, fontsize=8)
+            ax.text(column, row, text, ha="center", va="center", fontsize=9, color=shade)
+    ax.set_xticks(range(len(counts)), counts.columns, rotation=90, fontsize=9)
+    ax.set_yticks(range(len(counts)), counts.index, fontsize=9)
     ax.set_xlabel("predicted")
     ax.set_ylabel("true")
     ax.set_title(title, fontsize=10)

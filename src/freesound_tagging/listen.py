@@ -10,14 +10,16 @@ def listen(waveform: np.ndarray, sample_rate: int, title: str = "") -> None:
 
     Parameters
     ----------
-    waveform : floats, shape (time,) or (channels, time). It is played at full scale.
+    waveform : floats, shape (time,) or (channels, time). The loudest sample is played at full scale.
     sample_rate : Hz.
     title : what one hears; it stands beside the player.
     """
     from IPython.display import Audio, display
 
-    player = Audio(np.asarray(waveform), rate=sample_rate)
-    seconds = np.shape(waveform)[-1] / sample_rate
+    waveform = np.asarray(waveform)
+    loud = bool(np.any(waveform))  # silence cannot be scaled to full scale
+    player = Audio(waveform, rate=sample_rate, normalize=loud)
+    seconds = waveform.shape[-1] / sample_rate
     line = f"[player: {title or 'sound'}, {seconds:.1f} s; run the notebook to hear it]"
     heading = f"<div>{html.escape(title)}</div>" if title else ""
     display({"text/html": heading + player._repr_html_(), "text/plain": line}, raw=True)

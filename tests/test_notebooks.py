@@ -1,19 +1,27 @@
-"""The notebooks as committed (in order, light, no errors) and as run: all eight, smoke size."""
+"""The notebooks as committed (in order, light, silent, true to the results) and as run."""
 
+import random
 import re
 from pathlib import Path
 
 import nbformat
 import numpy as np
 import pandas as pd
+import papermill
 import pytest
 import soundfile
+import torch
+from fastai.vision.all import CategoryBlock, DataBlock, FuncSplitter, TransformBlock
 
 from freesound_tagging import cli
 from freesound_tagging.features.variants import VARIANTS
+from freesound_tagging.learning import dataloaders
+from freesound_tagging.listen import listen, strip_players
 from freesound_tagging.runs import experiment
 from freesound_tagging.runs import grid as grid_module
 from freesound_tagging.runs import notebooks as run
+from freesound_tagging.scoring import metrics, statistics
+from freesound_tagging.sounds import microcalls
 
 NOTEBOOKS = run.notebook_files()
 SUMMARY_COLUMNS = [
@@ -37,8 +45,19 @@ def code_cells(content):
     return [cell for cell in content.cells if cell.cell_type == "code" and cell.source.strip()]
 
 
-def test_there_are_eight_numbered_in_order():
-    assert [file.stem[:2] for file in NOTEBOOKS] == [f"{n:02d}" for n in range(1, 9)]
+def source_of(number: int, beginning: str) -> str:
+    """Return the source of the code cell of a notebook that holds a text."""
+    content = nbformat.read(NOTEBOOKS[number - 1], as_version=4)
+    (cell,) = [cell for cell in code_cells(content) if beginning in cell.source]
+    return cell.source
+
+
+def test_they_are_numbered_in_order_and_listed():
+    assert [file.stem[:2] for file in NOTEBOOKS] == [
+        f"{n:02d}" for n in range(1, len(NOTEBOOKS) + 1)
+    ]
+    listed = (run.NOTEBOOKS / "README.md").read_text(encoding="utf-8")
+    assert [file.name for file in NOTEBOOKS if file.name not in listed] == []
 
 
 def test_committed_executed_in_order_without_errors(notebook):
@@ -71,18 +90,19 @@ def test_opens_with_purpose_and_closes_with_what_was_seen(notebook):
     assert "## What we saw" in text
 
 
-def test_links_lead_to_notebooks_that_exist(notebook):
+def test_links_lead_to_files_that_exist(notebook):
     file, content = notebook
     text = "\n".join(cell.source for cell in content.cells if cell.cell_type == "markdown")
-    for target in re.findall(r"\]\(([^)#]+\.ipynb)\)", text):
+    for target in re.findall(r"\]\(([^):#]+)\)", text):
         assert (file.parent / target).exists(), target
 
 
-def test_takes_data_set_and_profile_as_parameters(notebook):
+def test_takes_data_set_profile_and_seeds_as_parameters(notebook):
     _, content = notebook
     tagged = [cell for cell in content.cells if "parameters" in cell.metadata.get("tags", [])]
     assert len(tagged) == 1
     assert 'dataset = "esc10"' in tagged[0].source and 'profile = "cpu"' in tagged[0].source
+    assert "seeds = None" in tagged[0].source
 
 
 def test_holds_no_path_of_the_machine_it_was_run_on(notebook):
@@ -98,7 +118,141 @@ def test_holds_no_player_with_a_sound_in_it(notebook):
     assert "data:audio" not in text and "<audio" not in text
 
 
-def test_make_run_executes_all_eight_and_prints_the_table(tmp_path, monkeypatch, capsys):
+def test_figures_are_sharp_enough_to_read(notebook):
+    _, content = notebook
+    code = "\n".join(cell.source for cell in code_cells(content))
+    if "plt." in code:
+        assert '"figure.dpi": 100' in code and '"font.size": 9' in code
+    assert not re.findall(r"fontsize=[1-8]\b", code)
+
+
+def test_ends_with_exercises_that_have_answers(notebook):
+    file, content = notebook
+    text = "\n".join(cell.source for cell in content.cells if cell.cell_type == "markdown")
+    asked = re.findall(r"^\d\. ", text.split("## Your turn")[1], flags=re.MULTILINE)
+    solutions = (file.parent / "solutions" / f"{file.stem}.md").read_text(encoding="utf-8")
+    answers = re.findall(r"<details><summary>\d\. ", solutions)
+    assert len(asked) == len(answers) == 3
+    for block in re.findall(r"```python\n(.*?)```", solutions, flags=re.DOTALL):
+        compile(block, file.stem, "exec")
+
+
+def test_players_play_and_are_stripped(monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda data, raw: shown.append(data))
+    listen(np.zeros(11_025), 22_050, "a <trill>")
+    (data,) = shown
+    assert "<audio" in data["text/html"] and "a &lt;trill&gt;" in data["text/html"]
+    assert "a <trill>, 0.5 s" in data["text/plain"] and "\n" not in data["text/plain"]
+    output = nbformat.v4.new_output("display_data", data=data)
+    content = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("", outputs=[output])])
+    assert strip_players(content) == 1
+    assert list(content.cells[0].outputs[0].data) == ["text/plain"]
+    assert strip_players(content) == 0
+
+
+def test_notebook_3_writes_the_method_down():
+    from spectral_hyperresolution import LinearReassignment
+
+    space = {"np": np}
+    exec(source_of(3, "def linear_reassignment"), space)
+    setting = {"hop_length": 50, "bins_per_octave": 8, "fmin": 500.0, "oversampling": 4}
+    exact = LinearReassignment(8000, q=3, exact=True, **setting)
+    x = np.random.default_rng(0).standard_normal(1001)  # odd: nothing lies at Nyquist itself
+    theirs = exact(torch.from_numpy(x)).numpy()
+    lines = 500.0 * 2 ** (np.arange(4 * len(exact.frequencies)) / (4 * 8))
+    time_edges = 50 * np.arange(theirs.shape[1] + 1)
+    ours = space["linear_reassignment"](x, 3, 8000, lines, time_edges, exact.frequency_edges)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-9 * theirs.max())
+
+
+def test_notebook_5_builds_the_batches_of_the_helper(table, store, profile):
+    clips = table.sort_index()
+    clip_ids, held_out = list(clips.index), clips["fold"] == 0
+    codes = dict(zip(clip_ids, store.read("log", clip_ids), strict=True))
+    space = {
+        **vars(dataloaders),
+        "DataBlock": DataBlock,
+        "TransformBlock": TransformBlock,
+        "CategoryBlock": CategoryBlock,
+        "FuncSplitter": FuncSplitter,
+        "VARIANTS": VARIANTS,
+        "torch": torch,
+        "set_seed": lambda *_, **__: None,
+        "settings": profile,
+        "store": store,
+        "clips": clips,
+        "clip_ids": clip_ids,
+        "held_out": held_out,
+        "codes": codes,
+        "seen": np.stack([codes[clip_id] for clip_id in clips.index[~held_out]]) / 255,
+    }
+    exec(source_of(5, "block = DataBlock("), space)
+    batches = []
+    for dls in (space["dls"], dataloaders.make_dataloaders(table, store, "log_db", 0, profile)):
+        for loader in dls.loaders:
+            loader.rng = random.Random(3)
+            torch.manual_seed(3)
+            batches.append(loader.one_batch())
+    for ours, helpers in zip(batches[:2], batches[2:], strict=True):
+        torch.testing.assert_close(ours[0].float(), helpers[0].float(), atol=1e-5, rtol=0)
+        assert ours[1].tolist() == helpers[1].tolist()
+
+
+def test_a_notebook_runs_alone_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORK_FOLDER", str(tmp_path))
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # no workers beside those of the tests
+    few = ["log_db", "mel_db", "hires_q2"]
+    parameters = {"dataset": "microcalls", "profile": "smoke", "seeds": 1, "representations": few}
+    papermill.execute_notebook(
+        NOTEBOOKS[6],
+        tmp_path / "alone.ipynb",
+        parameters=parameters,
+        cwd=tmp_path,
+        kernel_name="python3",
+        progress_bar=False,
+    )
+    summary = pd.read_csv(tmp_path / "runs" / "microcalls" / "smoke" / "summary.csv")
+    assert set(summary["variant"]) == set(few)
+
+
+def test_notebook_8_opens_with_what_the_results_say():
+    opening = nbformat.read(NOTEBOOKS[7], as_version=4).cells[0].source.replace("\n", " ")
+    results = experiment.ROOT / "results"
+
+    def from_log_db(name: str, representation: str) -> pd.Series:
+        tests = pd.read_csv(results / name / "tests.csv")
+        chosen = (tests["metric"] == "map3") & (tests["reference"] == "log_db")
+        return tests[chosen].set_index("variant").loc[representation]
+
+    esc10 = from_log_db("esc10", "hires_q2")
+    assert not any(
+        from_log_db("esc10", f"hires_q{q}")["p_holm"] < statistics.LEVEL for q in (1, 2, 4, 8)
+    )
+    assert f"ahead by {esc10['difference']:.3f} MAP@3" in opening
+    assert f"from {esc10['low']:.3f} to {esc10['high']:+.3f}" in opening
+    runs = pd.read_csv(results / "fsdd" / "results.csv").groupby(["variant", "fold"])["map3"].mean()
+    for q in (4, 8):  # a fold of FSDD is a speaker
+        assert f"lose {-from_log_db('fsdd', f'hires_q{q}')['difference']:.3f} each" in opening
+        assert (runs[f"hires_q{q}"] < runs["log_db"]).sum() == len(runs["log_db"]) == 6
+    gain = gain_by_detail(results / "microcalls", "hires_q2")
+    assert f"gains {gain['time']:.3f} where" in opening
+    assert f"loses {-gain['frequency']:.3f} where" in opening
+
+
+def gain_by_detail(folder: Path, representation: str) -> pd.Series:
+    """Return MAP@3 minus log dB's on microcalls that differ in time, and in frequency."""
+    measured = []
+    for name in (representation, "log_db"):
+        scores = pd.read_csv(folder / "scores" / f"{name}.csv.gz").drop(
+            columns=["variant", "group"]
+        )
+        measured.append(metrics.clip_metrics(scores).set_index(["clip_id", "seed"]))
+    details = measured[0]["label"].map(microcalls.class_table()["detail"])
+    return (measured[0]["map3"] - measured[1]["map3"]).groupby(details).mean()
+
+
+def test_make_run_executes_all_and_prints_the_table(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("WORK_FOLDER", str(tmp_path))
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # no workers beside those of the tests
     assert cli.main(["run", "--dataset", "microcalls", "--profile", "smoke"]) == 0

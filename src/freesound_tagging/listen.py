@@ -10,7 +10,7 @@ def listen(waveform: np.ndarray, sample_rate: int, title: str = "") -> None:
 
     Parameters
     ----------
-    waveform : floats, shape (time,) or (channels, time). The loudest sample is played at full scale.
+    waveform : floats, shape (time,) or (channels, time); its loudest sample plays at full scale.
     sample_rate : Hz.
     title : what one hears; it stands beside the player.
     """

@@ -4,24 +4,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from freesound_tagging.features.plots import FAMILY_COLOURS
-from freesound_tagging.features.variants import VARIANTS, get_variant
+from freesound_tagging.features.plots import FAMILY_COLOURS, colour_of
 
 METRIC_TITLES = {"top3_error": "top-3 error", "top1_accuracy": "top-1 accuracy", "map3": "MAP@3"}
-
-
-def colour_of(representation: str) -> tuple[float, float, float]:
-    """Return a representation's colour (RGB), the same in every chart."""
-    family = get_variant(representation).family
-    alike = [name for name, variant in VARIANTS.items() if variant.family == family]
-    place = alike.index(representation) if representation in alike else len(alike)
-    # From a dark to a light shade; the last in the table is the lightest.
-    light = 0.9 * place / max(1, len(alike)) - 0.4
-    towards = 1.0 if light > 0 else 0.0
-    return tuple(c + (towards - c) * abs(light) for c in to_rgb(FAMILY_COLOURS[family]))
 
 
 def show_summary(summary: pd.DataFrame, *, ax: Axes | None = None, title: str = "") -> Axes:

@@ -319,7 +319,7 @@ def measure_fold(table: pd.DataFrame, work: Path, folder: Path, clips: int | Non
     if status:
         raise SystemExit(f"the fold ended with status {status}")
     process = start(places["killed"])
-    checkpoint = result(places["killed"], ".checkpoint.safetensors")
+    checkpoint = result(places["killed"], ".checkpoint.pt")
     while process.poll() is None and not checkpoint.exists():
         time.sleep(0.1)
     if process.poll() is not None:

@@ -1,11 +1,13 @@
 """A half-trained network on disk: a run that is killed goes on after its last kept epoch.
 
-A checkpoint is one safetensors file, so nothing is unpickled when it is loaded: tensors, and JSON
-that says what they are. It holds all that the rest of the training depends on (weights, optimizer,
-loss scale, every random generator), so that a resumed run ends with the bytes of an unbroken one.
+A checkpoint is one file of `torch.save` with nothing but tensors and plain values in it. It is read
+with ``weights_only=True``, so that opening it executes nothing. It holds all that the rest of the
+training depends on (weights, optimizer, loss scale, every random generator), so that a resumed run
+ends with the bytes of an unbroken one.
 """
 
-import json
+import io
+import pickle
 import random
 import time
 from pathlib import Path
@@ -16,8 +18,6 @@ import numpy as np
 import torch
 from fastai.callback.core import Callback
 from fastcore.foundation import L
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from freesound_tagging.files import write_atomically
@@ -25,7 +25,7 @@ from freesound_tagging.files import write_atomically
 EVERY_SECONDS = 30.0
 """How much training a kill may lose, besides the epoch that it falls in; short runs keep none."""
 
-CHECKPOINT_FORMAT = 1
+CHECKPOINT_FORMAT = 2
 """Raise it when checkpoints come to hold something else; older ones are then refused."""
 
 
@@ -57,11 +57,11 @@ class KeepCheckpoint(Callback):
     order = 90  # before_fit: when MixedPrecision (10) has made its scaler
 
     def __init__(self, file: Path, identity: dict[str, Any]):
-        versions = {"torch": torch.__version__, "fastai": fastai.__version__}
+        versions = {"torch": str(torch.__version__), "fastai": fastai.__version__}
         self.file = Path(file)
         self.identity = {**identity, "format": CHECKPOINT_FORMAT, **versions}
         self.stage, self.start_epoch, self.seconds_before, self.state = 0, 0, 0.0, None
-        self.begun = self.kept = time.monotonic()
+        self.begun = self.written = time.monotonic()
         if self.file.exists():
             self.state = _read(self.file, self.identity)
             self.stage, self.start_epoch = self.state["stage"], self.state["epoch"]
@@ -75,16 +75,18 @@ class KeepCheckpoint(Callback):
 
     def after_epoch(self):
         skipped = self.learn.epoch < self.first_epoch
-        if skipped or time.monotonic() - self.kept < EVERY_SECONDS:
+        if skipped or time.monotonic() - self.written < EVERY_SECONDS:
             return
         behind = {
             "stage": self.stage,
             "epoch": self.learn.epoch + 1,
             "seconds": self.seconds_before + time.monotonic() - self.begun,
         }
-        content = _pack({**behind, **_state_of(self.learn)}, self.identity)
-        write_atomically(self.file, content)
-        self.kept = time.monotonic()
+        state = {**behind, **_state_of(self.learn)}
+        content = io.BytesIO()
+        torch.save({"identity": self.identity, "state": _plain(state)}, content)
+        write_atomically(self.file, content.getvalue())
+        self.written = time.monotonic()
 
 
 def _state_of(learner) -> dict[str, Any]:
@@ -111,18 +113,14 @@ def _restore(learner, state: dict[str, Any]) -> None:
     if state["scaler"]:
         learner.scaler.load_state_dict(state["scaler"])
     for loader, order in zip(learner.dls.loaders, state["order"], strict=True):
-        loader.rng.setstate(_random_state(order))
-    random.setstate(_random_state(state["python"]))
+        loader.rng.setstate(order)
+    random.setstate(state["python"])
+    numpy = state["numpy"]["state"]
+    numpy["key"] = numpy["key"].numpy().astype(np.uint32)
     np.random.set_state(state["numpy"])  # noqa: NPY002
     torch.set_rng_state(state["torch"])
     if state["device"] is not None:
         torch.get_device_module(device).set_rng_state(state["device"])
-
-
-def _random_state(state: list) -> tuple:
-    """Return a state of `random.Random` as it must be: JSON makes lists of its tuples."""
-    version, numbers, gauss = state
-    return version, tuple(numbers), gauss
 
 
 def _to_device(state: Any, device: torch.device) -> Any:
@@ -135,58 +133,34 @@ def _to_device(state: Any, device: torch.device) -> Any:
     return state
 
 
-def _pack(state: dict[str, Any], identity: dict[str, Any]) -> bytes:
-    """Return a checkpoint's bytes: the tensors of a nested state, numbered, and the rest as JSON.
-
-    Strides are kept too: sums over another layout of the same numbers may round otherwise.
-    """
-    tensors: dict[str, Tensor] = {}
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, np.ndarray):
-            return {"array": plain(torch.from_numpy(value.astype(np.int64)))}
-        if isinstance(value, np.generic):
-            return value.item()
-        if isinstance(value, Tensor):
-            name = str(len(tensors))
-            value = value.detach().as_subclass(Tensor)
-            tensors[name] = value.cpu().clone(memory_format=torch.contiguous_format)
-            return {"tensor": name, "strides": list(value.stride())}
-        if isinstance(value, dict):
-            return {"dict": {name: plain(item) for name, item in value.items()}}
-        if isinstance(value, (list, tuple, L)):
-            return [plain(item) for item in value]
-        return value
-
-    about = {"identity": identity, "state": plain(state)}
-    return save(tensors, {"about": json.dumps(about)})
+def _plain(value: Any) -> Any:
+    """Return a nested state as nothing but tensors, Python's own numbers and containers."""
+    if isinstance(value, Tensor):
+        return value.detach().as_subclass(Tensor).cpu()
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.astype(np.int64))
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_plain(item) for item in value)
+    if isinstance(value, (list, L)):
+        return [_plain(item) for item in value]
+    return value
 
 
 def _read(file: Path, identity: dict[str, Any]) -> dict[str, Any]:
     """Return the state in a checkpoint; raises as `KeepCheckpoint`."""
     try:
-        with safe_open(file, framework="pt") as checkpoint:
-            about = json.loads(checkpoint.metadata()["about"])
-            tensors = {name: checkpoint.get_tensor(name) for name in checkpoint.keys()}  # noqa: SIM118
-        found, state = about["identity"], about["state"]
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{file} is damaged: {error}") from error
+        content = torch.load(file, map_location="cpu", weights_only=True)
+        found, state = content["identity"], content["state"]
+    except (RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.PickleError) as error:
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(f"{file} is damaged: {reason}") from error
     for name, expected in identity.items():
         if found.get(name) != expected:
             raise CheckpointError(
                 f"{file} is a checkpoint of {name} {found.get(name)!r}, not of {expected!r}"
             )
-
-    def full(value: Any) -> Any:
-        if isinstance(value, list):
-            return [full(item) for item in value]
-        if not isinstance(value, dict):
-            return value
-        if "dict" in value:
-            return {name: full(item) for name, item in value["dict"].items()}
-        if "array" in value:
-            return full(value["array"]).numpy()
-        values = tensors[value["tensor"]]
-        return torch.empty_strided(values.shape, value["strides"], dtype=values.dtype).copy_(values)
-
-    return full(state)
+    return state

@@ -96,7 +96,7 @@ class Run:
     @property
     def checkpoint_file(self) -> Path:
         """Of a run in progress."""
-        return self.place.with_suffix(".checkpoint.safetensors")
+        return self.place.with_suffix(".checkpoint.pt")
 
     def is_done(self) -> bool:
         """Say whether its record has its key, and the checksums of the scores that are there."""

@@ -169,7 +169,8 @@ def test_a_worker_that_joins_with_several_threads_still_makes_one_job_at_a_time(
         return alone
 
     with ThreadPool(2) as threads:
-        assert all(threads.starmap(cluster_module._alone, [(job,)] * 4))
+        made = threads.starmap(cluster_module._alone, [(job, ())] * 4)
+    assert made == [(True, None)] * 4
 
 
 # --- faults of the address ---------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Out-of-fold scores become the right figures, whatever the order of rows and classes."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import label_ranking_average_precision_score, top_k_accuracy_score
 
+from freesound_tagging.scoring.charts import show_confusion
 from freesound_tagging.scoring.metrics import (
     KEYS,
     bootstrap_interval,
@@ -16,6 +18,7 @@ from freesound_tagging.scoring.metrics import (
     confusion,
     hardest_pairs,
     map_at_k,
+    rank_metric,
     summarise,
     target_ranks,
     top_k_error,
@@ -279,6 +282,11 @@ def test_summary_ranks_by_top3_error():
         "top3_error_low",
         "top3_error_high",
         "map3",
+        "map3_low",
+        "map3_high",
+        "log_loss",
+        "balanced_accuracy",
+        "classes",
     ]
     assert summary["variant"].tolist() == ["skill3.0", "skill1.5", "skill0.5"]
     assert summary["top3_error"].is_monotonic_increasing
@@ -384,3 +392,62 @@ def test_pairs_go_by_clip_and_seed():
         paired_tests({"a": scores, "b": scores.iloc[1:]}, table, ["a"], ["top3_error"])
     with pytest.raises(ValueError, match=r"no scores of 'c'; there are: a"):
         paired_tests({"a": scores}, table, ["c"], ["top3_error"])
+
+
+# --- few classes, many classes, odd names ------------------------------------------------------
+
+
+def test_with_three_classes_map3_ranks_and_with_four_top3_error():
+    def frame(ranks: list[int], classes: list[str]) -> pd.DataFrame:
+        n = len(ranks)
+        keys = pd.DataFrame({"clip_id": map(str, range(n)), "seed": 0, "fold": 0, "label": "a"})
+        places = [[rank, *(p for p in range(len(classes)) if p != rank)] for rank in ranks]
+        return keys.join(pd.DataFrame(-np.array(places, dtype=float), columns=classes))
+
+    table = pd.DataFrame({"group": list("01234567")}, index=list("01234567"))
+    # Often first and often last, or always third: by top-3 error the second wins.
+    for n, winner in ((3, "bold"), (4, "timid")):
+        classes = list("abcd")[:n]
+        ranks = {"bold": [0, 0, 0, 0, 0, 0, n - 1, n - 1], "timid": [2] * 8}
+        scores = {name: frame(own, classes) for name, own in ranks.items()}
+        summary = summarise(scores, table)
+        assert summary["variant"].iloc[0] == winner
+        assert (summary["classes"] == n).all()
+        assert rank_metric(summary) == ("map3" if n == 3 else "top3_error")
+
+
+def test_log_loss_and_balanced_accuracy_by_hand():
+    scores = pd.DataFrame({"clip_id": list("abc"), "seed": 0, "fold": 0, "label": list("xxy")})
+    scores = scores.assign(x=[0.5, 0.25, 1.0], y=[0.5, 0.75, 0.0])
+    losses = clip_metrics(scores)["log_loss"]
+    assert losses.tolist() == pytest.approx([np.log(2), np.log(4), -np.log(1e-12)])
+    table = pd.DataFrame({"group": list("abc")}, index=list("abc"))
+    row = summarise({"v": scores}, table).iloc[0]
+    assert row["log_loss"] == pytest.approx(losses.mean())
+    assert row["balanced_accuracy"] == pytest.approx((1 / 2 + 0) / 2)
+
+
+def test_a_confusion_matrix_of_600_classes_shows_the_worst_at_a_size_that_can_be_read():
+    names = [f"species {i}" for i in range(600)]
+    counts = pd.DataFrame(np.eye(600, dtype=int) * 10, index=names, columns=names)
+    wrong = [f"species {i}" for i in range(0, 600, 15)]
+    for name in wrong:
+        counts.loc[name, name], counts.loc[name, "species 1"] = 5, 5
+    ax = show_confusion(counts, title="600 kinds")
+    width, height = ax.figure.get_size_inches()
+    assert max(width, height) < 20
+    assert [label.get_text() for label in ax.get_yticklabels()] == wrong
+    assert "40 of 600 classes" in ax.get_title()
+    plt.close(ax.figure)
+
+
+def test_a_confusion_matrix_shows_shares_and_never_mathematics():
+    names = ["$x", "y$", "z"]
+    counts = pd.DataFrame([[3, 1, 0], [0, 0, 0], [0, 0, 2]], index=names, columns=names)
+    ax = show_confusion(counts, title="a $ b $")
+    shown = [text.get_text() for text in ax.texts if text.get_visible()]
+    assert sorted(shown) == ["100", "25", "75"]
+    ax.figure.canvas.draw()
+    assert [label.get_text() for label in ax.get_xticklabels()] == names
+    assert not any(label.get_parse_math() for label in (*ax.get_xticklabels(), ax.title))
+    plt.close(ax.figure)

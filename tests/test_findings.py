@@ -7,22 +7,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from freesound_tagging.features.variants import CONTROL_VARIANTS, VARIANTS
-from freesound_tagging.reporting.findings import (
+from freesound_tagging.reporting.analyses import (
     CLAIMS,
+    analyse_grid,
     average_seeds,
-    compare_pair,
+    compare_conditions,
     compare_tuned,
     curve,
     judge_claims,
     tagger_steps,
 )
-from freesound_tagging.runs.questions import STUDIES
-from freesound_tagging.runs.studies import COMPARED, TAGGER_STEPS
+from freesound_tagging.runs.questions import COMPARED, CONTRASTS, STUDIES, TAGGER_STEPS
 from freesound_tagging.scoring.metrics import KEYS, clip_metrics
-from freesound_tagging.scoring.statistics import VERDICT_METRIC
+from freesound_tagging.scoring.statistics import COLUMNS, VERDICT_METRIC, compare
 from freesound_tagging.sounds.microcalls import CALLS, class_table
 
 LABELS = sorted(CALLS)
+TAGGER = {condition.name: condition for condition in STUDIES["tagger"].conditions}
 PICTURES = sorted({picture for _, *both in CLAIMS for picture in both})
 
 
@@ -92,7 +93,7 @@ def test_every_control_is_there_for_a_claim():
     qualities=st.lists(st.integers(0, 2), min_size=len(PICTURES), max_size=len(PICTURES)),
     missing=st.sets(st.sampled_from(sorted({picture.split("/")[0] for picture in PICTURES}))),
 )
-def test_much_better_holds_much_worse_is_the_opposite_and_the_same_is_not_told_apart(
+def test_much_better_is_better_much_worse_is_worse_and_the_same_is_neither(
     clips, qualities, missing
 ):
     # All clips right, every other one, or none.
@@ -105,24 +106,23 @@ def test_much_better_holds_much_worse_is_the_opposite_and_the_same_is_not_told_a
         if cell not in missing:
             scores.setdefault(cell, {})[variant] = levels[level]
     judged = judge_claims(scores, clips)
-    columns = ["claim", "picture", "than", "seeds", "difference", "low", "high", "p", "p_holm"]
-    assert list(judged.columns) == [*columns, "outcome", "fragile"]
+    assert list(judged.columns) == ["claim", *COLUMNS]
     expected = [
         (claim, picture, than)
         for claim, picture, than in CLAIMS
         if not {picture.split("/")[0], than.split("/")[0]} & missing
     ]
-    assert list(judged[["claim", "picture", "than"]].itertuples(index=False)) == expected
+    assert list(judged[["claim", "variant", "reference"]].itertuples(index=False)) == expected
     for row in judged.itertuples():
-        apart = quality[row.picture] - quality[row.than]
+        apart = quality[row.variant] - quality[row.reference]
         assert row.difference == pytest.approx(apart / 2)
         assert row.low <= row.difference <= row.high
         assert row.p <= row.p_holm <= 1
-        words = {0: "not told apart", 1: "holds", -1: "the opposite"}
-        assert row.outcome == words[int(np.sign(apart))]
+        words = {0: "inconclusive", 1: "better", -1: "worse"}
+        assert row.verdict == words[int(np.sign(apart))]
 
 
-def test_a_difference_that_chance_makes_is_not_told_apart(clips):
+def test_a_difference_that_chance_makes_is_inconclusive(clips):
     # One clip in eighty: significant on no scale, whichever way it points.
     ranks = np.zeros(len(clips), dtype=int)
     ranks[3] = 7
@@ -130,8 +130,8 @@ def test_a_difference_that_chance_makes_is_not_told_apart(clips):
     for first, second in ((right, nearly), (nearly, right)):
         scores = {"grid": dict.fromkeys(VARIANTS, second) | {"hires_q8": first}}
         judged = judge_claims(scores, clips).set_index("claim")
-        assert set(judged["outcome"]) == {"not told apart"}
-        differences = judged.loc[judged["picture"] == "grid/hires_q8", "difference"]
+        assert set(judged["verdict"]) == {"inconclusive"}
+        differences = judged.loc[judged["variant"] == "grid/hires_q8", "difference"]
         assert len(differences) > 0
         np.testing.assert_allclose(differences.abs(), 1 / len(clips))
 
@@ -145,10 +145,8 @@ def test_a_claim_in_the_company_of_others_needs_more_to_hold(clips):
         cell, variant = picture.split("/")
         scores.setdefault(cell, {})[variant] = better if variant == "hires_q8_mel" else worse
     judged = judge_claims(scores, clips)
-    alone = compare_pair(better, worse, clips)
-    assert alone["p"] < 0.05  # on its own it would hold
-    (row,) = judged[judged["picture"] == "matched/hires_q8_mel"].itertuples()
-    assert row.p == alone["p"]
+    (row,) = judged[judged["variant"] == "matched/hires_q8_mel"].itertuples()
+    assert row.p < 0.05  # on its own it would hold
     assert row.p_holm == pytest.approx(min(1, row.p * len(judged)))
     assert (judged.drop(row.Index)["p_holm"] == 1).all()
 
@@ -159,38 +157,91 @@ def test_nothing_scored_nothing_claimed(clips):
 
 def test_seeds_count_as_one_clip(clips):
     # The same run three times over is no more evidence than once.
-    first, second = random_ranks(clips, 0), random_ranks(clips, 1)
-    once = compare_pair(scores_of(clips, first), scores_of(clips, second), clips)
-    seeds = (0, 1, 2)
-    thrice = compare_pair(
-        scores_of(clips, np.tile(first, (3, 1)), seeds),
-        scores_of(clips, np.tile(second, (3, 1)), seeds),
-        clips,
-    )
+    def compared(n: int) -> pd.Series:
+        scores = {
+            name: scores_of(clips, np.tile(random_ranks(clips, seed), (n, 1)), tuple(range(n)))
+            for seed, name in enumerate(("first", "second"))
+        }
+        return compare(scores, clips, [("first", "second")], [VERDICT_METRIC]).iloc[0]
+
+    once, thrice = compared(1), compared(3)
     for name in ("difference", "low", "high", "p"):
         assert thrice[name] == pytest.approx(once[name])
 
 
-def test_only_seeds_that_both_were_trained_with_are_compared(clips):
+def test_only_seeds_that_all_were_trained_with_are_compared(clips):
     ranks = np.stack([random_ranks(clips, seed)[0] for seed in range(3)])
     three, one = scores_of(clips, ranks, (0, 1, 2)), scores_of(clips, random_ranks(clips, 7), (1,))
     own = three[three["seed"] == 1]
-    for first, second, alike in ((three, one, (own, one)), (one, three, (one, own))):
-        pd.testing.assert_series_equal(
-            compare_pair(first, second, clips), compare_pair(*alike, clips)
+    mixed, alike = (
+        judge_claims({"grid": dict.fromkeys(VARIANTS, frame) | {"hires_q8": one}}, clips)
+        for frame in (three, own)
+    )
+    assert (mixed["seeds"] == 1).all()
+    pd.testing.assert_frame_equal(mixed, alike)
+
+
+# --- the grid, and conditions side by side -----------------------------------------------------
+
+
+def grid_of(clips: pd.DataFrame, names, seeds=(0, 1)) -> tuple[pd.DataFrame, dict]:
+    """Return results and scores of representations by chance."""
+    scores = {
+        name: scores_of(clips, random_ranks(clips, number, len(seeds)), seeds)
+        for number, name in enumerate(names)
+    }
+    rows = [
+        (
+            name,
+            fold,
+            seed,
+            own["map3"].mean(),
+            own["top3_error"].mean(),
+            own["top1_accuracy"].mean(),
         )
+        for name, frame in scores.items()
+        for (fold, seed), own in clip_metrics(frame).groupby(["fold", "seed"])
+    ]
+    columns = ["variant", "fold", "seed", "map3", "top3_error", "top1_accuracy"]
+    return pd.DataFrame(rows, columns=columns), scores
 
 
-def test_what_one_seed_found_is_fragile_and_what_three_found_alike_is_not(clips):
-    half = np.arange(len(clips)) % 2 * 7
-    better, worse = (scores_of(clips, ranks, (0, 1, 2)) for ranks in (0, half))
-    for seeds, fragile in (([0], True), ([0, 1, 2], False)):
-        few, fewer = (frame[frame["seed"].isin(seeds)] for frame in (better, worse))
-        judged = judge_claims({"grid": dict.fromkeys(VARIANTS, fewer) | {"hires_q8": few}}, clips)
-        assert (judged["seeds"] == len(seeds)).all()
-        found = judged["outcome"] != "not told apart"
-        assert found.any() and not found.all()
-        assert judged["fragile"].equals(found & fragile)
+def test_a_grid_is_ranked_tested_and_contrasted_as_far_as_it_is_done(clips):
+    names = ["log_db", "mel_db", "hires_q2", "gabor_q2", "hires_q8"]
+    results, scores = grid_of(clips, names)
+    whole = analyse_grid(results, scores, clips)
+    assert whole.keys() == {"summary", "tests", "contrasts", "variance"}
+    made = list(zip(whole["contrasts"]["variant"], whole["contrasts"]["reference"], strict=True))
+    assert set(made) == {pair for pair in CONTRASTS if set(pair) <= set(names)}
+    assert (whole["tests"]["seeds"] == 2).all()
+
+    # One run of seed 1 is missing, and hires_q8 has not a single whole seed.
+    missing = (results["variant"] == "gabor_q2") & (results["fold"] == 4) & (results["seed"] == 1)
+    missing |= (results["variant"] == "hires_q8") & (results["fold"] == 0)
+    gone = set(results[missing][["variant", "fold", "seed"]].itertuples(index=False, name=None))
+    fewer = {
+        name: frame[
+            [(name, *key) not in gone for key in zip(frame["fold"], frame["seed"], strict=True)]
+        ]
+        for name, frame in scores.items()
+    }
+    partial = analyse_grid(results[~missing], fewer, clips)
+    assert set(partial["summary"]["variant"]) == set(names) - {"hires_q8"}
+    assert (partial["tests"]["seeds"] == 1).all()
+    assert (partial["contrasts"]["seeds"] == 1).all()
+    assert "variance" not in partial
+
+
+def test_conditions_are_compared_with_one_of_them_on_the_same_clips(clips):
+    scores = {
+        cell: {"log_db": scores_of(clips, rank)} for cell, rank in (("a", 1), ("b", 0), ("c", 2))
+    }
+    found = compare_conditions(scores, clips, "a").set_index("cell")
+    assert found.index.tolist() == ["a", "b", "c"]
+    assert found["map3"].tolist() == pytest.approx([1 / 2, 1, 1 / 3])
+    assert np.isnan(found.loc["a", "difference"])
+    assert found.loc["b", "difference"] == pytest.approx(1 / 2)
+    assert found.loc[["b", "c"], "verdict"].tolist() == ["better", "worse"]
 
 
 # --- curves ------------------------------------------------------------------------------------
@@ -322,7 +373,8 @@ def test_averaging_seeds_is_the_mean_of_probabilities_a_clip(clips, data, n_seed
 def steps_of(clips, n_seeds: int, seed: int = 0) -> tuple[dict, pd.DataFrame]:
     """Return the scores of every step of the tagger, and the seconds of their runs."""
     scores, rows = {}, []
-    for number, (name, _, variant, _) in enumerate(TAGGER_STEPS):
+    for number, name in enumerate(TAGGER_STEPS):
+        (variant,) = TAGGER[name].variants
         seeds = tuple(range(n_seeds if number == len(TAGGER_STEPS) - 1 else 1))
         ranks = random_ranks(clips, 100 * seed + number, len(seeds))
         scores[name] = {variant: scores_of(clips, ranks, seeds)}
@@ -335,11 +387,11 @@ def steps_of(clips, n_seeds: int, seed: int = 0) -> tuple[dict, pd.DataFrame]:
 def test_gains_of_the_steps_add_up(clips, seed, n_seeds):
     scores, results = steps_of(clips, n_seeds, seed)
     found = tagger_steps(scores, results, clips)
-    names = [name for name, *_ in TAGGER_STEPS]
+    names = list(TAGGER_STEPS)
     assert found["step"].tolist() == names + ["averaged"] * (n_seeds > 1)
-    assert found["adds"].tolist()[: len(names)] == [adds for _, adds, *_ in TAGGER_STEPS]
+    assert found["adds"].tolist()[: len(names)] == list(TAGGER_STEPS.values())
     assert found["gain"].isna().tolist() == [True] + [False] * (len(found) - 1)
-    frames = [scores[name][variant] for name, _, variant, _ in TAGGER_STEPS]
+    frames = [frame for name in names for frame in scores[name].values()]
     if n_seeds > 1:
         frames.append(average_seeds(frames[-1]))
     accuracies = [
@@ -377,7 +429,7 @@ def test_the_last_row_averages_every_network_of_the_grid(clips):
     grid_results = pd.DataFrame(runs, columns=["variant", "fold", "seed", "seconds"])
     found = tagger_steps(steps, results, clips, grid, grid_results)
     last = found.iloc[-1]
-    assert (last["step"], last["seconds_per_run"]) == ("pictures", 7.0 * 2 * len(COMPARED))
+    assert (last["step"], last["seconds_per_run"]) == ("representations", 7.0 * 2 * len(COMPARED))
     assert last["adds"].startswith(f"all {2 * len(COMPARED)} networks of the grid")
     scored = pd.concat(grid.values()).groupby(["clip_id", "label"])[LABELS].mean().reset_index()
     right = scored[LABELS].idxmax(axis=1) == scored["label"]

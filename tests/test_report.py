@@ -1,5 +1,6 @@
 """What stands in results/ and in the README can be computed again from the committed scores."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -7,21 +8,13 @@ import pandas as pd
 import pytest
 
 from freesound_tagging.features.variants import VARIANTS
-from freesound_tagging.reporting import answers, readme
-from freesound_tagging.reporting import publish as report
+from freesound_tagging.reporting import analyses, answers, publish
+from freesound_tagging.reporting import scores as report
 from freesound_tagging.runs.experiment import ROOT
-from freesound_tagging.runs.questions import STUDIES as STUDIES_ASKED
 from freesound_tagging.scoring import metrics as evaluation
 from freesound_tagging.scoring import statistics
 
-FOLDERS = sorted(file.parent for file in (ROOT / "results").glob("*/summary.csv"))
-
-
-STUDIES = sorted(
-    file.parent
-    for file in (ROOT / "results").glob("*/*/results.csv")
-    if file.parent.name in STUDIES_ASKED
-)
+FOLDERS, STUDIES = publish.published_grids(), publish.published_studies()
 
 
 def assert_as_committed(tables: dict[str, pd.DataFrame], folder: Path) -> None:
@@ -39,17 +32,17 @@ def assert_scores_agree(results: pd.DataFrame, scores: dict[str, pd.DataFrame]) 
         run = measured[row.variant]
         run = run[(run["fold"] == row.fold) & (run["seed"] == row.seed)]
         assert len(run) == row.n
-        for metric in statistics.METRICS:
+        for metric in set(statistics.METRICS) & set(results):
             assert run[metric].mean() == pytest.approx(getattr(row, metric), abs=1e-5)
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: "-".join(folder.parts[-2:]))
 def test_a_committed_grid_can_be_scored_and_analysed_again(folder):
     results = pd.read_csv(folder / "results.csv")
     scores, table = report.read_scores(folder)
     assert set(scores) <= set(VARIANTS)
     assert_scores_agree(results, scores)
-    assert_as_committed(report.analyse_grid(results, scores, table), folder)
+    assert_as_committed(analyses.analyse_grid(results, scores, table), folder)
 
 
 @pytest.mark.parametrize("folder", STUDIES, ids=lambda folder: "-".join(folder.parts[-2:]))
@@ -58,18 +51,68 @@ def test_a_committed_study_can_be_scored_and_analysed_again(folder):
     scores, _ = report.read_cells(folder, results["cell"].unique())
     for cell, rows in results.groupby("cell"):
         assert_scores_agree(rows, scores[cell])
-    assert_as_committed(report.analyse_study(folder.name, folder), folder)
+    assert_as_committed(publish.analyse_study(folder.name, folder), folder)
 
 
 def test_there_are_committed_results():
     assert FOLDERS, "make publish writes them"
 
 
-def test_pages_show_the_committed_results():
-    results = ROOT / "results"
-    assert readme.scoreboard(results) in (ROOT / "README.md").read_text()
-    assert answers.full_size_costs(report.COSTS) in (ROOT / "docs" / "running.md").read_text()
-    assert answers.results_page(results) == (results / "README.md").read_text()
+@pytest.mark.parametrize("page", publish.PAGES)
+def test_pages_show_the_committed_results(page):
+    text = (ROOT / page).read_text()
+    assert answers.fill_in(text, ROOT / "results") == text
+
+
+def test_sentences_quote_the_committed_results():
+    text = " ".join((ROOT / "results" / "README.md").read_text().split())
+    sentences = answers.MARKS.sub("", text)
+    for file, chosen, words in QUOTED:
+        frame = pd.read_csv(ROOT / "results" / file)
+        for column, value in chosen.items():
+            frame = frame[frame[column] == value]
+        (row,) = frame.to_dict("records")
+        quoted = words.format(**row)
+        assert quoted in sentences, (file, quoted)
+        sentences = sentences.replace(quoted, "", 1)
+    assert not re.findall(r"[+-]0\.\d{3}", sentences)  # no figure without a source
+
+
+INTERVAL = "{difference:+.3f} ({low:+.3f} to {high:+.3f})"
+"""How a difference is quoted."""
+
+
+def against_log_db(variant: str) -> dict[str, str]:
+    return {"metric": "map3", "reference": "log_db", "variant": variant}
+
+
+def claim(variant: str, reference: str) -> dict[str, str]:
+    return {"variant": variant, "reference": reference}
+
+
+CLAIMS = "microcalls/controls/claims.csv"
+QUOTED = [
+    ("esc10/tests.csv", against_log_db("hires_q2"), f"q = 2 {INTERVAL}, {{verdict}}"),
+    ("esc10/tests.csv", against_log_db("hires_q8"), f"q = 8 {INTERVAL}, {{verdict}}"),
+    ("fsdd/tests.csv", against_log_db("hires_q4"), f"q = 4 {INTERVAL}, {{verdict}}"),
+    ("fsdd/tests.csv", against_log_db("hires_q8"), f"q = 8 {INTERVAL}, {{verdict}}"),
+    ("fsdd/tests.csv", against_log_db("hires_q1"), f"q = 1 {INTERVAL}, {{verdict}}"),
+    ("fsdd/tests.csv", against_log_db("hires_q2"), f"q = 2 {INTERVAL}, {{verdict}}"),
+    ("microcalls/tests.csv", against_log_db("hires_q2"), f"q = 2 {INTERVAL}, {{verdict}}"),
+    ("microcalls/tests.csv", against_log_db("hires_q4"), f"q = 4 {INTERVAL}, {{verdict}}"),
+    ("microcalls/tests.csv", against_log_db("hires_q8"), f"q = 8 {INTERVAL}, {{verdict}}"),
+    ("microcalls/tests.csv", against_log_db("log_linear"), f"{INTERVAL}, {{verdict}}"),
+    (CLAIMS, claim("matched/hires_q2_magnitude", "grid/log_linear"), f"{INTERVAL}, {{verdict}}"),
+    (CLAIMS, claim("grid/hires_q2", "matched/log_short_db"), f"{INTERVAL}, {{verdict}}"),
+    (CLAIMS, claim("grid/log_db", "bins_13/log_db"), f"log dB {INTERVAL}, {{verdict}}"),
+    (CLAIMS, claim("grid/hires_q8", "bins_13/hires_q8"), f"q = 8 {INTERVAL}, {{verdict}}"),
+]
+"""File, row, and the words in results/README.md that its figures make."""
+
+
+def test_a_page_with_an_unknown_table_names_the_known_ones():
+    with pytest.raises(ValueError, match="unknown table 'prose'; the known ones are: ranking"):
+        answers.fill_in("<!-- table: prose --><!-- end of table -->", ROOT / "results")
 
 
 def test_leaving_low_scores_out_of_a_large_set_changes_no_rank(monkeypatch, tmp_path):
@@ -122,9 +165,5 @@ def test_packing_moves_no_rank_where_scores_are_all_but_equal(tmp_path):
         assert evaluation.clip_metrics(again)["map3"].tolist() == [0.5 if true == "x" else 1.0]
 
 
-def test_readme_without_marks_is_left_alone(tmp_path):
-    page = tmp_path / "README.md"
-    page.write_text("no marks")
-    with pytest.raises(ValueError, match="marks"):
-        readme.write_section(page, report.RESULTS_MARKS, "a section")
-    assert page.read_text() == "no marks"
+def test_a_page_without_marks_is_left_alone():
+    assert answers.fill_in("no marks", ROOT / "results") == "no marks"

@@ -1,13 +1,16 @@
 """`make run` and `make study` as commands: stopped by Ctrl-C, started twice."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import threading
 
+import pandas as pd
 import pytest
 from filelock import FileLock
+from jupyter_client.manager import AsyncKernelManager
 from papermill.exceptions import PapermillExecutionError
 
 from freesound_tagging import cli
@@ -118,6 +121,27 @@ def test_a_second_run_of_a_data_set_waits_and_says_so(no_sounds, work_folder, mo
         assert not started.is_set()
     second.join(60)
     assert started.is_set()
+
+
+def test_notebooks_run_in_this_python_whatever_else_is_called_python3(work_folder, monkeypatch):
+    other = work_folder / "kernels" / "python3"
+    other.mkdir(parents=True)
+    about = {"argv": ["/bin/false"], "display_name": "Python 3", "language": "python"}
+    (other / "kernel.json").write_text(json.dumps(about))
+    monkeypatch.setenv("JUPYTER_PATH", str(work_folder))
+    assert AsyncKernelManager(kernel_name="python3").kernel_spec.argv == ["/bin/false"]
+    command = run.ThisPython(kernel_name="python3").format_kernel_cmd()
+    assert command[0] == sys.executable
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4])
+def test_with_three_classes_or_fewer_map3_ranks_and_that_is_said(work_folder, capsys, classes):
+    summary = pd.DataFrame({"variant": ["a", "b"], "classes": classes})
+    summary.to_csv(work_folder / "summary.csv", index=False)
+    run.print_outcome(work_folder)
+    said = capsys.readouterr().out
+    assert ("by out-of-fold MAP@3" in said) == ("classes or fewer" in said) == (classes <= 3)
+    assert ("by out-of-fold top-3 error" in said) == (classes > 3)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX process groups and SIGINT")

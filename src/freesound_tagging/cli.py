@@ -112,18 +112,20 @@ def demo(options: argparse.Namespace) -> int:
 
 
 def publish(options: argparse.Namespace) -> int:
-    """Copy a finished run or study into results/, then write the tables anew."""
+    """Copy what is done of a run or study into results/, then write the tables anew."""
     _check(options)
-    from freesound_tagging.reporting.publish import publish_into_results
+    from freesound_tagging.reporting.publish import publish_into_results, write_pages
 
     publish_into_results(options.dataset, options.profile, options.study)
-    return report(options)
+    write_pages()
+    return 0
 
 
 def report(_: argparse.Namespace) -> int:
-    """Write the tables of README.md and results/README.md from the committed results."""
-    from freesound_tagging.reporting.publish import write_pages
+    """Write every table and chart of the pages and of results/ from the committed scores."""
+    from freesound_tagging.reporting.publish import write_pages, write_results
 
+    write_results()
     write_pages()
     return 0
 

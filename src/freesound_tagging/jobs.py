@@ -1,8 +1,8 @@
 """The jobs of a step, on the cores of this machine or on the workers of a Dask cluster.
 
 Without the environment variable ``SCHEDULER`` joblib runs the jobs in processes here. With it, for
-example ``SCHEDULER=tcp://host:8786``, joblib's Dask backend hands them to the workers of that
-scheduler, which may be on many machines. What that takes:
+example ``SCHEDULER=tcp://host:8786``, they go to the workers of that scheduler, which may be on
+many machines. What that takes:
 
 - The scheduler and all workers run in this environment (the same requirements.lock) and see this
   machine's folders, sounds and all, under the same paths: a shared file system. Jobs return next to
@@ -58,11 +58,21 @@ def run_jobs(function: Callable, jobs: Iterable[tuple], n_jobs: int) -> Iterator
         parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered")
         yield from parallel(joblib.delayed(function)(*job) for job in jobs)
         return
-    with _connect() as client:
-        parallel = joblib.Parallel(
-            n_jobs=-1, return_as="generator_unordered", backend=_backend(client)
-        )
-        yield from parallel(joblib.delayed(_alone)(function, *job) for job in jobs)
+    with _connect() as client:  # what has not begun is dropped when it closes
+        from distributed import as_completed
+
+        futures = [client.submit(_alone, function, job, pure=False) for job in jobs]
+        for future in as_completed(futures):
+            try:
+                result, error = future.result()
+            except Exception as lost:  # its workers died again and again, or could not load it
+                raise ClusterError(
+                    f"the cluster gave a job up; what is finished is kept: {lost!r}"
+                ) from lost
+            if error is not None:
+                raise error
+            future.release()
+            yield result
 
 
 def check_scheduler() -> None:
@@ -128,44 +138,13 @@ def _is_well_formed(address: str) -> bool:
         return False
 
 
-def _alone(function: Callable, *job: Any) -> Any:
-    """Make a job with no other beside it in this process, whatever threads the worker has.
+def _alone(function: Callable, job: tuple) -> tuple[Any, Exception | None]:
+    """Make a job with no other beside it in this process; return its result, or its error.
 
     `_connect` refuses workers of several threads, but one may join later.
     """
     with _ONE_AT_A_TIME:
-        return function(*job)
-
-
-def _backend(client: "Client") -> joblib.parallel.ParallelBackendBase:
-    """Return joblib's Dask backend, mended in two ways.
-
-    A job that the cluster gives up (its workers died again and again, a worker could not load it)
-    is an error: joblib counts on hearing of every job's end, and its Dask backend tells it of those
-    only that returned or raised, so it would wait for ever. And a single worker is used: where the
-    backend counts one, joblib makes the jobs in this process.
-    """
-    from joblib._dask import DaskDistributedBackend
-
-    class Backend(DaskDistributedBackend):
-        def effective_n_jobs(self, n_jobs):
-            return max(2, super().effective_n_jobs(n_jobs))
-
-        def submit(self, func, callback=None):
-            future = super().submit(func, callback)
-
-            def report(ended):
-                if ended.exception() is not None:
-                    callback(ended.exception())
-
-            future.add_done_callback(report)
-            return future
-
-        def retrieve_result_callback(self, out):
-            if isinstance(out, BaseException):
-                raise ClusterError(
-                    f"the cluster gave a job up; what is finished is kept: {out!r}"
-                ) from out
-            return super().retrieve_result_callback(out)
-
-    return Backend(client=client)
+        try:
+            return function(*job), None
+        except Exception as error:
+            return None, error

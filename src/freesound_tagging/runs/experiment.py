@@ -116,7 +116,8 @@ class Experiment:
     @property
     def results_folder(self) -> Path:
         """Where measurements of this data set are committed."""
-        return ROOT / "results" / self.name
+        folder = ROOT / "results" / self.name
+        return folder if self.profile_name == "cpu" else folder / self.profile_name
 
     def load_table(self) -> pd.DataFrame:
         """Return the clips of the training split, thinned where the profile asks for it."""

@@ -31,9 +31,13 @@ RESULT_COLUMNS = [
     "top1_accuracy",
     "top3_error",
     "map3",
+    "log_loss",
+    "train_loss",
     "epochs",
     "seconds",
 ]
+"""Columns of the results. ``train_loss`` is that of the last steps, smoothed; the rest is of the
+held-out clips."""
 
 
 def profile_folds(table: pd.DataFrame, profile: Profile) -> list[int]:
@@ -213,6 +217,35 @@ def make_and_collect(
 
 def _write_results(file: Path, results: pd.DataFrame) -> None:
     write_atomically(file, results.to_csv(index=False).encode())
+
+
+def finished_runs(folder: Path, variants: Sequence[str]) -> pd.DataFrame:
+    """Return the results of all runs in a folder that have ended, also of an unfinished grid.
+
+    Columns `RESULT_COLUMNS`; sorted by variant (in the order given), fold, seed.
+
+    Raises
+    ------
+    FileNotFoundError
+        Where no run has ended.
+    ValueError
+        Where runs of one representation are of different settings: some are to be made again.
+    """
+    records = [json.loads(file.read_text()) for file in sorted(folder.glob("runs/*/*.json"))]
+    if not records:
+        raise FileNotFoundError(f"{folder} holds no run that has ended: make run or make study")
+    rows = pd.DataFrame([record["row"] for record in records], columns=RESULT_COLUMNS)
+    rows["key"] = [record["key"] for record in records]
+    rows = rows[rows["variant"].isin(variants)]
+    mixed = rows.groupby("variant")["key"].nunique().loc[lambda keys: keys > 1]
+    if len(mixed):
+        raise ValueError(
+            f"{folder}: the runs of {mixed.index[0]} are of different settings, sounds or code; "
+            "the same command that made them makes the old ones again"
+        )
+    place = rows["variant"].map({name: number for number, name in enumerate(variants)})
+    rows = rows.assign(place=place).sort_values(["place", "fold", "seed"])
+    return rows[RESULT_COLUMNS].reset_index(drop=True)
 
 
 def load_scores(folder: str | Path, results: pd.DataFrame, suffix: str = ".csv") -> dict:

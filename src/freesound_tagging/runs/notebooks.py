@@ -11,11 +11,14 @@ from pathlib import Path
 
 import pandas as pd
 import papermill
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
 from papermill.exceptions import PapermillExecutionError
 
 from freesound_tagging.jobs import check_scheduler
 from freesound_tagging.runs.experiment import ROOT, Experiment, open_experiment
 from freesound_tagging.runs.model import make_model
+from freesound_tagging.scoring.metrics import FEW_CLASSES, METRIC_TITLES, rank_metric
 
 NOTEBOOKS = ROOT / "notebooks"
 
@@ -23,6 +26,13 @@ NOTEBOOKS = ROOT / "notebooks"
 def notebook_files() -> list[Path]:
     """Return the numbered notebooks in order."""
     return sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+
+
+class ThisPython(AsyncKernelManager):
+    """Kernels of the Python that runs this, whatever else is called python3 on the machine."""
+
+    def _kernel_spec_manager_default(self) -> KernelSpecManager:
+        return KernelSpecManager(kernel_dirs=[])  # what is left is ipykernel's own
 
 
 def run_notebook(
@@ -42,6 +52,7 @@ def run_notebook(
         parameters=parameters,
         cwd=source.parent,
         kernel_name="python3",
+        kernel_manager_class=ThisPython,
         progress_bar=progress,
         extra_arguments=[
             "--log-level=CRITICAL"
@@ -113,8 +124,11 @@ def run_notebooks(experiment: Experiment) -> int:
 def print_outcome(folder: Path) -> None:
     """Print the ranked table and where the files of a run lie."""
     summary = pd.read_csv(folder / "summary.csv")
-    print("\nVariants by out-of-fold top-3 error, best first:\n")
+    metric = rank_metric(summary)
+    print(f"\nRepresentations by out-of-fold {METRIC_TITLES[metric]}, best first:\n")
     print(summary.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
+    if metric != "top3_error":
+        print(f"\nWith {FEW_CLASSES} classes or fewer no top-3 error can be made: MAP@3 ranks.")
     print()
     for what, file in {
         "executed notebooks": folder / "notebooks",

@@ -146,6 +146,25 @@ _TAGGER = (
     Condition("wider", _MIX, {"crop": 0.4, "epochs": 60, "width": 16}, _WHOLE),
 )
 
+# Of each optimizer two rates; a trial has half the epochs of the judges.
+_OPTIMIZER_TRIALS = tuple(
+    Condition(
+        f"{optimizer}_{rate:g}",
+        ("log_db", *_MIX),
+        {"optimizer": optimizer, "lr_max": rate, "epochs": 4},
+        inner=True,
+    )
+    for optimizer, rates in {
+        "adamw": (2e-3, 5e-3),
+        "adam": (2e-3, 5e-3),
+        "sgd": (3e-2, 1e-1),
+        "lookahead_radam": (5e-3, 1.5e-2),
+    }.items()
+    for rate in rates
+)
+
+_FINE = ("log_db", "hires_q2", "gabor_q2", "hires_q8", "gabor_q8")
+
 STUDIES: dict[str, Study] = {
     "contrasts": Study(
         "Does reassignment help a pretrained network? (results/PLAN.md)",
@@ -172,6 +191,47 @@ STUDIES: dict[str, Study] = {
         ),
         profile="pretrained",
         keep_diverged=True,
+    ),
+    "optimizer_trials": Study(
+        "Which learning rate does each optimizer want, by inner folds?",
+        ("esc10",),
+        _OPTIMIZER_TRIALS,
+        profile="pretrained",
+        seeds=1,
+        keep_diverged=True,
+    ),
+    "optimizers": Study(
+        "Does another optimizer change the answer?",
+        ("esc10",),
+        tuple(
+            Condition(
+                optimizer,
+                ("log_db", *_MIX),
+                {"optimizer": optimizer},
+                chosen_from="optimizer_trials",
+            )
+            for optimizer in _RATES
+        ),
+        profile="pretrained",
+        seeds=1,
+        keep_diverged=True,
+    ),
+    "learning": Study(
+        "With more clips and a training loss near 0, what is a family's difference?",
+        ("microcalls",),
+        tuple(
+            Condition(
+                f"{clips}", _FINE, {"clips_per_class": clips, "epochs": epochs}, folds=_CURVE_FOLDS
+            )
+            for clips, epochs in ((20, 120), (60, 60), (180, 30))
+        ),
+        seeds=1,
+    ),
+    "fine_rows": Study(
+        "Is FSDD's answer that of its coarse rows?",
+        ("fsdd",),
+        (Condition("bins_26", ("mel_db", *_FINE), grid={"bins_per_octave": 26.2}),),
+        seeds=1,
     ),
     "controls": Study(
         "What is a gain due to: reassignment, or the axis, the hop, the rows, the windows?",

@@ -172,7 +172,10 @@ def train_and_score(
         others = predict_others(learner, store, variant, sorted(test.index))
         scores, labels = pd.concat([scores, others]), pd.concat([labels, test["label"]])
     about = pd.DataFrame({"seed": seed, "fold": fold, "label": labels}, index=scores.index)
-    return about.join(scores).reset_index()[[*KEYS, *scores.columns]]
+    scores = about.join(scores).reset_index()[[*KEYS, *scores.columns]]
+    losses = learner.recorder.values  # none, where the last epoch lies behind a checkpoint
+    scores.attrs["train_loss"] = round(float(losses[-1][0]), 6) if losses else None
+    return scores
 
 
 def make_run(run: Run, progress: bool = False) -> Path:
@@ -279,6 +282,8 @@ def _row(run: Run, scores: pd.DataFrame, seconds: float) -> dict[str, object]:
         "top1_accuracy": round(float(metrics["top1_accuracy"].mean()), 6),
         "top3_error": round(float(metrics["top3_error"].mean()), 6),
         "map3": round(float(metrics["map3"].mean()), 6),
+        "log_loss": round(float(metrics["log_loss"].mean()), 6),
+        "train_loss": scores.attrs.get("train_loss"),
         "epochs": sum(stage.epochs for stage in training_stages(run.profile)),
         "seconds": round(seconds, 2),
     }

@@ -58,11 +58,19 @@ def study_folder(experiment: Experiment, study: str) -> Path:
 def plan_study(experiment: Experiment, study: str) -> list[Cell]:
     """Build what the store lacks and return the study's runs; none is made yet."""
     check_study(study, experiment.dataset)
-    main, base = experiment.load_table(), experiment.profile.grid
+    main = experiment.load_table()
     return [
         Cell(condition.name, list(_plan(experiment, study, condition, main)))
+        for condition in conditions_of(experiment, study)
+    ]
+
+
+def conditions_of(experiment: Experiment, study: str) -> list[Condition]:
+    """Return a study's conditions, without a grid that is this data set's own anyway."""
+    base = experiment.profile.grid
+    return [
+        condition
         for condition in STUDIES[study].conditions
-        # Of this data set another grid may be the main one.
         if not condition.grid or replace(base, **condition.grid) != base
     ]
 
@@ -243,6 +251,16 @@ def run_study(experiment: Experiment, study: str, *, progress: bool = True) -> p
     # One list: no core waits for the last run of a condition.
     runs = [run for cell in cells for run in cell.runs]
     return grid.make_and_collect(runs, folder, collect, progress=progress)
+
+
+def count_runs(experiment: Experiment, study: str) -> int:
+    """Return how many runs a study has in all; nothing is built."""
+    main, total = experiment.load_table(), 0
+    for condition in conditions_of(experiment, study):
+        profile = change_profile(experiment.profile, condition)
+        folds = grid.profile_folds(_table(experiment, condition, main), profile)[: condition.folds]
+        total += len(condition.variants or VARIANTS) * len(folds) * len(profile.seeds)
+    return total
 
 
 def load_results(experiment: Experiment, study: str, *, finished: bool = False) -> pd.DataFrame:

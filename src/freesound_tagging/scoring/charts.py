@@ -1,18 +1,19 @@
 """Charts of scores: the ranked table, paired differences, learning curves, the confusion matrix."""
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from sklearn.metrics import ConfusionMatrixDisplay
 
 from freesound_tagging.features.plots import FAMILY_COLOURS, colour_of
-
-METRIC_TITLES = {"top3_error": "top-3 error", "top1_accuracy": "top-1 accuracy", "map3": "MAP@3"}
+from freesound_tagging.scoring.metrics import METRIC_TITLES, rank_metric
 
 
 def show_summary(summary: pd.DataFrame, *, ax: Axes | None = None, title: str = "") -> Axes:
-    """Draw the ranked table: top-3 error of each variant with its 95 % interval, best on top.
+    """Draw the ranked table, best on top: top-3 error of each variant with its 95 % interval.
+
+    With few classes it is MAP@3, see `freesound_tagging.scoring.metrics.rank_metric`.
 
     Parameters
     ----------
@@ -20,21 +21,19 @@ def show_summary(summary: pd.DataFrame, *, ax: Axes | None = None, title: str = 
     """
     if ax is None:
         _, ax = plt.subplots(figsize=(7, 0.32 * len(summary) + 1.2))
-    ranked = summary.iloc[::-1].reset_index(drop=True)
+    ranked, metric = summary.iloc[::-1].reset_index(drop=True), rank_metric(summary)
     for row, entry in ranked.iterrows():
         colour = colour_of(entry["variant"])
-        ax.plot(
-            [entry["top3_error_low"], entry["top3_error_high"]],
-            [row, row],
-            color=colour,
-            linewidth=2,
-        )
-        ax.plot(entry["top3_error"], row, "o", color=colour)
+        reach = [entry[f"{metric}_low"], entry[f"{metric}_high"]]
+        ax.plot(reach, [row, row], color=colour, linewidth=2)
+        ax.plot(entry[metric], row, "o", color=colour)
     ax.set_yticks(range(len(ranked)), ranked["variant"], fontsize=9)
     ax.set_xlabel(
-        "top-3 error, out of fold (bar: 95 % interval over source recordings)", fontsize=9
+        f"{METRIC_TITLES[metric]}, out of fold (bar: 95 % interval over source recordings)",
+        fontsize=9,
     )
-    ax.set_xlim(left=0)
+    if metric == "top3_error":
+        ax.set_xlim(left=0)
     ax.grid(axis="x", alpha=0.3)
     for family, colour in FAMILY_COLOURS.items():
         ax.plot([], [], "o-", color=colour, label=family)
@@ -48,7 +47,7 @@ def show_differences(
 ) -> Axes:
     """Draw each variant's paired difference from a reference, with 95 % intervals, best on top.
 
-    Filled dots are differences that hold after Holm's correction, open ones those that do not.
+    Filled dots are statistically significant after Holm's correction, open ones are not.
 
     Parameters
     ----------
@@ -62,13 +61,13 @@ def show_differences(
     for row, entry in ranked.iterrows():
         colour = colour_of(entry["variant"])
         ax.plot([entry["low"], entry["high"]], [row, row], color=colour, linewidth=2)
-        found = entry["better"] or entry["worse"]
+        found = entry["verdict"] in ("better", "worse")
         ax.plot(entry["difference"], row, "o", color=colour, mfc=colour if found else "white")
     ax.axvline(0, color="black", linewidth=0.8)
     ax.set_yticks(range(len(ranked)), ranked["variant"], fontsize=9)
     ax.set_xlabel(
         f"{METRIC_TITLES[metric]} minus that of {reference}\n"
-        "(bar: 95 % interval; filled:\ntold apart after Holm's correction)",
+        "(bar: 95 % interval; filled: statistically\nsignificant after Holm's correction)",
         fontsize=9,
     )
     ax.grid(axis="x", alpha=0.3)
@@ -137,7 +136,7 @@ def show_curves(curve: pd.DataFrame, study: str) -> Figure:
 
     Parameters
     ----------
-    curve : as returned by `freesound_tagging.reporting.findings.curve`.
+    curve : as returned by `freesound_tagging.reporting.analyses.curve`.
     study : ``"difficulty"`` or ``"noise"``.
     """
     labels = {
@@ -177,21 +176,42 @@ def show_curves(curve: pd.DataFrame, study: str) -> Figure:
     return figure
 
 
+MOST_CLASSES = 40
+"""A confusion matrix shows no more classes than can be read."""
+
+
 def show_confusion(counts: pd.DataFrame, *, ax: Axes | None = None, title: str = "") -> Axes:
-    """Draw a confusion matrix as shares of each true class; cells of 1 % or more carry a number."""
+    """Draw a confusion matrix in % of each true class.
+
+    Of more than `MOST_CLASSES` classes those with the largest share of errors are shown, and the
+    title says so. Up to 20 classes, cells carry their number.
+    """
+    shares = 100 * counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
+    if len(counts) > MOST_CLASSES:
+        right = pd.Series(shares.to_numpy().diagonal(), shares.index)
+        hard = right.sort_values(kind="stable").index[:MOST_CLASSES]
+        kept = [name for name in shares.columns if name in set(hard)]
+        shares = shares.loc[kept, kept]
+        title = f"{title}\nthe {MOST_CLASSES} of {len(counts)} classes with most errors".strip()
     if ax is None:
-        side = 0.38 * len(counts) + 2
+        side = 0.38 * len(shares) + 2
         _, ax = plt.subplots(figsize=(side + 0.6, side))
-    shares = counts.to_numpy() / np.maximum(counts.to_numpy().sum(axis=1, keepdims=True), 1)
-    ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    if len(counts) <= 20:
-        for row, column in zip(*np.nonzero(shares >= 0.01), strict=True):
-            shade = "white" if shares[row, column] > 0.5 else "black"
-            text = f"{100 * shares[row, column]:.0f}"
-            ax.text(column, row, text, ha="center", va="center", fontsize=9, color=shade)
-    ax.set_xticks(range(len(counts)), counts.columns, rotation=90, fontsize=9)
-    ax.set_yticks(range(len(counts)), counts.index, fontsize=9)
-    ax.set_xlabel("predicted")
-    ax.set_ylabel("true")
-    ax.set_title(title, fontsize=10)
+    display = ConfusionMatrixDisplay(shares.to_numpy(), display_labels=shares.columns)
+    display.plot(
+        ax=ax,
+        cmap="Blues",
+        include_values=len(shares) <= 20,
+        values_format=".0f",
+        xticks_rotation="vertical",
+        colorbar=False,
+        im_kw={"vmin": 0, "vmax": 100},
+        text_kw={"fontsize": 9},
+    )
+    if display.text_ is not None:
+        for text, share in zip(display.text_.flat, shares.to_numpy().flat, strict=True):
+            text.set_visible(share >= 1)
+    for label in (*ax.get_xticklabels(), *ax.get_yticklabels()):
+        label.set(fontsize=9, parse_math=False)  # a label may hold dollars
+    ax.set(xlabel="predicted", ylabel="true")
+    ax.set_title(title, fontsize=10, parse_math=False)
     return ax

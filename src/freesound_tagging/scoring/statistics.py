@@ -1,21 +1,32 @@
-"""When is a difference real? Paired tests, shares of variance, smallest detectable difference.
+"""When is a difference real? One rule for every table of the repository.
 
-Two sources of chance are kept apart. `paired_tests` asks what other source recordings would have
-shown with the same trained networks; `variance_shares` asks how much another training run moves
-a result.
+The difference of two representations is the mean over clips and seeds of the paired difference.
+Three kinds of luck move it, and its standard error holds all three:
+
+- *recordings*: other recordings would have been drawn. Bootstrap over whole recordings.
+- *folds*: another training set would have suited one representation more than the other
+  (representation x fold), and another run on the same one, too.
+- *seeds*: another first set of weights, another order of clips (representation x seed).
+
+The last two come from an analysis of variance of all representations of the table: three seeds of
+one pair alone would say next to nothing. Degrees of freedom are Satterthwaite's, p values are
+adjusted over each family by Holm's procedure, and the verdict is one of four words.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy.stats import norm
+from scipy import stats
 
 from freesound_tagging.scoring.metrics import clip_metrics
 
-METRICS = ("top3_error", "top1_accuracy", "map3")
-"""The metrics that are tested. Top-3 error is better lower, the others are better higher."""
+METRICS = ("top3_error", "top1_accuracy", "map3", "log_loss")
+"""The metrics that are tested."""
+
+LOWER_IS_BETTER = {"top3_error", "log_loss"}
 
 VERDICT_METRIC = "map3"
 """The metric that carries the verdict on every data set: MAP@3.
@@ -25,45 +36,49 @@ It is the challenge's own metric, and unlike top-3 error it is not at its floor 
 """
 
 REFERENCES = ("mel_db", "log_db")
-"""The variants that all others are compared with."""
+"""The representations that all others are compared with."""
 
 LEVEL = 0.05
 """Two-sided level of every test; intervals cover 1 - LEVEL."""
 
+MARGIN = 0.02
+"""Two representations are equivalent where the 90 % interval of their difference lies within this
+of 0."""
+
 POWER = 0.8
 """Probability with which the smallest detectable difference is found."""
 
+VERDICTS = ("better", "worse", "equivalent", "inconclusive")
+
 COLUMNS = [
     "metric",
-    "reference",
     "variant",
+    "reference",
     "difference",
     "low",
     "high",
+    "low_90",
+    "high_90",
     "p",
     "p_holm",
-    "better",
-    "worse",
-    "fragile",
+    "verdict",
+    "standard_error",
+    "recordings_error",
+    "folds_error",
+    "seeds_error",
+    "df",
+    "detectable",
+    "seeds",
     "folds_better",
     "folds",
-    "seed_deviation",
-    "standard_error",
-    "cautious_error",
-    "detectable",
 ]
-"""Columns of `paired_tests`."""
-
-LOWER_IS_BETTER = {"top3_error"}
+"""Columns of `compare`."""
 
 ROUNDING = 1e-12
-"""Metrics are thirds and halves, whose sums differ in the last digits by the order of adding.
+"""Metrics are thirds and halves, whose sums differ in the last digits by the order of adding."""
 
-Differences below this are ties. A resample often has exactly the mean that it is compared with.
-"""
-
-DRAWS_AT_ONCE = 4_000_000
-"""Group indices drawn at a time: about 100 MB with their counts."""
+RESAMPLES = 1999
+"""Draws of the bootstrap: its standard error is then known to 2 %."""
 
 
 def holm(p_values: ArrayLike) -> np.ndarray:
@@ -109,178 +124,300 @@ def paired_tests(
     table: pd.DataFrame,
     references: Sequence[str] = REFERENCES,
     metrics: Sequence[str] = METRICS,
-    resamples: int = 9999,
-    seed: int = 0,
 ) -> pd.DataFrame:
-    """Compare every variant with each reference on the same clips and seeds.
+    """Compare every representation with each reference; each reference in each metric is a family.
 
-    Differences are averaged over the seeds of a clip, then whole source recordings are drawn with
-    replacement: clips of one recording are alike. All comparisons use the same draws. The variants
-    compared with one reference in one metric are a family, over which p values are adjusted.
+    Parameters, columns and errors as in `compare`. The rows of a family stand together, the best
+    representation first.
+    """
+    pairs = [(variant, other) for other in references for variant in scores if variant != other]
+    tests = compare(scores, table, pairs, metrics, family=("metric", "reference"))
+    if tests.empty:
+        return tests
+    # Rounded, so that equal differences go by name and not by their last digits.
+    gain = (tests["difference"] * tests["metric"].map(_sign)).round(12)
+    place = {name: number for number, name in enumerate((*metrics, *references))}
+    order = pd.DataFrame(
+        {
+            "metric": tests["metric"].map(place),
+            "reference": tests["reference"].map(place),
+            "gain": -gain,
+            "variant": tests["variant"],
+        }
+    ).sort_values(["metric", "reference", "gain", "variant"])
+    return tests.loc[order.index].reset_index(drop=True)
+
+
+def compare(
+    scores: dict[str, pd.DataFrame],
+    table: pd.DataFrame,
+    pairs: Sequence[tuple[str, str]],
+    metrics: Sequence[str] = METRICS,
+    family: Sequence[str] = ("metric",),
+) -> pd.DataFrame:
+    """Compare pairs of representations on the same clips, folds and seeds.
 
     Parameters
     ----------
-    scores : variant -> out-of-fold scores, as for `evaluation.clip_metrics`. Every clip must be
-        scored once by every seed, and all variants on the same clips, seeds and folds.
-    table : clips, index ``clip_id``, column ``group`` (the source recording).
-    references : variants that all others are compared with.
-    metrics : of top3_error, top1_accuracy and map3.
-    resamples : bootstrap resamples, 1 or more. No p value is below 1 / (1 + resamples), so a
-        family of m variants needs more than 20 m of them for any to be found different.
-    seed : of the resampling.
+    scores : representation -> scores, as for `metrics.clip_metrics`. Every clip must be scored once
+        by every seed, and all representations on the same clips, seeds and folds. All of them, also
+        those in no pair, tell how much training moves a result.
+    table : clips, index ``clip_id``, column ``group``: the recording, or whatever else was drawn as
+        one (FSDD: the speaker).
+    pairs : representation and what it is compared with.
+    metrics : of `METRICS`.
+    family : columns whose values tell the families apart, over each of which p values are adjusted.
 
     Returns
     -------
-    One row for each metric, reference and other variant; metrics and references in the order given,
-    then the best variant first. Columns:
+    One row for each metric and pair, in the order given. Columns:
 
-    - metric, reference, variant.
-    - difference : variant minus reference, -1 to 1.
-    - low, high : 95 % percentile interval of the difference, not adjusted for many variants.
-    - p : two-sided p value of no difference, (1 + #{abs(mean* - mean) >= abs(mean)}) /
-      (1 + resamples), where mean* is a resample's mean.
-    - p_holm : p adjusted over the family (`holm`).
-    - better, worse : whether p_holm is below 0.05 and the difference in that direction.
-    - fragile : whether it is better or worse, but no longer so (normal p value over the family, by
-      `holm`) when the standard error is the cautious one, or when there is one seed only.
-    - folds_better, folds : folds in which the variant is better (ties do not count), and all.
-    - seed_deviation : standard deviation over seeds of each seed's mean difference; NaN with one
-      seed. The standard error does not hold what moves all clips of a training run together, so
-      a verdict is fragile where this is not small beside the difference.
-    - standard_error : standard deviation of the bootstrap means.
-    - cautious_error : sqrt(standard_error^2 + seed_deviation^2 / seeds), which counts the luck of
-      training as well, and some of the clips' chance twice; NaN with one seed.
-    - detectable : smallest true difference that is found with probability 0.8 at the strictest step
-      of Holm, (z(1 - 0.05 / (2 m)) + z(0.8)) * standard_error with m variants in the family.
+    - metric, variant, reference.
+    - difference : variant minus reference.
+    - low, high : 95 % interval, not adjusted for many pairs; low_90, high_90 : 90 % interval.
+    - p : two-sided p value of no difference; p_holm : adjusted over the family.
+    - verdict : better or worse where p_holm is below `LEVEL`; else equivalent where the 90 %
+      interval lies within `MARGIN` of 0; else inconclusive.
+    - standard_error : of the difference; squared, it is the sum of the squares of recordings_error,
+      folds_error and seeds_error, see `standard_errors`.
+    - df : its degrees of freedom.
+    - detectable : smallest true difference that is found with probability `POWER` at the strictest
+      step of Holm.
+    - seeds; folds_better, folds : folds in which the variant is better, without ties, and all.
 
-    Where all recordings have the same difference, nothing varies: the standard error is 0,
-    detectable is NaN, and the interval is that of the rule of three
-    (`evaluation.bootstrap_interval`); p is 1 where that difference is 0. With one source recording
-    nothing can be said: interval, p values, standard error and detectable are NaN.
+    Where all recordings have the same difference, nothing varies: the standard error is 0, the
+    interval is that of the rule of three, p that of a sign test, and detectable NaN. With one
+    recording nothing can be said: all of these are NaN and the verdict is inconclusive.
 
     Raises
     ------
     ValueError
-        Where a reference has no scores, a metric is unknown, resamples is below 1, a clip is scored
-        twice by one seed or not by all seeds, a clip has no source recording or is in the table
-        twice, or two variants were not scored on the same clips, seeds and folds.
+        Where a representation has no scores, a metric is unknown, a clip is scored twice by one
+        seed or not by all seeds, a clip has no recording or is in the table twice, or two
+        representations were not scored on the same clips, seeds and folds.
+    """
+    for name in dict.fromkeys(name for pair in pairs for name in reversed(pair)):
+        if name not in scores:
+            raise ValueError(f"no scores of {name!r}; there are: {', '.join(scores)}")
+    for metric in metrics:
+        if metric not in METRICS:
+            raise ValueError(f"metrics must be of: {', '.join(METRICS)}; got {metric!r}")
+    if not pairs or not metrics:
+        return pd.DataFrame(columns=COLUMNS)
+    values, folds, groups = _measure(scores, table, metrics)
+    place = {name: number for number, name in enumerate(scores)}
+    places = [(place[variant], place[reference]) for variant, reference in pairs]
+    frame = pd.concat(
+        [
+            standard_errors(values[..., m], folds, groups, places).assign(
+                metric=metric,
+                variant=[variant for variant, _ in pairs],
+                reference=[reference for _, reference in pairs],
+            )
+            for m, metric in enumerate(metrics)
+        ],
+        ignore_index=True,
+    )
+    frame["seeds"] = values.shape[1]
+    upward = frame["metric"].map(_sign) > 0
+    frame["folds_better"] = frame["folds_above"].where(upward, frame["folds_below"])
+    return judge(frame, len(np.unique(groups)), family)[COLUMNS]
+
+
+def judge(frame: pd.DataFrame, recordings: int, family: Sequence[str]) -> pd.DataFrame:
+    """Add intervals, p values, verdicts and what is detectable to differences and their errors.
+
+    Parameters
+    ----------
+    frame : columns difference, standard_error, df, metric, and those of ``family``.
+    recordings : how many were drawn.
+    """
+    difference, error, df = (frame[name] for name in ("difference", "standard_error", "df"))
+    frame = frame.copy()
+    for suffix, level in (("", LEVEL), ("_90", 2 * LEVEL)):
+        reach = stats.t.ppf(1 - level / 2, df) * error
+        # Where nothing varies: the bound of an event never seen in so many recordings.
+        reach = reach.where(error != 0, -np.log(level) / recordings)
+        # But for the log loss, metrics lie between 0 and 1.
+        limit = np.where(frame["metric"] == "log_loss", np.inf, 1.0)
+        frame[f"low{suffix}"] = np.maximum(difference - reach, -limit)
+        frame[f"high{suffix}"] = np.minimum(difference + reach, limit)
+    some = difference.abs() > ROUNDING
+    p = 2 * stats.t.sf((difference.abs() / error.where(error > 0)), df)
+    p = pd.Series(p, frame.index).where(error != 0, 2.0 ** (1 - recordings))
+    frame["p"] = p.where(some | error.isna(), 1.0)
+    families = frame.groupby(list(family), sort=False)["p"]
+    frame["p_holm"] = families.transform(lambda own: holm(own.to_numpy()))
+    tests = families.transform("count").clip(lower=1)
+    needed = stats.t.ppf(1 - LEVEL / (2 * tests), df) + stats.t.ppf(POWER, df)
+    frame["detectable"] = (needed * error).where(error > 0)
+    gain = difference * frame["metric"].map(_sign)
+    found = frame["p_holm"] < LEVEL
+    within = (frame["low_90"] >= -MARGIN) & (frame["high_90"] <= MARGIN)
+    frame["verdict"] = np.select(
+        [found & (gain > 0), found & (gain < 0), within], VERDICTS[:3], VERDICTS[3]
+    )
+    return frame
+
+
+def _sign(metric: str) -> int:
+    return -1 if metric in LOWER_IS_BETTER else 1
+
+
+def standard_errors(
+    values: np.ndarray, folds: np.ndarray, groups: np.ndarray, pairs: Sequence[tuple[int, int]]
+) -> pd.DataFrame:
+    """Return the difference of each pair of representations, and what its luck is made of.
+
+    Parameters
+    ----------
+    values : a metric of every clip, shape (clips, seeds, representations).
+    folds, groups : fold and recording of each clip, whole numbers, shape (clips,).
+    pairs : places of the representation and of what it is compared with.
+
+    Returns
+    -------
+    One row a pair: difference; standard_error and its three parts; df; folds_above, folds_below (in
+    which the difference is positive, negative) and folds. The parts, where MS are mean squares of a
+    balanced analysis of variance of the means over each fold and seed:
+
+    - recordings_error^2 : variance over bootstrap draws of whole recordings.
+    - folds_error^2 : 2 MS(representation x fold) / (folds seeds), which holds the recordings, too,
+      less the mean of recordings_error^2 over all pairs; 0 where that is negative.
+    - seeds_error^2 : 2 (MS(representation x seed) - MS(residual)) / (folds seeds); 0 where that is
+      negative, or with one seed, which tells nothing of it.
 
     Sources
     -------
     Field, C. A. & Welsh, A. H. (2007). Bootstrapping clustered data. Journal of the Royal
-    Statistical Society B 69(3), 369-390: whole groups are drawn. Hall, P. & Wilson, S. R. (1991).
-    Two guidelines for bootstrap hypothesis testing. Biometrics 47(2), 757-762: the null
-    distribution is that of mean* - mean. Davison, A. C. & Hinkley, D. V. (1997). Bootstrap Methods
-    and their Application, chapter 4: the ones added to the p value.
+    Statistical Society B 69(3), 369-390: whole groups are drawn. Searle, S. R., Casella, G. &
+    McCulloch, C. E. (1992). Variance Components. Wiley, chapter 4. Satterthwaite, F. E. (1946). An
+    approximate distribution of estimates of variance components. Biometrics Bulletin 2(6), 110-114.
+    ``benchmarks/statistics/`` shows how often all this together is wrong.
     """
-    for reference in references:
-        if reference not in scores:
-            raise ValueError(f"no scores of {reference!r}; there are: {', '.join(scores)}")
-    for metric in metrics:
-        if metric not in METRICS:
-            raise ValueError(f"metrics must be of: {', '.join(METRICS)}; got {metric!r}")
-    if resamples < 1:
-        raise ValueError(f"resamples must be 1 or more; got {resamples}")
-    if not references or not metrics:
-        return _typed([])
+    _, n_seeds, n_variants = values.shape
+    first, second = np.array(pairs).T
+    by_clip = values.mean(axis=1)
+    difference = by_clip.mean(axis=0)[first] - by_clip.mean(axis=0)[second]
 
-    measured = _measure(scores, references[0])
-    keys = measured[references[0]].index
-    clip_ids = keys.get_level_values("clip_id").unique()
-    folds = keys.get_level_values("fold").to_numpy()
-    groups = _groups(clip_ids, table)
+    sizes = np.bincount(groups)
+    n_groups = len(sizes)
+    sums = np.zeros((n_groups, n_variants))
+    np.add.at(sums, groups, by_clip)
+    draws = _draws(n_groups)
+    means = (draws @ sums) / (draws @ sizes)[:, None]
+    nothing_varies = np.full(len(pairs), n_groups < 2)
+    if n_groups > 1:
+        # A draw of n from n varies less than n from the world, by (n - 1) / n.
+        covariance = np.atleast_2d(np.cov(means, rowvar=False)) * n_groups / (n_groups - 1)
+        own = np.diag(covariance)
+        recordings = own[first] + own[second] - 2 * covariance[first, second]
+        usual = 2 * (own.sum() - covariance.sum() / n_variants) / max(1, n_variants - 1)
+        each = sums / sizes[:, None]
+        apart = np.abs(each[:, first] - each[:, second] - difference)
+        nothing_varies = (apart < ROUNDING).all(axis=0)
+        recordings = np.where(nothing_varies, 0.0, recordings.clip(min=0))
+    else:
+        recordings, usual = np.full(len(pairs), np.nan), np.nan
 
-    variants = list(scores)
-    # (clips, seeds, variants, metrics): sorted by clip and seed, and every clip has every seed.
-    values = np.stack([measured[v][list(metrics)].to_numpy() for v in variants], axis=1)
-    values = values.reshape(len(clip_ids), -1, len(variants), len(metrics))
-    clips_each = np.bincount(groups)
-    sums = np.zeros((len(clips_each), len(variants), len(metrics)))
-    np.add.at(sums, groups, values.mean(axis=1))
-    means = _bootstrap_means(sums, clips_each, resamples, seed)
+    fold_of, n_folds = np.unique(folds, return_inverse=True)[1], len(np.unique(folds))
+    cells = np.zeros((n_folds, n_seeds, n_variants))
+    np.add.at(cells, fold_of, values)
+    cells /= np.bincount(fold_of)[:, None, None]
+    squares, freedom = _interactions(cells)
+    scale = 2 / (n_folds * n_seeds)
+    fold, seed, residual = (scale * square for square in squares)
+    in_folds, in_seeds = max(0.0, fold - usual), max(0.0, seed - residual)
 
-    rows = []
-    for m, metric in enumerate(metrics):
-        sign = -1 if metric in LOWER_IS_BETTER else 1
-        for reference in references:
-            r = variants.index(reference)
-            family = []
-            for v, variant in enumerate(variants):
-                if variant == reference:
-                    continue
-                each = values[:, :, v, m] - values[:, :, r, m]
-                by_fold = pd.Series(each.ravel()).groupby(folds).mean()
-                by_seed = each.mean(axis=0)
-                family.append(
-                    {
-                        "metric": metric,
-                        "reference": reference,
-                        "variant": variant,
-                        "difference": each.mean(),
-                        **_interval_and_p(
-                            each.mean(),
-                            means[:, v, m] - means[:, r, m],
-                            sums[:, v, m] - sums[:, r, m],
-                            clips_each,
-                        ),
-                        "folds_better": int((sign * by_fold > ROUNDING).sum()),
-                        "folds": len(by_fold),
-                        "seed_deviation": by_seed.std(ddof=1) if len(by_seed) > 1 else np.nan,
-                    }
-                )
-            critical = norm.ppf(1 - LEVEL / (2 * max(1, len(family))))
-            for row in family:
-                luck = row["seed_deviation"] ** 2 / values.shape[1]
-                row["cautious_error"] = np.sqrt(row["standard_error"] ** 2 + luck)
-            for row, p_holm, cautious_p in zip(
-                family,
-                holm([row["p"] for row in family]),
-                holm([_normal_p(row["difference"], row["cautious_error"]) for row in family]),
-                strict=True,
-            ):
-                found = bool(p_holm < LEVEL)
-                row["p_holm"] = p_holm
-                row["better"] = found and sign * row["difference"] > 0
-                row["worse"] = found and sign * row["difference"] < 0
-                error = row["standard_error"]
-                row["fragile"] = found and not cautious_p < LEVEL
-                row["detectable"] = (critical + norm.ppf(POWER)) * error if error > 0 else np.nan
-            # Rounded, so that equal differences go by name and not by their last digits.
-            rows += sorted(
-                family, key=lambda row: (round(-sign * row["difference"], 12), row["variant"])
-            )
-    return _typed(rows)
+    total = recordings + np.where(nothing_varies, 0.0, in_folds + in_seeds)
+    spread = recordings**2 / max(1, n_groups - 1)
+    for part, degrees in ((in_folds, freedom[0]), (in_seeds, freedom[1])):
+        spread = spread + part**2 / max(1, degrees)
+    by_fold = cells.mean(axis=1)[:, first] - cells.mean(axis=1)[:, second]
+    return pd.DataFrame(
+        {
+            "difference": difference,
+            "standard_error": np.sqrt(total),
+            "recordings_error": np.sqrt(recordings),
+            "folds_error": np.where(nothing_varies, 0.0, np.sqrt(in_folds)),
+            "seeds_error": np.where(nothing_varies, 0.0, np.sqrt(in_seeds)),
+            "df": np.divide(total**2, spread, out=np.full(len(pairs), np.nan), where=spread > 0),
+            "folds_above": (by_fold > ROUNDING).sum(axis=0),
+            "folds_below": (by_fold < -ROUNDING).sum(axis=0),
+            "folds": n_folds,
+        }
+    )
 
 
-def _measure(scores: dict[str, pd.DataFrame], reference: str) -> dict[str, pd.DataFrame]:
-    """Return each variant's metrics by clip_id, seed and fold, all with one sorted, full index."""
+@lru_cache(maxsize=8)
+def _draws(n: int) -> np.ndarray:
+    """Return how often each of ``n`` is in each bootstrap draw, shape (RESAMPLES, n)."""
+    generator = np.random.default_rng(0)
+    return generator.multinomial(n, np.full(n, 1 / n), RESAMPLES).astype(float)
+
+
+def _interactions(cells: np.ndarray) -> tuple[list[float], list[int]]:
+    """Return mean squares and degrees of freedom of what depends on the representation.
+
+    ``cells`` are means, shape (folds, seeds, representations). The three are representation x
+    fold, representation x seed, and the residual, which is representation x fold x seed.
+    """
+    n_folds, n_seeds, n_variants = cells.shape
+    apart = cells - cells.mean(axis=2, keepdims=True)
+    apart = apart - apart.mean(axis=(0, 1))  # what a representation is better everywhere
+    by_fold, by_seed = apart.mean(axis=1, keepdims=True), apart.mean(axis=0, keepdims=True)
+    sums = [
+        n_seeds * (by_fold**2).sum(),
+        n_folds * (by_seed**2).sum(),
+        ((apart - by_fold - by_seed) ** 2).sum(),
+    ]
+    freedom = [
+        (n_variants - 1) * (n_folds - 1),
+        (n_variants - 1) * (n_seeds - 1),
+        (n_variants - 1) * (n_folds - 1) * (n_seeds - 1),
+    ]
+    squares = [total / df if df else 0.0 for total, df in zip(sums, freedom, strict=True)]
+    return squares, freedom
+
+
+def _measure(
+    scores: dict[str, pd.DataFrame], table: pd.DataFrame, metrics: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return values (clips, seeds, representations, metrics), and fold and recording of each clip.
+
+    Clips and seeds are sorted; the order of rows means nothing.
+    """
     levels = ["clip_id", "seed", "fold"]
     measured = {}
     for variant, frame in scores.items():
-        metrics = clip_metrics(frame)
-        if metrics.duplicated(["clip_id", "seed"]).any():
+        own = clip_metrics(frame)
+        if own.duplicated(["clip_id", "seed"]).any():
             raise ValueError(f"{variant}: a clip is scored twice by one seed; the folds overlap")
-        measured[variant] = metrics.set_index(levels)[list(METRICS)].sort_index()
-    keys = measured[reference].index
-    for variant, metrics in measured.items():
-        if not metrics.index.equals(keys):
-            clip_id, seed, fold = metrics.index.symmetric_difference(keys)[0]
+        measured[variant] = own.set_index(levels)[list(metrics)].sort_index()
+    first, *_ = measured
+    keys = measured[first].index
+    for variant, own in measured.items():
+        if not own.index.equals(keys):
+            clip_id, seed, fold = own.index.symmetric_difference(keys)[0]
             raise ValueError(
-                f"{variant} and {reference} were not scored on the same clips, seeds and folds: "
+                f"{variant} and {first} were not scored on the same clips, seeds and folds: "
                 f"clip {clip_id!r}, seed {seed}, fold {fold} is in one of them only"
             )
-    clip_ids, seeds = (keys.get_level_values(level) for level in levels[:2])
     if not len(keys):
         raise ValueError("scores hold no clips")
-    if len(keys) != clip_ids.nunique() * seeds.nunique():
+    clip_ids, seeds, folds = (keys.get_level_values(level) for level in levels)
+    n_seeds = seeds.nunique()
+    if len(keys) != clip_ids.nunique() * n_seeds:
         short = seeds.groupby(clip_ids)
-        clip_id = next(c for c, own in short.items() if len(own) < seeds.nunique())
+        clip_id = next(c for c, own in short.items() if len(own) < n_seeds)
         lacking = sorted(set(seeds) - set(short[clip_id]))
         raise ValueError(
             f"every clip must be scored by every seed; clip {clip_id!r} lacks seed "
             + ", ".join(map(str, lacking))
         )
-    return measured
+    values = np.stack([own.to_numpy() for own in measured.values()], axis=1)
+    values = values.reshape(-1, n_seeds, len(measured), len(metrics))
+    return values, folds.to_numpy()[::n_seeds], _groups(clip_ids[::n_seeds], table)
 
 
 def _groups(clip_ids: pd.Index, table: pd.DataFrame) -> np.ndarray:
@@ -293,65 +430,19 @@ def _groups(clip_ids: pd.Index, table: pd.DataFrame) -> np.ndarray:
     return pd.factorize(names, sort=True)[0]
 
 
-def _bootstrap_means(sums: np.ndarray, clips: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Return the mean over clips of each resample of groups, shape (resamples, ...).
+def common_runs(scores: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """Return the scores of the seeds with which every representation was trained on every fold.
 
-    Parameters
-    ----------
-    sums : sum over the clips of each group, shape (groups, ...).
-    clips : number of clips of each group, shape (groups,). The groups differ in size, so each
-        resample has its own number of clips.
+    So that a grid that is not finished can be compared so far. Folds are all that any of the
+    representations was scored on.
     """
-    generator = np.random.default_rng(seed)
-    n, columns = len(clips), sums.reshape(len(clips), -1)
-    at_once = max(1, DRAWS_AT_ONCE // n)
-    parts = []
-    for start in range(0, resamples, at_once):
-        size = min(at_once, resamples - start)
-        drawn = generator.integers(0, n, (size, n))
-        drawn += np.arange(size)[:, None] * n
-        # How often each group is in each resample; then all comparisons are one product.
-        counts = np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n).astype(float)
-        parts.append((counts @ columns) / (counts @ clips)[:, None])
-    return np.concatenate(parts).reshape(resamples, *sums.shape[1:])
-
-
-def _interval_and_p(
-    mean: float, means: np.ndarray, sums: np.ndarray, clips: np.ndarray
-) -> dict[str, float]:
-    """Return low, high, p and standard_error of a mean from its bootstrap means."""
-    if len(clips) < 2:
-        return dict.fromkeys(("low", "high", "p", "standard_error"), np.nan)
-    if (np.abs(sums / clips - mean) < ROUNDING).all():
-        # Every resample is the same. Rule of three: the 95 % bound of an event never seen in n.
-        bound = 3 / len(clips)
-        low, high, error = max(-1.0, mean - bound), min(1.0, mean + bound), 0.0
-    else:
-        low, high = np.quantile(means, [LEVEL / 2, 1 - LEVEL / 2])
-        error = means.std(ddof=1)
-    extreme = (np.abs(means - mean) >= abs(mean) - ROUNDING).sum()
-    return {
-        "low": low,
-        "high": high,
-        "p": (1 + extreme) / (1 + len(means)),
-        "standard_error": error,
-    }
-
-
-def _normal_p(mean: float, error: float) -> float:
-    """Return the two-sided p value of no difference; 1 where there is none, NaN without error."""
-    if abs(mean) < ROUNDING:
-        return 1.0
-    return float(2 * norm.sf(abs(mean) / error)) if error > 0 else np.nan
-
-
-def _typed(rows: list[dict]) -> pd.DataFrame:
-    """Return rows as a frame whose types do not depend on whether there are any."""
-    words, counts = COLUMNS[:3], ["folds_better", "folds"]
-    flags = ["better", "worse", "fragile"]
-    types = dict.fromkeys(COLUMNS, float) | dict.fromkeys(words, object)
-    types |= dict.fromkeys(flags, bool) | dict.fromkeys(counts, int)
-    return pd.DataFrame(rows, columns=COLUMNS).astype(types)
+    folds = {fold for frame in scores.values() for fold in frame["fold"].unique()}
+    whole = [
+        {seed for seed, own in frame.groupby("seed") if set(own["fold"]) == folds}
+        for frame in scores.values()
+    ]
+    common = set.intersection(*whole) if whole else set()
+    return {name: frame[frame["seed"].isin(common)] for name, frame in scores.items()}
 
 
 def variance_shares(results: pd.DataFrame, metric: str) -> pd.DataFrame:

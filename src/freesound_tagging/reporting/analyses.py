@@ -1,0 +1,329 @@
+"""Scores of the grid and of the studies -> the tables that answer them.
+
+Every function takes scores as ``cell -> variant -> frame`` (`studies.load_scores`), so that the
+same code answers from a run just made and from the scores committed under ``results/``. Every
+difference follows the one rule of `freesound_tagging.scoring.statistics`.
+"""
+
+import pandas as pd
+
+from freesound_tagging.runs.questions import COMPARED, CONTRASTS, STUDIES, TAGGER_STEPS
+from freesound_tagging.scoring.metrics import KEYS, bootstrap_interval, clip_metrics, summarise
+from freesound_tagging.scoring.statistics import (
+    METRICS,
+    REFERENCES,
+    VERDICT_METRIC,
+    common_runs,
+    compare,
+    paired_tests,
+    variance_shares,
+)
+from freesound_tagging.sounds import microcalls
+
+Scores = dict[str, dict[str, pd.DataFrame]]
+
+# (what is claimed, which representation should then be better, than which); each is written as
+# condition/representation. The claims on q = 2 and on magnitude were added when the grid of
+# microcalls had been seen, and before its controls had.
+CLAIMS: tuple[tuple[str, str, str], ...] = (
+    ("Sharper is better: q = 8 beats log dB on the same axis", "grid/hires_q8", "grid/log_db"),
+    ("Sharper is better: q = 2 beats log dB on the same axis", "grid/hires_q2", "grid/log_db"),
+    (
+        "It is the reassignment: q = 2 beats an ordinary shorter window",
+        "grid/hires_q2",
+        "matched/log_short_db",
+    ),
+    ("In magnitude, too, q = 2 is better", "matched/hires_q2_magnitude", "grid/log_linear"),
+    ("In magnitude, too, q = 8 is better", "matched/hires_q8_magnitude", "grid/log_linear"),
+    ("Magnitude beats dB, standard", "grid/log_linear", "grid/log_db"),
+    ("Magnitude beats dB, q = 2", "matched/hires_q2_magnitude", "grid/hires_q2"),
+    (
+        "It is the reassignment: q = 8 beats an ordinary longer window",
+        "grid/hires_q8",
+        "matched/log_long_db",
+    ),
+    ("Several ordinary windows beat one", "grid/3ch_log_db_windows", "grid/log_db"),
+    ("The reference's mix beats log dB", "grid/3ch_hires_q1_q8_log_db", "grid/log_db"),
+    (
+        "The mix beats three ordinary windows",
+        "grid/3ch_hires_q1_q8_log_db",
+        "grid/3ch_log_db_windows",
+    ),
+    (
+        "The q stack beats three ordinary windows",
+        "grid/3ch_hires_q1_q4_q8",
+        "grid/3ch_log_db_windows",
+    ),
+    ("A longer window alone helps", "matched/log_long_db", "grid/log_db"),
+    ("A shorter window alone helps", "matched/log_short_db", "grid/log_db"),
+    ("Hop 197 beats hop 512, log dB", "hop_197/log_db", "hop_512/log_db"),
+    (
+        "Unmatched hops, as in the reference: q = 8 at 197 beats log dB at 512",
+        "hop_197/hires_q8",
+        "hop_512/log_db",
+    ),
+    ("Matched hops: q = 8 at 197 beats log dB at 197", "hop_197/hires_q8", "hop_197/log_db"),
+    ("26.2 rows an octave beat 13, log dB", "bins_26/log_db", "grid/log_db"),
+    ("26.2 rows an octave beat 13, log dB", "grid/log_db", "bins_13/log_db"),
+    ("26.2 rows an octave beat 13, q = 8", "bins_26/hires_q8", "grid/hires_q8"),
+    ("26.2 rows an octave beat 13, q = 8", "grid/hires_q8", "bins_13/hires_q8"),
+    ("On a linear axis, too, q = 8 beats dB", "matched/hires_q8_linear", "grid/linear_db"),
+    ("On a mel axis (HTK), too, q = 8 beats dB", "matched/hires_q8_mel", "matched/mel_htk_db"),
+    ("The axis matters: log beats linear, q = 8", "grid/hires_q8", "matched/hires_q8_linear"),
+    ("The count threshold helps", "grid/hires_q8", "matched/hires_q8_all_points"),
+    ("Consensus of two q beats one q", "matched/hires_consensus", "grid/hires_q8"),
+)
+
+
+def analyse_grid(
+    results: pd.DataFrame, scores: dict[str, pd.DataFrame], table: pd.DataFrame
+) -> dict[str, pd.DataFrame]:
+    """Return what is published of a grid besides its results: file name -> table.
+
+    ``summary``: `metrics.summarise`. ``tests``: each representation against the references, with
+    the seeds that all of them have. ``contrasts``: those of results/PLAN.md, where a pair was run,
+    with the seeds that these have. ``variance``: where all have several seeds. Of a grid that is
+    not finished only seeds with every fold count.
+    """
+    folds = set(results["fold"])
+    whole = {
+        name: frame[frame["seed"].isin(whole_seeds(frame, folds))]
+        for name, frame in scores.items()
+        if whole_seeds(frame, folds)
+    }
+    tables = {"summary": summarise(whole, table)} if whole else {}
+    shared = common_runs(whole)
+    references = [name for name in REFERENCES if name in whole]
+    if references and len(whole) > 1:
+        tables["tests"] = paired_tests(shared, table, references)
+    pairs = [pair for pair in CONTRASTS if set(pair) <= set(whole)]
+    if pairs and "gabor_q2" in whole:
+        chosen = common_runs({name: whole[name] for pair in pairs for name in pair})
+        tables["contrasts"] = compare(chosen, table, pairs)
+    seeds = next(iter(shared.values()))["seed"].unique() if shared else ()
+    if len(seeds) > 1 and len(whole) > 1:
+        runs = results[results["seed"].isin(seeds) & results["variant"].isin(whole)]
+        tables["variance"] = pd.concat(
+            variance_shares(runs, metric).assign(metric=metric)
+            for metric in METRICS
+            if metric in runs and runs[metric].notna().all()
+        )
+    return tables
+
+
+def whole_seeds(frame: pd.DataFrame, folds: set[int]) -> list[int]:
+    """Return the seeds with which every fold was scored."""
+    return [seed for seed, own in frame.groupby("seed") if folds <= set(own["fold"])]
+
+
+def flat(scores: Scores) -> dict[str, pd.DataFrame]:
+    """Return scores by condition/variant, with the runs that all of them have."""
+    return common_runs(
+        {
+            f"{cell}/{name}": own
+            for cell, variants in scores.items()
+            for name, own in variants.items()
+        }
+    )
+
+
+def judge_claims(scores: Scores, table: pd.DataFrame) -> pd.DataFrame:
+    """Return how every claim of `CLAIMS` came out whose two representations were scored.
+
+    Returns
+    -------
+    The columns of `statistics.compare` in the verdict's metric, all claims being one family, and
+    first the claim in words.
+    """
+    together = flat(scores)
+    claims = [claim for claim in CLAIMS if {*claim[1:]} <= set(together)]
+    tests = compare(together, table, [claim[1:] for claim in claims], [VERDICT_METRIC])
+    tests.insert(0, "claim", [claim for claim, *_ in claims])
+    return tests
+
+
+def compare_conditions(scores: Scores, table: pd.DataFrame, reference: str) -> pd.DataFrame:
+    """Return every condition's scores, and each against one of them, by representation.
+
+    Returns
+    -------
+    One row a condition and representation: cell, variant, seeds, top1_accuracy, top3_error, map3,
+    log_loss; then of the verdict's metric, against the reference: difference, low, high, p_holm,
+    verdict. All comparisons are one family.
+    """
+    together = flat(scores)
+    pairs = [
+        (f"{cell}/{name}", f"{reference}/{name}")
+        for cell, variants in scores.items()
+        for name in variants
+        if cell != reference
+    ]
+    tests = compare(together, table, pairs, [VERDICT_METRIC]).set_index("variant")
+    summary = summarise(together, table).set_index("variant").loc[list(together)]
+    columns = ["seeds", "top1_accuracy", "top3_error", "map3", "log_loss"]
+    frame = summary[columns].join(tests[["difference", "low", "high", "p_holm", "verdict"]])
+    names = frame.index.str.partition("/")
+    frame.insert(0, "cell", names.get_level_values(0))
+    frame.insert(1, "variant", names.get_level_values(2))
+    return frame.reset_index(drop=True)
+
+
+def curve(scores: Scores, table: pd.DataFrame, by: str = "detail") -> pd.DataFrame:
+    """Return accuracy on microcalls by condition, for families that differ in frequency or in time.
+
+    Parameters
+    ----------
+    by : ``"detail"``, or ``"family"`` for each family of classes by itself.
+
+    Returns
+    -------
+    One row for each cell, detail (all, frequency, time; or the family) and variant. Columns cell,
+    detail, variant, n (clips), top1_accuracy, low, high (95 %), map3, and against log_db on the
+    same clips: difference of top-1 accuracy, difference_low, difference_high.
+    """
+    kind_of = microcalls.class_table()[by]
+    rows = []
+    for cell, variants in scores.items():
+        for kind in ("all", *kind_of.unique()):
+            own = {
+                name: frame if kind == "all" else frame[frame["label"].map(kind_of) == kind]
+                for name, frame in variants.items()
+            }
+            pairs = [(name, "log_db") for name in own]
+            tests = compare(own, table, pairs, ["top1_accuracy"]).set_index("variant")
+            for name, frame in own.items():
+                metrics = clip_metrics(frame)
+                groups = metrics["clip_id"].map(table["group"])
+                low, high = bootstrap_interval(metrics["top1_accuracy"], groups)
+                rows.append(
+                    {
+                        "cell": cell,
+                        "detail": kind,
+                        "variant": name,
+                        "n": metrics["clip_id"].nunique(),
+                        "top1_accuracy": metrics["top1_accuracy"].mean(),
+                        "low": low,
+                        "high": high,
+                        "map3": metrics["map3"].mean(),
+                        "difference": tests.loc[name, "difference"],
+                        "difference_low": tests.loc[name, "low"],
+                        "difference_high": tests.loc[name, "high"],
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def compare_tuned(scores: Scores, table: pd.DataFrame) -> pd.DataFrame:
+    """Return what tuning gained for each variant, and where it stands against log_db, both tuned.
+
+    Returns
+    -------
+    One row a variant: map3_default, map3_tuned, gain, gain_low, gain_high, gain_p_holm (tuned minus
+    default on the same clips), then tuned minus tuned log_db: difference, low, high, p_holm.
+    """
+    together = flat(scores)
+    map3 = {name: clip_metrics(frame)["map3"].mean() for name, frame in together.items()}
+    gains = [(f"tuned/{name}", f"grid/{name}") for name in COMPARED]
+    others = [(f"tuned/{name}", "tuned/log_db") for name in COMPARED if name != "log_db"]
+    gain, against = (
+        compare(together, table, pairs, [VERDICT_METRIC]).set_index("variant")
+        for pairs in (gains, others)
+    )
+    rows = []
+    for name in COMPARED:
+        own = gain.loc[f"tuned/{name}"]
+        rows.append(
+            {
+                "variant": name,
+                "map3_default": map3[f"grid/{name}"],
+                "map3_tuned": map3[f"tuned/{name}"],
+                "gain": own["difference"],
+                "gain_low": own["low"],
+                "gain_high": own["high"],
+                "gain_p_holm": own["p_holm"],
+            }
+        )
+    against.index = against.index.str.removeprefix("tuned/")
+    columns = ["difference", "low", "high", "p_holm"]
+    return pd.DataFrame(rows).join(against[columns], on="variant")
+
+
+def average_seeds(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return the scores with the probabilities of a clip's rows averaged, as seed 0.
+
+    Those of several seeds; or of several representations, where their scores stand together.
+    """
+    classes = [column for column in scores if column not in KEYS]
+    keys = ["clip_id", "fold", "label"]
+    averaged = scores.groupby(keys, sort=True)[classes].mean().reset_index()
+    averaged.insert(1, "seed", 0)
+    return averaged[[*KEYS, *classes]]
+
+
+def tagger_steps(
+    scores: Scores,
+    results: pd.DataFrame,
+    table: pd.DataFrame,
+    grid: dict[str, pd.DataFrame] | None = None,
+    grid_results: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """Return what every ingredient of the tagger gains over the step before it.
+
+    Where the last step has several seeds, a row more averages its networks. With the scores and
+    results of the main grid, a last row averages all of the grid's networks in their place: every
+    representation and every seed, none chosen.
+
+    Returns
+    -------
+    Columns step, adds (in words), seeds, top1_accuracy, low, high (95 % over source recordings),
+    top3_error, map3, gain of top-1 accuracy over the step before (seed 0 of both), gain_low,
+    gain_high, and seconds_per_run (wall clock, one core; of an average, all its networks').
+    """
+    steps = {}
+    for name, adds in TAGGER_STEPS.items():
+        (frame,) = scores[name].values()
+        seconds = results.loc[results["cell"] == name, "seconds"].mean()
+        steps[name] = (adds, frame, seconds)
+    _, last, seconds = steps[name]
+    n_seeds = last["seed"].nunique()
+    if n_seeds > 1:
+        adds = f"{n_seeds} networks' probabilities averaged"
+        steps["averaged"] = (adds, average_seeds(last), n_seeds * seconds)
+    if grid is not None:
+        n = grid_results.groupby(["variant", "seed"]).ngroups
+        adds = f"all {n} networks of the grid in their place, {len(grid)} representations, averaged"
+        seconds = grid_results["seconds"].sum() / grid_results["fold"].nunique()
+        steps["representations"] = (adds, average_seeds(pd.concat(grid.values())), seconds)
+    first = {name: frame[frame["seed"] == 0] for name, (_, frame, _) in steps.items()}
+    names = list(steps)
+    pairs = list(zip(names[1:], names, strict=False))
+    gains = compare(first, table, pairs, ["top1_accuracy"]).set_index("variant")
+    gains = gains[["difference", "low", "high"]].add_prefix("gain_")
+    rows = []
+    for name, (adds, frame, seconds) in steps.items():
+        metrics = clip_metrics(frame)
+        groups = metrics["clip_id"].map(table["group"])
+        low, high = bootstrap_interval(metrics["top1_accuracy"], groups)
+        rows.append(
+            {
+                "step": name,
+                "adds": adds,
+                "seeds": metrics["seed"].nunique(),
+                "top1_accuracy": metrics["top1_accuracy"].mean(),
+                "low": low,
+                "high": high,
+                "top3_error": metrics["top3_error"].mean(),
+                "map3": metrics["map3"].mean(),
+                "seconds_per_run": round(seconds, 1),
+            }
+        )
+    gains = gains.rename(columns={"gain_difference": "gain"})
+    frame = pd.DataFrame(rows).join(gains, on="step")
+    return frame[[*frame.columns.drop("seconds_per_run"), "seconds_per_run"]]
+
+
+def chosen_settings(choices: pd.DataFrame, study: str) -> pd.DataFrame:
+    """Return choices of trials with the settings of each."""
+    tried = {condition.name: condition.settings for condition in STUDIES[study].conditions}
+    settings = pd.DataFrame([dict(tried[trial]) for trial in choices["trial"]])
+    return choices.join(settings)

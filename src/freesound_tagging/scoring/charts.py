@@ -95,8 +95,8 @@ def show_against(
 ) -> Figure:
     """Draw differences from a reference with 95 % intervals, a panel per data set, rows in common.
 
-    Filled dots are differences that hold after Holm's correction, open ones those that do not, or
-    that rest on the luck of training.
+    Filled dots have the verdict better or worse, open ones equivalent or inconclusive
+    (`freesound_tagging.scoring.statistics`).
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ def show_against(
         chosen = (frame["metric"] == metric) & (frame["reference"] == reference)
         for row in frame[chosen & frame["variant"].isin(representations)].itertuples():
             place, colour = representations.index(row.variant), colour_of(row.variant)
-            found = (row.better or row.worse) and not getattr(row, "fragile", False)
+            found = row.verdict in ("better", "worse")
             ax.plot([row.low, row.high], [place, place], color=colour, linewidth=2)
             ax.plot(row.difference, place, "o", color=colour, mfc=colour if found else "white")
         ax.axvline(0, color="black", linewidth=0.8)

@@ -11,7 +11,6 @@ import time
 import numpy as np
 import record
 import torch
-from speed import MODULE
 
 from spectral_hyperresolution import LinearReassignment, signals
 
@@ -31,7 +30,7 @@ def main() -> None:
     on_gpu = on_cpu.cuda()
     rows = []
     for q in arguments.q:
-        transform = LinearReassignment(RATE, q=q, **MODULE)
+        transform = LinearReassignment(RATE, q=q)
         transform(on_gpu)  # plan, windows, kernels
         seconds = []
         for _ in range(arguments.repeats):

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import record
-from speed import MODULE
 
 from spectral_hyperresolution import LinearReassignment, signals
 
@@ -34,7 +33,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=int, default=60)
     parser.add_argument("--q", type=float, default=2.0)
     arguments = parser.parse_args()
-    transform = LinearReassignment(RATE, q=arguments.q, **MODULE)
+    transform = LinearReassignment(RATE, q=arguments.q)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "recording.f32"
         with file.open("wb") as out:

@@ -405,19 +405,9 @@ def sum_points(parts, lines, step, frame_ends, lines_each, energy):
             continue
         xi_b, xi_a = line.xi_weights[0], line.xi_weights[1]
         xi_eb, xi_ea = line.xi_weights[2], line.xi_weights[3]
-        below, above, stop_at = parts[line.node], parts[line.node + 1], length + 1
-        xbr, xbi, ebr, ebi = (
-            below[0, 1:stop_at],
-            below[1, 1:stop_at],
-            below[2, 1:stop_at],
-            below[3, 1:stop_at],
-        )
-        xar, xai, ear, eai = (
-            above[0, 1:stop_at],
-            above[1, 1:stop_at],
-            above[2, 1:stop_at],
-            above[3, 1:stop_at],
-        )
+        below, above = parts[line.node, :, 1:-1], parts[line.node + 1, :, 1:-1]
+        xbr, xbi, ebr, ebi = below[0], below[1], below[2], below[3]
+        xar, xai, ear, eai = above[0], above[1], above[2], above[3]
         for i in range(length):
             xr = xi_b * xbr[i] + xi_a * xar[i] + xi_eb * ebr[i] + xi_ea * ear[i]
             xi = xi_b * xbi[i] + xi_a * xai[i] + xi_eb * ebi[i] + xi_ea * eai[i]

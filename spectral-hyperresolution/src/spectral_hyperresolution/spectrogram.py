@@ -41,8 +41,8 @@ def reassigned_spectrogram(
 
     with :math:`\sigma = f_0 / 2 \pi q`: each point of a filter at f0 with |m| < 1/2 adds
     :math:`|\xi|^2` to the bin of the time :math:`t + \mathrm{Im}(m) / 2 \pi \sigma` and the
-    frequency :math:`f_0 - \sigma\,\mathrm{Re}(m)`. It is the same as `LinearReassignment` with
-    ``center=True``, whose docstring says more about the fast form; this function needs no torch.
+    frequency :math:`f_0 - \sigma\,\mathrm{Re}(m)`. It is the same as `LinearReassignment`, whose
+    docstring says more about the fast form and its accuracy; this function needs no torch.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ def reassigned_spectrogram(
     True
     >>> loudest = power.sum(axis=1).argmax()
     >>> print(f"row {loudest}: {frequencies[loudest]:.0f} Hz")
-    row 122: 1003 Hz
+    row 122: 1001 Hz
 
     A picture, with librosa and matplotlib::
 

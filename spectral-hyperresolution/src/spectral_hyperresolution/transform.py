@@ -78,10 +78,9 @@ class LinearReassignment(torch.nn.Module):
         same grid, every point with fmin <= f0 < fmax counted, and no count threshold. What it
         lacks of the reassigned picture is what reassignment does.
     center : bool
-        False: frame j holds the times j hop_length <= t < (j + 1) hop_length, the first sample's
-        time being 1, as the method's authors count; there are ceil(n / hop_length) frames. True, as
-        in `reassigned_spectrogram`: frame j is centred on sample j hop_length, as librosa's are,
-        and there are 1 + n // hop_length of them.
+        True: frame j is centred on sample j hop_length, as librosa's are, and there are
+        1 + n // hop_length of them. False: frame j holds the times j hop_length <= t <
+        (j + 1) hop_length, the first sample's time being 1, as the method's authors count.
     axis : {"log", "mel", "linear"}
         Frequency axis that the points are binned on. "mel" has equal steps of
         log(1 + f / 700 Hz).
@@ -124,7 +123,7 @@ class LinearReassignment(torch.nn.Module):
     >>> tone = torch.sin(2 * torch.pi * 1000 * torch.arange(4000) / 8000)
     >>> power = transform(tone)
     >>> power.shape
-    torch.Size([129, 50])
+    torch.Size([129, 51])
     >>> loudest = int(power.sum(-1).argmax())
     >>> print(f"{transform.frequencies[loudest]:.0f} Hz")
     1000 Hz
@@ -141,7 +140,7 @@ class LinearReassignment(torch.nn.Module):
         oversampling: int = 10,
         exact: bool = False,
         reassign: bool = True,
-        center: bool = False,
+        center: bool = True,
         axis: str = "log",
         n_bins: int | None = None,
         count_threshold: bool = True,

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.fft
 
 from spectral_hyperresolution import exact
 from spectral_hyperresolution.grid import make_settings
@@ -29,7 +30,8 @@ def test_excerpt_of_the_matlab_output(dtype, tolerance):
     )
     energy = count = 0
     for channel in samples.T.astype(dtype):
-        e, c = exact.histograms(np.ascontiguousarray(channel), settings)
+        spectrum = scipy.fft.rfft(np.ascontiguousarray(channel))
+        e, c = exact.histograms(spectrum, len(channel), settings)
         energy, count = energy + e, count + c
     energy[count < data["least_count"]] = 0  # the threshold of the whole recording
     ours = energy[::-1].T[10:22, FIRST_LOCAL_COLUMN:]
@@ -51,7 +53,7 @@ def test_rows_of_the_matlab_output_over_the_whole_recording():
     assert settings.n_bins == 4
     energy = 0
     for channel in np.ascontiguousarray(data["x"].T):
-        energy = energy + exact.histograms(channel, settings)[0]
+        energy = energy + exact.histograms(scipy.fft.rfft(channel), len(channel), settings)[0]
     theirs = data["result"].toarray()[:, :2]
     ours = energy[::-1].T[:, :2] * (theirs > 0)  # the threshold is the whole picture's
     assert np.abs(ours - theirs).max() <= 1e-9 * theirs.max()

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-import numpy as np
-import scipy.ndimage
+import torch
 
 from .grid import positive_number, whole_number
 
-if TYPE_CHECKING:
-    import torch
-
 
 def consensus_picture(
-    pictures: np.ndarray | torch.Tensor,
+    pictures: torch.Tensor,
     q: Sequence[float],
     agree: int | None = None,
     radius: int = 0,
-) -> np.ndarray | torch.Tensor:
+) -> torch.Tensor:
     r"""Energy that at least `agree` of several q put into the same place.
 
     A tone, a click or a glide is reassigned to the same place by every window that resolves it;
@@ -37,7 +32,7 @@ def consensus_picture(
 
     Parameters
     ----------
-    pictures : array or tensor, shape (..., q, frequency, time)
+    pictures : tensor, shape (..., q, frequency, time)
         Energy of each q on one grid, >= 0.
     q : sequence of float
         The q of each picture, > 0.
@@ -48,7 +43,7 @@ def consensus_picture(
 
     Returns
     -------
-    array or tensor as given, shape (..., frequency, time)
+    tensor, shape (..., frequency, time)
 
     Raises
     ------
@@ -61,11 +56,11 @@ def consensus_picture(
 
     Examples
     --------
-    >>> import numpy as np
-    >>> pictures = np.zeros((2, 5, 5))
+    >>> import torch
+    >>> pictures = torch.zeros(2, 5, 5)
     >>> pictures[:, 1, 1] = 1.0  # both q see this one
     >>> pictures[0, 4, 4] = 1.0  # only the first sees this one
-    >>> np.argwhere(consensus_picture(pictures, q=[1, 2])).tolist()
+    >>> consensus_picture(pictures, q=[1, 2]).nonzero().tolist()
     [[1, 1]]
     """
     n_q = len(q)
@@ -77,22 +72,12 @@ def consensus_picture(
     if agree > n_q:
         raise ValueError(f"agree must be between 1 and the number of q, {n_q}, got {agree}")
     radius = 0 if radius == 0 else whole_number(radius, "radius")
-    values = np.array([positive_number(value, "q") for value in q])
-    if isinstance(pictures, np.ndarray):
-        levelled = pictures * values.astype(pictures.dtype)[:, None, None]
-        near = levelled
-        if radius:
-            size = [1] * (levelled.ndim - 2) + [2 * radius + 1] * 2
-            near = scipy.ndimage.maximum_filter(levelled, size, mode="constant")
-        supported = np.take(np.sort(near, axis=-3), n_q - agree, axis=-3)
-        return np.minimum(levelled.mean(-3), supported) * (1 / values).mean().astype(pictures.dtype)
-    import torch
-
-    levelled = pictures * pictures.new_tensor(values)[:, None, None]
+    scale = pictures.new_tensor([positive_number(value, "q") for value in q])
+    levelled = pictures * scale[:, None, None]
     near = levelled
     if radius:
         flat = levelled.reshape(-1, 1, *levelled.shape[-2:])
         near = torch.nn.functional.max_pool2d(flat, 2 * radius + 1, stride=1, padding=radius)
         near = near.reshape(levelled.shape)
     supported = near.topk(agree, dim=-3).values.select(-3, agree - 1)
-    return torch.minimum(levelled.mean(-3), supported) * float((1 / values).mean())
+    return torch.minimum(levelled.mean(-3), supported) * (1 / scale).mean()

@@ -17,30 +17,26 @@ REACH = 12.0
 LINES_AT_A_TIME = 2
 
 
-def histograms(
-    x: np.ndarray, settings: Settings, silence: float = 0.0
-) -> tuple[np.ndarray, np.ndarray]:
-    """Energy and count of the points of one signal.
+def histograms(spectrum: np.ndarray, n_samples: int, settings: Settings) -> tuple:
+    """Energy and count of the reassigned points of one signal.
 
     Parameters
     ----------
-    x : float32 or float64 array, shape (N,)
-        Its precision is that of the transforms.
+    spectrum : complex64 or complex128 array, shape (N // 2 + 1,)
+        ``rfft`` of the signal; its precision is that of the transforms.
+    n_samples : int
+        N.
     settings : Settings
-    silence : float
-        Amplitude below which a point is not followed: |m|^2 + (silence / |xi|)^2 < 1/4.
 
     Returns
     -------
     energy, count : float64 arrays, shape (n_bins, frames), low frequencies first
         Sum of |xi|^2 and number of the points in each bin.
     """
-    spectrum = scipy.fft.rfft(x)
-    if not settings.reassign:
-        return standing_histograms(spectrum, len(x), settings)
-    lines, n_samples = settings.scan_lines(), len(x)
+    lines = settings.scan_lines()
     frames = settings.frames(n_samples)
-    shift, end = settings.frame_shift, settings.end(n_samples)
+    if not settings.reassign:
+        return standing_histograms(spectrum, n_samples, settings)
     axis = settings.axis_parameters()
     q, fmin, fmax, n_bins = settings.q, settings.fmin, settings.fmax, settings.n_bins
     first, strip = kernels.strip_ranges(lines, q, fmin, fmax, n_bins, axis)
@@ -55,9 +51,7 @@ def histograms(
         xi, eta = scipy.fft.ifft(filtered, axis=-1, overwrite_x=True)
         e = np.zeros((len(f0), strip, frames))
         c = np.zeros((len(f0), strip, frames), dtype=np.int64)
-        kernels.bin_lines(
-            xi, eta, f0, q, settings.hop, shift, end, fmin, fmax, axis, silence**2, rows, e, c
-        )
+        kernels.bin_lines(xi, eta, f0, q, settings.hop, fmin, fmax, n_bins, axis, rows, e, c)
         return rows, e, c
 
     # Added in the order of the lines whatever thread was first: same input, same bytes.
@@ -67,17 +61,15 @@ def histograms(
     return energy, count.astype(np.float64)
 
 
-def standing_histograms(
-    spectrum: np.ndarray, n_samples: int, settings: Settings
-) -> tuple[np.ndarray, np.ndarray]:
+def standing_histograms(spectrum: np.ndarray, n_samples: int, settings: Settings) -> tuple:
     """As `histograms`, with every point counted where its filter stands."""
     lines = settings.scan_lines()
     rows = settings.rows(lines)
     lines, rows = lines[rows >= 0], rows[rows >= 0]
     frames = settings.frames(n_samples)
     energy, count = np.zeros((settings.n_bins, frames)), np.zeros((settings.n_bins, frames))
-    ends = settings.frame_ends(n_samples)
-    frame = np.searchsorted(ends, np.arange(1, ends[-1]), side="right")
+    # The last sample is left out, as are points that are reassigned to it: t < N.
+    frame = np.arange(1, n_samples) // settings.hop
     samples = np.bincount(frame, minlength=frames)
 
     def line_energy(f0: float) -> np.ndarray:
@@ -85,7 +77,7 @@ def standing_histograms(
         kernels.filter_lines(
             spectrum, n_samples, np.array([f0]), settings.q, REACH, xi, np.empty_like(xi)
         )
-        xi = scipy.fft.ifft(xi[0], overwrite_x=True)[: len(frame)]
+        xi = scipy.fft.ifft(xi[0], overwrite_x=True)[: n_samples - 1]
         return np.bincount(frame, weights=np.abs(xi) ** 2, minlength=frames)
 
     with thread_pool() as workers:

@@ -44,8 +44,6 @@ class Settings:
         Samples per second; only the mel axis depends on it.
     reassign : bool
         Count a point where it is reassigned to, or where its filter stands.
-    center : bool
-        Centre frame j on sample j hop, or let it hold the times j hop <= t < (j + 1) hop.
     """
 
     q: float
@@ -58,7 +56,6 @@ class Settings:
     n_bins: int
     sample_rate: float
     reassign: bool = True
-    center: bool = False
 
     def scan_lines(self) -> np.ndarray:
         """Centre frequencies f0 of the scan lines in cycles per sample, shape (lines,).
@@ -68,45 +65,11 @@ class Settings:
         their points may still be reassigned below it.
         """
         n = n_log_bins(self.fmin, self.fmax, self.bins_per_octave) * self.oversampling
-        return self.line_frequencies(np.arange(n))
-
-    def line_frequencies(self, number: np.ndarray) -> np.ndarray:
-        """Centre frequencies of the scan lines of these numbers, which may lie beyond the last."""
-        return self.fmin * 2.0 ** (number / (self.oversampling * self.bins_per_octave))
-
-    def line_spacing(self) -> float:
-        """Distance of neighbouring scan lines in sigmas."""
-        return 2 * math.pi * self.q * math.log(2) / (self.oversampling * self.bins_per_octave)
+        return self.fmin * 2.0 ** (np.arange(n) / (self.oversampling * self.bins_per_octave))
 
     def frames(self, n_samples: int) -> int:
-        """Number of frames of `n_samples` samples: ceil(n / hop), or 1 + floor(n / hop) centred."""
-        return 1 + n_samples // self.hop if self.center else -(-n_samples // self.hop)
-
-    @property
-    def frame_shift(self) -> float:
-        """What to add to a time, the first sample's being 1, so that frame j starts at j hop.
-
-        A centred frame j reaches half a hop to either side of j hop, the first sample's time being
-        0; the authors' frame j holds the times j hop <= t < (j + 1) hop.
-        """
-        return self.hop / 2 - 1 if self.center else 0.0
-
-    def times(self, n_samples: int) -> np.ndarray:
-        """Centres of the frames in samples after the first one."""
-        frames = np.arange(self.frames(n_samples))
-        return frames * float(self.hop) if self.center else (frames + 0.5) * self.hop - 1
-
-    def end(self, n_samples: int) -> float:
-        """Times from here on are left out: the last sample, and what lies after the last frame.
-
-        A centred last frame may end up to half a hop before the signal does, as in librosa.
-        """
-        return min(n_samples, self.frames(n_samples) * self.hop - self.frame_shift)
-
-    def frame_ends(self, n_samples: int) -> np.ndarray:
-        """First sample, counted from 1, that lies after each frame; the last sample is left out."""
-        ends = np.arange(1, self.frames(n_samples) + 1) * self.hop - self.frame_shift
-        return np.minimum(np.ceil(ends), n_samples).astype(np.int64)
+        """Number of frames of a signal of `n_samples` samples: ceil(n_samples / hop)."""
+        return -(-n_samples // self.hop)
 
     def axis_parameters(self) -> tuple[int, float, float, float]:
         """The axis as numbers for the compiled loops: (kind, a, b, c), see `kernels.bin_of`."""
@@ -169,7 +132,6 @@ def make_settings(
     sample_rate: float = 1.0,
     names: dict[str, str] | None = None,
     reassign: bool = True,
-    center: bool = False,
 ) -> Settings:
     """Check every setting and build `Settings`.
 
@@ -196,16 +158,15 @@ def make_settings(
     fmin = positive_number(fmin, name("fmin"))
     fmax = positive_number(fmax, name("fmax"))
     # A hair above Nyquist is the caller's rounding of sample_rate / 2, not a mistake.
-    if fmax > 0.5 * (1 + 1e-6):
+    if fmax > 0.5 * (1 + 1e-9):
         raise ValueError(
-            f"{name('fmax')} must be at most the Nyquist frequency, {0.5 * scale:.10g} {unit}, "
-            f"got {fmax * scale:.10g}"
+            f"{name('fmax')} must be at most the Nyquist frequency, {0.5 * scale:g} {unit}, "
+            f"got {fmax * scale:g}"
         )
-    fmax = min(fmax, 0.5)
     if fmin >= fmax:
         raise ValueError(
-            f"{name('fmin')} must lie in (0, {name('fmax')} = {fmax * scale:.10g}) {unit}, "
-            f"got {fmin * scale:.10g}"
+            f"{name('fmin')} must lie in (0, {name('fmax')} = {fmax * scale:g}) {unit}, "
+            f"got {fmin * scale:g}"
         )
     if axis not in AXES:
         raise ValueError(f"axis must be one of {', '.join(AXES)}, got {axis!r}")
@@ -220,18 +181,9 @@ def make_settings(
         if n_bins is None:
             raise ValueError(f"axis={axis!r} needs n_bins, a whole number of 1 or more")
         n_bins = whole_number(n_bins, "n_bins")
+    sample_rate, reassign = float(sample_rate), bool(reassign)
     return Settings(
-        q,
-        hop,
-        fmin,
-        fmax,
-        bins_per_octave,
-        oversampling,
-        axis,
-        n_bins,
-        float(sample_rate),
-        bool(reassign),
-        bool(center),
+        q, hop, fmin, fmax, bins_per_octave, oversampling, axis, n_bins, sample_rate, reassign
     )
 
 

@@ -111,7 +111,9 @@ QUOTED = [
 
 
 def test_a_page_with_an_unknown_table_names_the_known_ones():
-    with pytest.raises(ValueError, match="unknown table 'prose'; the known ones are: ranking"):
+    with pytest.raises(
+        ValueError, match="unknown table 'prose'; the known ones are: scoreboard, ranking"
+    ):
         answers.fill_in("<!-- table: prose --><!-- end of table -->", ROOT / "results")
 
 
@@ -126,9 +128,9 @@ def test_leaving_low_scores_out_of_a_large_set_changes_no_rank(monkeypatch, tmp_
     (tmp_path / "scores.csv.gz").write_bytes(report.pack_scores({"log_db": frame}, table))
     again = report.unpack_scores(tmp_path / "scores.csv.gz")[0]["log_db"]
     assert (again[classes] == 0).to_numpy().mean() > 0.3
-    pd.testing.assert_frame_equal(
-        evaluation.clip_metrics(again), evaluation.clip_metrics(frame), check_dtype=False
-    )
+    before, after = (evaluation.clip_metrics(part) for part in (frame, again))
+    ranks = before.columns.drop("log_loss")  # the one metric that low scores have a part in
+    pd.testing.assert_frame_equal(after[ranks], before[ranks], check_dtype=False)
 
 
 def test_scores_survive_packing(tmp_path):

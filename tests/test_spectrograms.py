@@ -562,7 +562,7 @@ def test_a_column_is_the_mean_power_of_its_frames(hop, frames, n, n_fft):
     for column in {0, columns // 2, columns - 1}:
         expected = np.zeros(1 + n_fft // 2)
         for i in range(frames):
-            centre = n_fft + hop + int((column + (i + 0.5) / frames) * hop)
+            centre = n_fft + hop + column * hop + (2 * i + 1) * hop // (2 * frames)
             frame = padded[centre - n_fft // 2 :][:n_fft]
             expected += np.abs(np.fft.rfft(frame * window)) ** 2 / frames
         np.testing.assert_allclose(power[:, column], expected, rtol=1e-6, atol=1e-12)

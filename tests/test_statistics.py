@@ -309,7 +309,8 @@ def test_six_speakers_have_five_degrees_of_freedom():
     for row in errors.itertuples():
         own = by_speaker[:, row.Index + 1] - by_speaker[:, 0]
         assert row.recordings_error == pytest.approx(own.std(ddof=1) / np.sqrt(6), rel=0.05)
-        assert row.df == pytest.approx(5, abs=0.7)
+        # Six speakers alone have five; the luck of seeds adds a small part with more of its own.
+        assert 4.3 < row.df < 6
     total = (errors["recordings_error"] ** 2).mean()
     assert (errors["folds_error"] ** 2 < 0.1 * total).all()
 

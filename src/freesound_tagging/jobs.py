@@ -62,7 +62,7 @@ def run_jobs(function: Callable, jobs: Iterable[tuple], n_jobs: int) -> Iterator
         from distributed import as_completed
 
         futures = [client.submit(_alone, function, job, pure=False) for job in jobs]
-        for future in as_completed(futures):
+        for future in as_completed(futures, loop=client.loop):
             try:
                 result, error = future.result()
             except Exception as lost:  # its workers died again and again, or could not load it

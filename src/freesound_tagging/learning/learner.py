@@ -115,8 +115,7 @@ def prepare_cpu() -> None:
 
     One thread adds up the same way every time, and several wait for each other where runs go side
     by side. Each step of training frees hundreds of megabytes; glibc would hand them back to the
-    system and fetch them again, a quarter of the time of EfficientNet-Lite0's training
-    (benchmarks/training). Other C libraries are left as they are.
+    system and fetch them again. Other C libraries are left as they are.
     """
     torch.set_num_threads(1)
     if sys.platform == "linux":

@@ -56,6 +56,8 @@ def served(model, tmp_path_factory):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        # A shell starts what runs in its background deaf to SIGINT, and so may these tests be.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     address = f"http://127.0.0.1:{port}/"
     deadline = time.monotonic() + 5 * PATIENCE

@@ -281,7 +281,7 @@ def test_kill_9_in_training_loses_an_epoch_at_most_and_leaves_no_half_file(table
         arguments = [tmp_path / "table.json", tmp_path / "store", tmp_path / folder]
         return subprocess.Popen([sys.executable, "-c", KILL_ME, *map(str, arguments)])
 
-    assert start("whole").wait(120) == 0
+    assert start("whole").wait(600) == 0
     place = tmp_path / "broken" / "runs" / "log_db"
     killed = start("broken")
     file = place / "fold0-seed0.checkpoint.pt"
@@ -291,7 +291,7 @@ def test_kill_9_in_training_loses_an_epoch_at_most_and_leaves_no_half_file(table
     killed.wait()
     assert not (place / "fold0-seed0.csv").exists()
     (place / ".fold0-seed0.checkpoint.pt.half").write_bytes(b"half of one")
-    assert start("broken").wait(120) == 0
+    assert start("broken").wait(600) == 0
     assert sorted(found.name for found in place.iterdir()) == [
         "fold0-seed0.csv",
         "fold0-seed0.json",

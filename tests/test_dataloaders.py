@@ -1,5 +1,6 @@
 """Every picture goes to the network by clip id, with its own planes, label and fold."""
 
+import random
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -11,10 +12,12 @@ from fastai.torch_core import TensorCategory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from freesound_tagging.features import store as stores
 from freesound_tagging.features.plots import SpectrogramAxes, spectrogram_axes
 from freesound_tagging.features.spectrograms import axis_frequencies, decoding_table
 from freesound_tagging.features.store import Store
 from freesound_tagging.features.variants import VARIANTS, get_variant
+from freesound_tagging.learning import learner as learning
 from freesound_tagging.learning.dataloaders import (
     CropInTime,
     Loudness,
@@ -25,6 +28,8 @@ from freesound_tagging.learning.dataloaders import (
     make_dataloaders,
     plane_statistics,
 )
+from freesound_tagging.learning.learner import make_learner, predict, predict_others
+from freesound_tagging.runs.run import train_and_score
 
 # One of each kind: a plane on either scale, three planes on one axis, three on three axes.
 KINDS = ["log_linear", "hires_q8", "3ch_hires_q1_q4_q8", "3ch_linear_mel_log"]
@@ -489,3 +494,103 @@ def test_batches_larger_than_the_data_still_train(table, store, profile):
     dls = make_dataloaders(table, store, "log_db", 0, replace(profile, batch_size=1000))
     assert len(dls.train) == 1
     assert len(dls.train.one_batch()[0]) == 18
+
+
+# --- several windows of a clip ---------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def windowed(_table, grid, tmp_path_factory) -> Store:
+    """Four windows of 0.15 s of each clip of 0.4 s."""
+    grid = replace(grid, duration=0.15, hop_length=197, windows=4)
+    folder = tmp_path_factory.mktemp("windows")
+    return stores.build(_table, ["log", "mel"], grid, folder, n_jobs=1, progress=False)
+
+
+def drawn_windows(loader, store: Store) -> list[int]:
+    """Return which window of its clip each picture of an epoch is, in the order of the clips."""
+    found = {}
+    clip_ids = list(loader.dataset.items)
+    codes = store.read("log", clip_ids)
+    for positions in loader.chunkify(loader.get_idxs()):
+        positions = list(positions)
+        for position, picture in zip(positions, loader._inputs(positions), strict=True):
+            same = (codes[position] == picture[0].numpy()).all(axis=(1, 2))
+            assert same.any()
+            found[position] = int(same.argmax())
+    return [found[position] for position in sorted(found)]
+
+
+def test_training_draws_one_window_of_each_clip_by_the_loaders_generator(table, windowed, profile):
+    def draw(seed: int) -> list[list[int]]:
+        loader = make_dataloaders(table, windowed, "log_db", 0, plain(profile)).train
+        loader.rng = random.Random(seed)
+        return [drawn_windows(loader, windowed) for _ in range(6)]
+
+    first = draw(0)
+    assert first == draw(0)
+    assert first != draw(1)
+    assert {window for epoch in first for window in epoch} == {0, 1, 2, 3}
+    assert len({tuple(epoch) for epoch in first}) > 1
+
+
+def test_scoring_sees_all_windows_of_each_clip(table, windowed, profile):
+    dls = make_dataloaders(table, windowed, "log_db", 1, plain(profile))
+    pictures, _ = dls.valid.one_batch()
+    clip_ids = list(dls.valid_ds.items)[: len(pictures)]
+    grid = windowed.grid
+    assert pictures.shape == (len(clip_ids), 4, 1, grid.n_bins, grid.n_frames)
+    training = sorted(table.index[table["fold"] != 1])
+    values = decoding_table("db").numpy()
+    seen = values[windowed.read("log", training)].astype(np.float64)
+    expected = (values[windowed.read("log", clip_ids)] - seen.mean()) / seen.std()
+    np.testing.assert_allclose(pictures[:, :, 0].numpy(), expected, atol=1e-4)
+
+
+def test_a_clip_with_windows_is_shown_by_its_middle_one(table, windowed, profile):
+    dls = make_dataloaders(table, windowed, "log_db", 1, plain(profile))
+    picture, _ = dls.valid_ds[0]
+    middle = windowed.read("log", [dls.valid_ds.items[0]])[0, 2]
+    np.testing.assert_array_equal(picture[0].numpy(), middle)
+    dls.valid.show_batch(max_n=2)
+    dls.train.show_batch(max_n=2)
+
+
+def test_a_clips_scores_are_the_mean_over_its_windows(table, windowed, profile):
+    settings = plain(profile)
+    learner = make_learner(make_dataloaders(table, windowed, "log_db", 1, settings), settings)
+    scores = predict(learner)
+    others = predict_others(learner, windowed, "log_db", list(scores.index))
+    pictures, _ = whole_epoch(learner.dls.valid)
+    network = learner.model.eval()
+    with torch.no_grad():
+        alone = [network(pictures[:, window]).softmax(dim=1) for window in range(4)]
+    expected = torch.stack(alone).mean(dim=0).numpy()
+    np.testing.assert_allclose(scores.to_numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(others.to_numpy(), expected, atol=1e-6)
+    assert np.ptp(torch.stack(alone).numpy(), axis=0).max() > 1e-4  # the windows do differ
+
+
+def test_a_run_with_windows_repeats_to_the_byte(table, windowed, profile):
+    settings = replace(profile, epochs=2)
+    first, again, other = (
+        train_and_score(table, windowed, "log_db", 0, seed, settings) for seed in (0, 0, 1)
+    )
+    assert first.to_csv() == again.to_csv()
+    assert len(first) == (table["fold"] == 0).sum()
+    assert not np.allclose(first.iloc[:, 4:], other.iloc[:, 4:])
+
+
+def test_what_layers_held_still_make_of_every_window_is_kept(table, windowed, profile):
+    settings = replace(plain(profile), architecture="efficientnet_lite0", hold_still=True)
+    learner = make_learner(make_dataloaders(table, windowed, "log_db", 0, settings), settings)
+    loader, positions = learner.dls.train, [5, 0, 11]
+    loader.rng = random.Random(3)
+    (pictures,) = loader.after_batch((loader._inputs(positions),))
+    with learning.held_still(learner, 1):
+        loader.rng = random.Random(3)
+        kept = loader._inputs(positions)
+        with torch.no_grad():
+            expected = learner.model[:1].eval()(pictures)
+    torch.testing.assert_close(kept, expected, rtol=1e-4, atol=1e-4)
+    assert len(expected.flatten(1).unique(dim=0)) == 3

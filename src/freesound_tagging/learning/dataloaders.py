@@ -41,24 +41,35 @@ class TensorSpectrogram(TensorImage):
 
 
 class ReadPicture(Transform):
-    """Clip id -> the codes of a variant's planes, as a picture that knows its axes."""
+    """Clip id -> the codes of a variant's planes, as a picture that knows its axes.
+
+    Where the store has several windows of each clip, the picture is the middle one.
+    """
 
     def __init__(self, store: Store, variant: Variant, clip_ids: list[str]):
         self.row = {clip_id: row for row, clip_id in enumerate(clip_ids)}
-        shape = (len(clip_ids), len(variant.channels), store.grid.n_bins, store.grid.n_frames)
+        grid = store.grid
+        self.windows = grid.windows
+        windows = (grid.windows,) if grid.windows > 1 else ()
+        shape = (len(clip_ids), *windows, len(variant.channels), grid.n_bins, grid.n_frames)
         codes = np.empty(shape, dtype=np.uint8)
         for position, channel in enumerate(variant.channels):
-            codes[:, position] = store.read(channel, clip_ids)  # no second copy of all planes
+            codes[..., position, :, :] = store.read(channel, clip_ids)  # no second copy of all
         self.codes = torch.from_numpy(codes)
         self.axes = spectrogram_axes(variant, store.grid)
 
     def encodes(self, clip_id: str):
-        picture = TensorSpectrogram(self.codes[self.row[clip_id]])
+        codes = self.codes[self.row[clip_id]]
+        picture = TensorSpectrogram(codes if self.windows == 1 else codes[self.windows // 2])
         picture.axes = self.axes
         return picture
 
     def gather(self, clip_ids: Sequence[str]) -> TensorSpectrogram:
-        """Return the codes of several clips at once, (n, planes, frequency, time)."""
+        """Return the codes of several clips at once.
+
+        (n, planes, frequency, time), or (n, windows, planes, frequency, time) where the store has
+        several windows of each clip.
+        """
         return TensorSpectrogram(self.codes[[self.row[clip_id] for clip_id in clip_ids]])
 
 
@@ -69,8 +80,11 @@ class GatheredBatches(TfmdDL):
     as long as the network. Single items (``train_ds[0]``) still go that way, and are the same.
 
     Where ``item_weights`` is set, one for each item of the data set, a batch has a third part: the
-    weights of its items in the loss. Where ``kept`` is set, a batch has these numbers of its items
-    in place of their pictures.
+    weights of its items in the loss. Where ``kept`` is set, one entry for each window of each item,
+    a batch has these numbers in place of pictures.
+
+    Of clips with several windows training takes one each time, drawn by the loader's own generator
+    and so by the run's seed; scoring takes all.
     """
 
     item_weights: Tensor | None = None
@@ -81,17 +95,29 @@ class GatheredBatches(TfmdDL):
         labels = self.dataset.tls[1]
         return torch.tensor([int(labels[i]) for i in range(len(labels))])
 
+    @property
+    def _read(self) -> ReadPicture:
+        return next(step for step in self.dataset.tls[0].tfms.fs if isinstance(step, ReadPicture))
+
     def gather(self, positions: Iterable[int]) -> TensorSpectrogram:
-        """Return the codes of items of the data set, (n, planes, frequency, time)."""
-        read = next(step for step in self.dataset.tls[0].tfms.fs if isinstance(step, ReadPicture))
-        return read.gather([self.dataset.items[int(position)] for position in positions])
+        """Return the codes of items of the data set, as `ReadPicture.gather` does."""
+        return self._read.gather([self.dataset.items[int(position)] for position in positions])
+
+    def _inputs(self, positions: list[int]) -> Tensor:
+        windows = self._read.windows
+        if windows == 1 or self.dataset.split_idx != 0:
+            return self.gather(positions) if self.kept is None else self.kept[positions]
+        drawn = [self.rng.randrange(windows) for _ in positions]
+        if self.kept is None:
+            return self.gather(positions)[range(len(positions)), drawn]
+        rows = zip(positions, drawn, strict=True)
+        return self.kept[[position * windows + window for position, window in rows]]
 
     def create_batches(self, samps: Iterable[int]) -> Iterator[tuple]:
         """Yield (pictures, classes[, weights]) for each batch of positions in the data set."""
         for positions in self.chunkify(samps):
             positions = list(positions)
-            inputs = self.gather(positions) if self.kept is None else self.kept[positions]
-            batch = inputs, TensorCategory(self._targets[positions])
+            batch = self._inputs(positions), TensorCategory(self._targets[positions])
             yield batch if self.item_weights is None else (*batch, self.item_weights[positions])
 
     def show_batch(self, b: tuple | None = None, **kwargs):
@@ -115,17 +141,20 @@ class Loudness(DisplayedTransform):
     ):
         self.loudness, self.axes = loudness, axes
         self.tables = torch.stack([decoding_table(scale) for scale in loudness])
-        self.mean, self.deviation = mean.view(1, -1, 1, 1), deviation.view(1, -1, 1, 1)
+        self.mean, self.deviation = mean.view(-1, 1, 1), deviation.view(-1, 1, 1)
 
     def encodes(self, pictures: TensorSpectrogram):
         codes = pictures.as_subclass(torch.Tensor).long()
         tables = self.tables.to(codes.device)
-        values = torch.stack([table[codes[:, i]] for i, table in enumerate(tables)], dim=1)
+        planes = codes.unbind(-3)
+        values = torch.stack([tables[i][plane] for i, plane in enumerate(planes)], dim=-3)
         values = (values - self.mean.to(values)) / self.deviation.to(values)
         return TensorSpectrogram(values)
 
     def decodes(self, pictures: TensorSpectrogram):
         values = pictures.as_subclass(torch.Tensor)
+        if values.dim() == 5:
+            values = values[:, values.shape[1] // 2]  # of several windows the middle one
         values = values * self.deviation.to(values) + self.mean.to(values)
         pictures = TensorSpectrogram(values.clamp(0, 1))
         if self.axes is not None:
@@ -207,7 +236,7 @@ def plane_statistics(
 
     Parameters
     ----------
-    codes : uint8, shape (n, planes, frequency, time).
+    codes : uint8, shape (n, planes, frequency, time) or (n, windows, planes, frequency, time).
     loudness : scale of each plane.
     rows : which of the n pictures count, by default all.
     """
@@ -217,7 +246,7 @@ def plane_statistics(
         values = decoding_table(scale).double()
         counts = torch.zeros(256, dtype=torch.int64)
         for part in counted.split(COUNTED_AT_ONCE):
-            counts += torch.bincount(codes[part, plane].flatten(), minlength=256)
+            counts += torch.bincount(codes[part, ..., plane, :, :].flatten(), minlength=256)
         share = counts.double() / counts.sum()
         mean = (share * values).sum()
         means.append(mean)

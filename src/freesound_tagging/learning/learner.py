@@ -211,16 +211,21 @@ def _is_varied(loader: GatheredBatches) -> bool:
 
 @torch.no_grad()
 def _computed(layers: nn.Module, loader: GatheredBatches) -> Tensor:
-    """Return what layers make of the pictures of a data set, in its order."""
+    """Return what layers make of each window of the pictures of a data set, in its order."""
     parts = []
     for positions in torch.arange(len(loader.dataset)).split(loader.bs):
         (pictures,) = loader.after_batch((to_device(loader.gather(positions), loader.device),))
+        if pictures.dim() == 5:
+            pictures = pictures.flatten(0, 1)
         parts.append(layers(pictures).as_subclass(Tensor))
     return torch.cat(parts).contiguous(memory_format=torch.channels_last)
 
 
 def predict(learner: Learner) -> pd.DataFrame:
-    """Return the probabilities of the held-out clips: index ``clip_id``, one column a class."""
+    """Return the probabilities of the held-out clips: index ``clip_id``, one column a class.
+
+    Of a clip with several windows they are the mean over all of these.
+    """
     with learner.no_bar():
         probabilities, _ = learner.get_preds(ds_idx=1)
     clip_ids = pd.Index(learner.dls.valid_ds.items, name="clip_id")

@@ -50,7 +50,14 @@ class Groups(nn.Sequential):
         return self
 
     def forward(self, batch: Tensor) -> Tensor:
-        """Return logits (n, n_classes) of pictures (n, 1 or 3, rows, columns)."""
+        """Return logits (n, n_classes) of pictures (n, 1 or 3, rows, columns).
+
+        Of clips with several windows, (n, windows, 1 or 3, rows, columns), the logits are those of
+        the mean over the windows' probabilities.
+        """
+        if batch.dim() == 5:
+            windows = torch.stack([self(window) for window in batch.unbind(1)])
+            return windows.log_softmax(dim=-1).logsumexp(dim=0) - math.log(len(windows))
         for part in self[self.still if self.kept and self.training else 0 :]:
             batch = part(batch)
         return batch

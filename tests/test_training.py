@@ -794,7 +794,7 @@ def test_adamw_decays_weights_apart_from_the_gradient_and_adam_through_it():
 
 def test_the_default_is_what_it_was_before_there_was_a_choice():
     for name in PROFILES:
-        for dataset in ("", *ADJUSTMENTS, "esc10"):
+        for dataset in ("", *(dataset for _, dataset in ADJUSTMENTS), "esc10"):
             profile = get_profile(name, dataset)
             assert (profile.optimizer, profile.width, profile.crop) == ("adamw", 8, 1.0)
     generator = torch.Generator().manual_seed(0)
@@ -899,8 +899,17 @@ def test_a_network_that_trains_on_crops_scores_whole_pictures(table, store, prof
     assert len(scores) == 9
 
 
-def test_adjustments_apply_to_their_data_set_in_the_cpu_profile_only():
-    for dataset, changes in ADJUSTMENTS.items():
-        assert get_profile("cpu", dataset) == replace(PROFILES["cpu"], **changes)
-        assert get_profile("gpu", dataset) == PROFILES["gpu"]
-    assert get_profile("cpu", "esc10") == PROFILES["cpu"]
+def test_adjustments_apply_to_their_profile_and_data_set_alone():
+    for (name, dataset), changes in ADJUSTMENTS.items():
+        assert get_profile(name, dataset) == replace(PROFILES[name], **changes)
+    for name in PROFILES:
+        assert get_profile(name, "esc10") == PROFILES[name]
+    assert get_profile("gpu", "microcalls") == PROFILES["gpu"]
+
+
+def test_insects_are_analysed_at_their_own_rate_in_a_picture_of_the_usual_size():
+    for name in ("cpu", "pretrained", "gpu"):
+        grid, usual = get_profile(name, "insectset32").grid, PROFILES[name].grid
+        assert (grid.n_bins, grid.n_frames) == (usual.n_bins, usual.n_frames)
+        assert (grid.sample_rate, grid.fmax) == (44_100, 22_050)
+        assert grid.windows > 1

@@ -129,13 +129,25 @@ PROFILES: dict[str, Profile] = {
 }
 
 
-ADJUSTMENTS: dict[str, dict] = {
+# Insects sing from a few hundred Hz to the 22,050 Hz that their recordings hold, for 1 to 39 s: as
+# many rows and columns as elsewhere, spread over that range, and five windows of each recording.
+_INSECTS = Grid(
+    sample_rate=44_100,
+    hop_length=788,
+    bins_per_octave=38.5,
+    fmin=400.0,
+    fmax=22_050.0,
+    frames_per_column=2,
+    windows=5,
+)
+
+ADJUSTMENTS: dict[tuple[str, str], dict] = {
     # The generated calls differ in fine detail, which blending two clips or hiding a part of one
     # takes away; and there is no end of new ones, so that augmentation has less to make up for.
     # They last 0.4 to 1.2 s and lie between 400 and 6,000 Hz: the grid spends its cells there, at
     # the full grid's bins an octave. Small batches learn most in the few seconds that a run may
     # take if the first `make run` is to end within ten minutes.
-    "microcalls": {
+    ("cpu", "microcalls"): {
         "grid": Grid(duration=1.3, hop_length=394, bins_per_octave=26.2, fmin=400.0, fmax=6_000.0),
         "mixup": 0.0,
         "mask": 0.0,
@@ -145,14 +157,19 @@ ADJUSTMENTS: dict[str, dict] = {
     },
     # Digits last 0.4 s and were recorded at 8 kHz. Some 2,500 clips an epoch: a few epochs do, and
     # mixup only slows so short a training down.
-    "fsdd": {
+    ("cpu", "fsdd"): {
         "grid": Grid(duration=0.75, hop_length=394, bins_per_octave=13.0, fmin=60.0, fmax=4_000.0),
         "mixup": 0.0,
         "mask": 0.2,
         "epochs": 4,
     },
+    ("cpu", "insectset32"): {
+        "grid": replace(_INSECTS, bins_per_octave=19.1, frames_per_column=1),
+    },
+    ("pretrained", "insectset32"): {"grid": _INSECTS, "epochs": 16},
+    ("gpu", "insectset32"): {"grid": replace(_INSECTS, hop_length=394)},
 }
-"""Settings of a data set that take the place of the `cpu` profile's."""
+"""Settings for a profile and a data set that take the place of the profile's own."""
 
 
 def get_profile(name: str, dataset: str = "") -> Profile:
@@ -165,8 +182,7 @@ def get_profile(name: str, dataset: str = "") -> Profile:
     """
     if name not in PROFILES:
         raise ValueError(f"unknown PROFILE {name!r}; the known ones are: {', '.join(PROFILES)}")
-    adjustments = ADJUSTMENTS.get(dataset, {}) if name == "cpu" else {}
-    return replace(PROFILES[name], **adjustments)
+    return replace(PROFILES[name], **ADJUSTMENTS.get((name, dataset), {}))
 
 
 def parse_seeds(text: str | None) -> int | None:

@@ -478,6 +478,10 @@ def test_a_class_without_training_clips_is_named(table, store, profile):
     lacking = pd.concat([table[table["label"] != "tone"], table.query("label=='tone' & fold==1")])
     with pytest.raises(ValueError, match="fold 1: no training clip of 'tone'"):
         make_dataloaders(lacking, store, "log_db", 1, profile)
+    unreadable = replace(store, failed={"tone-0-0": "not audio"})
+    two = pd.concat([lacking, table.loc[["tone-0-0"]]])
+    with pytest.raises(ValueError, match="'tone'; unreadable: tone-0-0; mend"):
+        make_dataloaders(two, unreadable, "log_db", 1, profile)
 
 
 def test_unknown_variant_and_missing_channel(table, store, profile, grid):

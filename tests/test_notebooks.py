@@ -255,9 +255,13 @@ def gain_by_detail(folder: Path, representation: str) -> pd.Series:
 def test_make_run_executes_all_and_prints_the_table(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("WORK_FOLDER", str(tmp_path))
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # no workers beside those of the tests
+    monkeypatch.setenv("MPLBACKEND", "Agg")  # as containers set it: figures are shown all the same
     assert cli.main(["run", "--dataset", "microcalls", "--profile", "smoke"]) == 0
     folder = tmp_path / "runs" / "microcalls" / "smoke"
-    assert len(list((folder / "notebooks").glob("*.ipynb"))) == len(NOTEBOOKS)
+    executed = sorted((folder / "notebooks").glob("*.ipynb"))
+    assert len(executed) == len(NOTEBOOKS)
+    for committed, copy in zip(NOTEBOOKS, executed, strict=True):
+        assert ("image/png" in copy.read_text()) == ("image/png" in committed.read_text())
     summary = pd.read_csv(folder / "summary.csv")
     assert list(summary.columns)[: len(SUMMARY_COLUMNS)] == SUMMARY_COLUMNS  # more may follow
     assert set(summary["variant"]) == set(VARIANTS)

@@ -292,7 +292,9 @@ def make_dataloaders(
     training = items[items["fold"] != fold]
     unseen = sorted(set(items["label"]) - set(training["label"]))
     if unseen:
-        raise ValueError(f"fold {fold}: no training clip of {unseen[0]!r}")
+        lost = [name for name in store.failed if table["label"].get(name) == unseen[0]]
+        remedy = f"; unreadable: {', '.join(lost)}; mend or replace them" if lost else ""
+        raise ValueError(f"fold {fold}: no training clip of {unseen[0]!r}{remedy}")
     read = ReadPicture(store, variant, list(items["clip_id"]))
     loudness = tuple(scale for _, scale in variant.planes)
     mean, deviation = plane_statistics(read.codes, loudness, training.index.to_numpy())

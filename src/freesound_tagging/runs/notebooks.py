@@ -40,16 +40,19 @@ def run_notebook(
 ) -> None:
     """Execute one notebook from the notebooks folder and write the executed copy.
 
+    Parameters that the notebook does not have are left out.
+
     Raises
     ------
     PapermillExecutionError
         Where a cell fails; the copy then holds everything up to it.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
+    known = papermill.inspect_notebook(source)
     papermill.execute_notebook(
         source,
         target,
-        parameters=parameters,
+        parameters={name: value for name, value in parameters.items() if name in known},
         cwd=source.parent,
         kernel_name="python3",
         kernel_manager_class=ThisPython,

@@ -12,7 +12,7 @@ BIN := .venv/bin
 SCHEDULER ?=
 export SCHEDULER
 
-.PHONY: setup run study model demo test lint notebooks publish report clean
+.PHONY: setup run neighbours study model demo test lint notebooks publish report clean
 
 setup: .venv/ready
 
@@ -30,6 +30,10 @@ setup: .venv/ready
 
 run: setup
 	$(BIN)/python -m freesound_tagging run --dataset "$(DATASET)" $(if $(PROFILE),--profile "$(PROFILE)")
+
+# The notebooks from 10 on: a raw waveform, the 4th-place recipe, a stack.
+neighbours: setup
+	$(BIN)/python -m freesound_tagging neighbours --dataset "$(DATASET)" $(if $(PROFILE),--profile "$(PROFILE)")
 
 # One of the studies around the grid, for example: make study DATASET=esc10 STUDY=controls
 study: setup

@@ -19,6 +19,7 @@ from freesound_tagging.features.store import Store
 from freesound_tagging.features.variants import VARIANTS, get_variant
 from freesound_tagging.learning import learner as learning
 from freesound_tagging.learning.dataloaders import (
+    ChangeGain,
     CropInTime,
     Loudness,
     MaskBands,
@@ -30,6 +31,7 @@ from freesound_tagging.learning.dataloaders import (
 )
 from freesound_tagging.learning.learner import make_learner, predict, predict_others
 from freesound_tagging.runs.run import train_and_score
+from freesound_tagging.sounds.clips import ClipSettings, load_clip
 
 # One of each kind: a plane on either scale, three planes on one axis, three on three axes.
 KINDS = ["log_linear", "hires_q8", "3ch_hires_q1_q4_q8", "3ch_linear_mel_log"]
@@ -598,3 +600,34 @@ def test_what_layers_held_still_make_of_every_window_is_kept(table, windowed, pr
             expected = learner.model[:1].eval()(pictures)
     torch.testing.assert_close(kept, expected, rtol=1e-4, atol=1e-4)
     assert len(expected.flatten(1).unique(dim=0)) == 3
+
+
+# --- waveforms ---------------------------------------------------------------------------------
+
+
+def test_the_waveform_network_sees_the_same_clips_as_the_rest(table, store, profile):
+    ours = make_dataloaders(table, store, "waveform", 0, profile)
+    theirs = make_dataloaders(table, store, "log_db", 0, profile)
+    for own, other in zip(ours.loaders, theirs.loaders, strict=True):
+        assert list(own.items) == list(other.items)
+        assert [int(c) for _, c in own.dataset] == [int(c) for _, c in other.dataset]
+    crop = ClipSettings(store.grid.sample_rate, store.grid.duration)
+    (scale,) = [step for step in ours.valid.after_batch.fs if isinstance(step, Loudness)]
+    for clip_id in ours.valid.items:
+        waveform, _ = load_clip(table.loc[clip_id, "path"], crop)
+        position = [list(ours.valid.items).index(clip_id)]
+        (batch,) = ours.valid.after_batch((ours.valid.gather(position),))
+        seen = 2 * scale.decodes(batch)[0, 0, 0].as_subclass(torch.Tensor) - 1
+        expected = waveform / np.abs(waveform).max()
+        np.testing.assert_allclose(seen, expected, atol=0.023)  # half a step at full scale
+
+
+def test_gain_changes_the_level_of_training_waveforms_alone():
+    quiet = torch.full((64, 1, 1, 9), 0.1)
+    louder = ChangeGain(6.0)(TensorSpectrogram(quiet), split_idx=0).as_subclass(torch.Tensor)
+    ratios = 20 * torch.log10(louder / quiet)[:, 0, 0]
+    assert (ratios.amax(1) - ratios.amin(1)).max() < 1e-4  # a clip as a whole
+    assert ratios.abs().max() <= 6 + 1e-4
+    assert ratios.min() < -4 < 4 < ratios.max()
+    held_out = ChangeGain(6.0)(TensorSpectrogram(quiet), split_idx=1)
+    torch.testing.assert_close(held_out.as_subclass(torch.Tensor), quiet)

@@ -57,7 +57,9 @@ def test_groups_of_layers_hold_every_weight_once(architecture):
 @pytest.mark.parametrize("architecture", NETWORKS)
 def test_normalisation_takes_up_new_statistics_within_a_hundred_steps(architecture):
     network = build_network(architecture, 2, pretrained=False)
-    parts = [part for part in network.modules() if isinstance(part, nn.BatchNorm2d)]
+    parts = [
+        part for part in network.modules() if isinstance(part, (nn.BatchNorm1d, nn.BatchNorm2d))
+    ]
     assert parts
     assert all(part.momentum == 0.1 for part in parts)
 

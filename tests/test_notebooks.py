@@ -15,7 +15,7 @@ from fastai.vision.all import CategoryBlock, DataBlock, FuncSplitter, TransformB
 
 from freesound_tagging import cli
 from freesound_tagging.features.variants import VARIANTS
-from freesound_tagging.learning import dataloaders
+from freesound_tagging.learning import dataloaders, networks
 from freesound_tagging.listen import listen, strip_players
 from freesound_tagging.runs import experiment
 from freesound_tagging.runs import grid as grid_module
@@ -47,15 +47,17 @@ def code_cells(content):
 
 def source_of(number: int, beginning: str) -> str:
     """Return the source of the code cell of a notebook that holds a text."""
-    content = nbformat.read(NOTEBOOKS[number - 1], as_version=4)
+    (file,) = [file for file in NOTEBOOKS if file.stem.startswith(f"{number:02d}_")]
+    content = nbformat.read(file, as_version=4)
     (cell,) = [cell for cell in code_cells(content) if beginning in cell.source]
     return cell.source
 
 
 def test_they_are_numbered_in_order_and_listed():
-    assert [file.stem[:2] for file in NOTEBOOKS] == [
-        f"{n:02d}" for n in range(1, len(NOTEBOOKS) + 1)
-    ]
+    main, neighbours = run.split_notebooks()
+    assert [int(file.stem[:2]) for file in main] == list(range(1, len(main) + 1))
+    assert all(int(file.stem[:2]) >= run.FIRST_NEIGHBOUR for file in neighbours)
+    assert len({file.stem[:2] for file in NOTEBOOKS}) == len(NOTEBOOKS)
     listed = (run.NOTEBOOKS / "README.md").read_text(encoding="utf-8")
     assert [file.name for file in NOTEBOOKS if file.name not in listed] == []
 
@@ -199,6 +201,22 @@ def test_notebook_5_builds_the_batches_of_the_helper(table, store, profile):
         assert ours[1].tolist() == helpers[1].tolist()
 
 
+def test_notebook_10_builds_the_network_of_the_helper():
+    space = {
+        "nn": torch.nn,
+        "table": pd.DataFrame({"label": list("abcde")}),
+        "TakeSignal": networks.TakeSignal,
+        "count_weights": networks.count_weights,
+    }
+    exec(source_of(10, "def block("), space)
+    ours = torch.nn.Sequential(space["early"], space["late"], space["head"]).eval()
+    theirs = networks.build_network("waveform", 5).eval()
+    ours.load_state_dict(theirs.state_dict())
+    waveform = torch.randn(2, 1, 1, 5000)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(waveform), theirs(waveform))
+
+
 def test_a_notebook_runs_alone_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("WORK_FOLDER", str(tmp_path))
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # no workers beside those of the tests
@@ -258,9 +276,10 @@ def test_make_run_executes_all_and_prints_the_table(tmp_path, monkeypatch, capsy
     monkeypatch.setenv("MPLBACKEND", "Agg")  # as containers set it: figures are shown all the same
     assert cli.main(["run", "--dataset", "microcalls", "--profile", "smoke"]) == 0
     folder = tmp_path / "runs" / "microcalls" / "smoke"
+    main, _ = run.split_notebooks()
     executed = sorted((folder / "notebooks").glob("*.ipynb"))
-    assert len(executed) == len(NOTEBOOKS)
-    for committed, copy in zip(NOTEBOOKS, executed, strict=True):
+    assert [file.name for file in executed] == [file.name for file in main]
+    for committed, copy in zip(main, executed, strict=True):
         assert ("image/png" in copy.read_text()) == ("image/png" in committed.read_text())
     summary = pd.read_csv(folder / "summary.csv")
     assert list(summary.columns)[: len(SUMMARY_COLUMNS)] == SUMMARY_COLUMNS  # more may follow
@@ -272,6 +291,15 @@ def test_make_run_executes_all_and_prints_the_table(tmp_path, monkeypatch, capsy
         assert word in printed
     assert "these scores say nothing" in printed
     assert "could not be read" not in printed
+
+
+@pytest.mark.parametrize("source", run.split_notebooks()[1], ids=lambda file: file.stem)
+def test_a_neighbour_runs_alone_at_smoke_size(source, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORK_FOLDER", str(tmp_path))
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # no workers beside those of the tests
+    parameters = {"dataset": "microcalls", "profile": "smoke", "seeds": 1}
+    run.run_notebook(source, tmp_path / source.name, parameters, progress=False)
+    assert not (tmp_path / "runs" / "microcalls" / "smoke" / "results.csv").exists()
 
 
 def test_unreadable_clips_take_no_notebook_down(tmp_path, monkeypatch, capsys):

@@ -75,7 +75,7 @@ def test_a_work_folder_that_cannot_be_made_is_one_line(work_folder, monkeypatch,
 def test_tables_of_the_same_name_do_not_overwrite_each_other(
     no_sounds, work_folder, monkeypatch, capsys
 ):
-    monkeypatch.setattr(run, "run_notebooks", lambda experiment: 1)  # no outcome to print
+    monkeypatch.setattr(run, "run_notebooks", lambda experiment, sources: 1)  # no outcome to print
     tables = [work_folder / place / "birds.csv" for place in ("mine", "yours")]
     for table in tables:
         table.parent.mkdir()
@@ -111,7 +111,7 @@ def test_a_stopped_study_says_how_to_go_on(monkeypatch, capsys):
 
 def test_a_second_run_of_a_data_set_waits_and_says_so(no_sounds, work_folder, monkeypatch, hears):
     started = threading.Event()
-    monkeypatch.setattr(run, "run_notebooks", lambda experiment: started.set() or 1)
+    monkeypatch.setattr(run, "run_notebooks", lambda experiment, sources: started.set() or 1)
     folder = work_folder / "runs" / "esc10"
     folder.mkdir(parents=True)
     with FileLock(folder / ".lock"):

@@ -290,7 +290,9 @@ def test_channels_share_rows_columns_and_shape(grid):
     pictures = compute_channels(waveform, list(CHANNELS), grid)
     assert list(pictures) == list(CHANNELS)
     for name, values in pictures.items():
-        assert values.shape == (2, grid.n_bins, grid.n_frames)
+        assert values.shape == (2, *CHANNELS[name].shape(grid))
+        if name != "waveform":
+            assert values.shape == (2, grid.n_bins, grid.n_frames)
         assert torch.isfinite(values).all()
         assert name not in MAGNITUDES or (values >= 0).all()
 
@@ -580,7 +582,7 @@ def test_outside_the_waveform_there_is_silence():
 def test_batches_are_computed_one_by_one(grid):
     waveforms = torch.randn(2, 3, grid.n_samples, generator=torch.Generator().manual_seed(0))
     for name, batch in compute_channels(waveforms, list(CHANNELS), grid).items():
-        assert batch.shape == (2, 3, grid.n_bins, grid.n_frames)
+        assert batch.shape == (2, 3, *CHANNELS[name].shape(grid))
         one = CHANNELS[name].compute(waveforms[1, 2], grid)
         torch.testing.assert_close(batch[1, 2], one)
 
@@ -663,3 +665,30 @@ def test_every_picture_of_a_batch_has_its_own_maximum():
 def test_unknown_loudness_lists_the_known_ones():
     with pytest.raises(ValueError, match=r"'phon'.*db, linear, pcen"):
         decoding_table("phon")
+
+
+# --- the waveform as a representation ------------------------------------------------------------
+
+
+def mu_law_error(waveform: np.ndarray, grid: Grid) -> np.ndarray:
+    """Return what storing a waveform does to it, relative to its peak."""
+    values = CHANNELS["waveform"].compute(torch.from_numpy(waveform), grid)
+    codes = encode(values, CHANNELS["waveform"].limits(grid)).long()
+    decoded = 2 * decoding_table("mu_law")[codes][0].numpy() - 1
+    return decoded - waveform / np.abs(waveform).max()
+
+
+@pytest.mark.parametrize("decibels", [0, -15, -30])
+def test_a_stored_waveform_keeps_its_quiet_parts(decibels, grid):
+    t = np.arange(grid.n_samples) / grid.sample_rate
+    level = 10 ** (decibels / 20)
+    waveform = (level * np.sin(2 * np.pi * 441.3 * t)).astype(np.float32)
+    waveform[0] = 1.0  # the peak
+    error = mu_law_error(waveform, grid)[1:]
+    assert 20 * np.log10(np.sqrt(np.mean(error**2)) / (level / np.sqrt(2))) < -36
+
+
+def test_a_stored_silence_is_silent(grid):
+    codes = encode(CHANNELS["waveform"].compute(torch.zeros(grid.n_samples), grid), (-1, 128 / 127))
+    assert set(codes.unique().tolist()) == {127}
+    assert decoding_table("mu_law")[127] == 0.5

@@ -1,4 +1,4 @@
-"""``freesound-tagging``: run, study, model, tag, demo, publish and report, in one command.
+"""``freesound-tagging``: run, neighbours, study, model, tag, demo, publish, report, in one command.
 
 Arguments are checked before torch, fastai and matplotlib are loaded, so that a slip is answered at
 once; each subcommand imports what it needs when its work begins.
@@ -56,6 +56,14 @@ def run(options: argparse.Namespace) -> int:
     if is_table(dataset):
         dataset = str(Path(dataset).expanduser().resolve())
     return run_experiment(dataset, options.profile)
+
+
+def neighbours(options: argparse.Namespace) -> int:
+    """Execute the notebooks from 10 on: a raw waveform, the 4th-place recipe, a stack."""
+    _check(options)
+    from freesound_tagging.runs.notebooks import run_neighbours
+
+    return run_neighbours(options.dataset, options.profile)
 
 
 def study(options: argparse.Namespace) -> int:
@@ -149,7 +157,7 @@ def _check_model(options: argparse.Namespace) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="freesound-tagging", description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for work in (run, study, model, tag, demo, publish, report):
+    for work in (run, neighbours, study, model, tag, demo, publish, report):
         command = commands.add_parser(work.__name__, help=work.__doc__, description=work.__doc__)
         command.set_defaults(work=work)
         if work in (tag, demo):

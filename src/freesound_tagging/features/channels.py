@@ -4,6 +4,7 @@ A new kind is one more class here; a new channel is one more row of
 `freesound_tagging.features.variants.CHANNELS`.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
@@ -18,6 +19,7 @@ from torch import Tensor
 from freesound_tagging.features.grid import Grid
 from freesound_tagging.features.spectrograms import (
     DB_RANGE,
+    MU,
     axis_frequencies,
     filterbank_tensor,
     relative_decibels,
@@ -36,7 +38,7 @@ class Channel:
     Attributes
     ----------
     axis : of its rows, see `freesound_tagging.features.spectrograms.axis_frequencies`; or
-        ``"mfcc"``.
+        ``"mfcc"`` or ``"waveform"``.
     family : which representations it stands with in charts.
     """
 
@@ -44,8 +46,12 @@ class Channel:
     family: ClassVar[str] = "standard"
 
     def compute(self, waveform: Tensor, grid: Grid) -> Tensor:
-        """Return the values of a waveform (..., time): (..., grid.n_bins, grid.n_frames)."""
+        """Return the values of a waveform (..., time): (..., rows, columns), see `shape`."""
         raise NotImplementedError
+
+    def shape(self, grid: Grid) -> tuple[int, int]:
+        """Return its rows and columns: those of the grid, but for the waveform itself."""
+        return grid.n_bins, grid.n_frames
 
     def frequencies(self, grid: Grid) -> np.ndarray | None:
         """Return the centre of each row in Hz, lowest first; None where rows are no frequencies."""
@@ -242,6 +248,32 @@ class Delta(Channel):
         return _about_zero(steepest)
 
 
+@dataclass(frozen=True)
+class Waveform(Channel):
+    """The waveform itself, for networks that take no spectrogram: one row, one column a sample.
+
+    Samples are relative to the largest of the window. Eight bits do because they are mu-law
+    companded, as on the telephone (ITU-T G.711): a quiet sample has finer steps than a loud one,
+    and the noise stays 38 dB below a sine of any level from 0 to -30 dB.
+    """
+
+    axis: ClassVar[str] = "waveform"
+
+    def compute(self, waveform: Tensor, grid: Grid) -> Tensor:
+        row = waveform.unsqueeze(-2)
+        companded = torch.log1p(MU * relative_to_peak(row.abs())) / math.log1p(MU)
+        return row.sign() * companded
+
+    def shape(self, grid: Grid) -> tuple[int, int]:
+        return 1, grid.n_samples
+
+    def frequencies(self, grid: Grid) -> None:
+        return None
+
+    def limits(self, grid: Grid) -> tuple[float, float]:
+        return _about_zero(1.0)
+
+
 def _about_zero(highest: float) -> tuple[float, float]:
     """Return limits that give 0 a code of its own, 127."""
     return -highest, highest * 128 / 127
@@ -277,7 +309,7 @@ def compute_together(channels: Sequence[Channel], waveform: Tensor, grid: Grid) 
 
     Returns
     -------
-    For each channel (..., grid.n_bins, grid.n_frames), lowest row first.
+    For each channel (..., rows, columns), lowest row first.
     """
     computed: dict[Channel, Tensor] = {}
     for channel in channels:

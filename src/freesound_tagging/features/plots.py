@@ -70,6 +70,9 @@ class SpectrogramAxes:
 def spectrogram_axes(variant: Variant, grid: Grid) -> SpectrogramAxes:
     """Return the axes of a representation on a grid."""
     channels = [get_channel(name) for name in variant.channels]
+    if channels[0].axis == "waveform":
+        times = np.arange(grid.n_samples) / grid.sample_rate
+        return SpectrogramAxes(None, times, False, "amplitude")
     decibels = variant.planes[0][1] == "db" and channels[0].limits(grid) is None
     if len({channel.axis for channel in channels}) > 1:
         return SpectrogramAxes(None, grid.times, decibels, "frequency (axes differ)")
@@ -139,7 +142,8 @@ def show_planes(
 
     Parameters
     ----------
-    values : shape (channels, frequency, time), 8-bit codes or floats from 0 to 1.
+    values : shape (channels, frequency, time), 8-bit codes or floats from 0 to 1. Of a waveform one
+        row, silence at 1/2; it is drawn as a line.
     axes : what rows and columns stand for; None for their numbers.
     ax : where to draw; by default a new figure.
     title : a line above.
@@ -147,6 +151,11 @@ def show_planes(
     """
     ax = ax or _new_axes(4, 3.2)
     scaled = values.astype(np.float32) / (255 if values.dtype == np.uint8 else 1)
+    if axes is not None and axes.rows == "amplitude":
+        signal = 2 * scaled.ravel() - 1
+        ax.plot(np.linspace(0, axes.times[-1], len(signal)), signal, linewidth=0.5)
+        _label(ax, title, "time (s)", axes.rows)
+        return ax
     image = scaled[0] if len(scaled) == 1 else np.moveaxis(scaled[:3], 0, -1)
     drawn = ax.imshow(image, origin="lower", aspect="auto", cmap=COLOURS, vmin=0, vmax=1)
     if axes is None:

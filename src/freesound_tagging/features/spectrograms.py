@@ -1,5 +1,6 @@
 """What channels are computed with: axes, filterbanks, the STFT, and 8-bit codes for the store."""
 
+import math
 from functools import lru_cache
 
 import librosa
@@ -14,6 +15,9 @@ DB_RANGE = 80.0
 
 CODE_LEVELS = 255
 """Steps of the 8-bit decibel scale: 80 dB / 255 = 0.31 dB a step."""
+
+MU = 255
+"""Of mu-law companding, by which waveforms are stored."""
 
 
 def axis_frequencies(axis: str, grid: Grid) -> np.ndarray:
@@ -156,7 +160,8 @@ def decoding_table(loudness: str) -> Tensor:
     Parameters
     ----------
     loudness : ``"linear"``, the magnitude relative to the clip's maximum; or ``"db"`` or
-        ``"pcen"``, even steps of what the code itself measures.
+        ``"pcen"``, even steps of what the code itself measures; or ``"mu_law"``, a waveform, with
+        silence at 1/2.
 
     Raises
     ------
@@ -170,4 +175,7 @@ def decoding_table(loudness: str) -> Tensor:
         magnitude = 10 ** ((levels - 1) * (DB_RANGE / 20))
         magnitude[0] = 0
         return magnitude
-    raise ValueError(f"unknown loudness {loudness!r}; the known ones are: db, linear, pcen")
+    if loudness == "mu_law":
+        companded = ((levels * CODE_LEVELS - 127) / 127).clamp(max=1)  # 127 is the code of 0
+        return (1 + companded.sign() * torch.expm1(companded.abs() * math.log1p(MU)) / MU) / 2
+    raise ValueError(f"unknown loudness {loudness!r}; the known ones are: db, linear, pcen, mu_law")

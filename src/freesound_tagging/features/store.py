@@ -76,7 +76,7 @@ class Store:
             raise KeyError(
                 f"{len(missing)} clips are not in the store, the first is {missing[0]!r}"
             )
-        codes = np.empty((len(clip_ids), *_shape(self.grid)), dtype=np.uint8)
+        codes = np.empty((len(clip_ids), *_shape(channel, self.grid)), dtype=np.uint8)
         wanted: dict[Path, list[tuple[int, int]]] = {}
         for position, clip_id in enumerate(clip_ids):
             file, row = places[clip_id]
@@ -164,9 +164,9 @@ def is_whole(file: Path) -> bool:
         return False
 
 
-def _shape(grid: Grid) -> tuple[int, ...]:
+def _shape(channel: str, grid: Grid) -> tuple[int, ...]:
     windows = () if grid.windows == 1 else (grid.windows,)
-    return (*windows, grid.n_bins, grid.n_frames)
+    return (*windows, *get_channel(channel).shape(grid))
 
 
 def _batches(
@@ -222,7 +222,7 @@ def _compute_batch(clips: dict[str, str], files: dict[str, Path], grid: Grid) ->
             codes[name].append(encode(values, get_channel(name).limits(grid)).numpy())
     about = {"clip_ids": kept, "failed": failed, "notes": notes}
     for name, file in files.items():
-        stacked = np.array(codes[name], dtype=np.uint8).reshape(len(kept), *_shape(grid))
+        stacked = np.array(codes[name], dtype=np.uint8).reshape(len(kept), *_shape(name, grid))
         sealed = json.dumps({**about, "sha256": _checksum(stacked, about)}, sort_keys=True)
         # One entry only: safetensors writes several in an order that changes from run to run.
         write_atomically(file, save({"codes": stacked}, {"about": sealed}))

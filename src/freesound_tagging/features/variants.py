@@ -19,6 +19,7 @@ from freesound_tagging.features.channels import (
     Pcen,
     Reassigned,
     Standard,
+    Waveform,
     compute_together,
 )
 from freesound_tagging.features.grid import Grid
@@ -77,6 +78,7 @@ CHANNELS: dict[str, Channel] = {
     "mfcc": Mfcc(Standard("mel", n_fft=2048)),
     "mfcc_delta": Delta(Mfcc(Standard("mel", n_fft=2048)), order=1),
     "mfcc_delta2": Delta(Mfcc(Standard("mel", n_fft=2048)), order=2),
+    "waveform": Waveform(),
 }
 
 VARIANTS: dict[str, Variant] = {
@@ -140,6 +142,7 @@ OTHER_VARIANTS: dict[str, Variant] = {
     "log_pcen": Variant("standard, log axis, PCEN", (("log_pcen", "pcen"),)),
     "mel_pcen": Variant("standard, mel axis, PCEN", (("mel_pcen", "pcen"),)),
     "mfcc": Variant("MFCC", (("mfcc", "db"),)),
+    "waveform": Variant("waveform", (("waveform", "mu_law"),)),
     # Of the recipe that came fourth in the challenge (Kaggle discussion 62634).
     "3ch_mel_deltas": Variant(
         "3 channels: mel dB, its delta and delta-delta",
@@ -196,7 +199,7 @@ def compute_channels(waveform: Tensor, names: Sequence[str], grid: Grid) -> dict
 
     Returns
     -------
-    Magnitude by channel name, each of shape (..., grid.n_bins, grid.n_frames), lowest row first.
+    Values by channel name, each of the channel's shape (..., rows, columns), lowest row first.
     """
     values = compute_together([get_channel(name) for name in names], waveform, grid)
     return dict(zip(names, values, strict=True))

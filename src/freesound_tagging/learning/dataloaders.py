@@ -20,7 +20,7 @@ from freesound_tagging.features import plots
 from freesound_tagging.features.plots import SpectrogramAxes, spectrogram_axes
 from freesound_tagging.features.spectrograms import decoding_table
 from freesound_tagging.features.store import Store
-from freesound_tagging.features.variants import Variant, get_variant
+from freesound_tagging.features.variants import Variant, get_channel, get_variant
 from freesound_tagging.learning.profiles import Profile
 
 COUNTED_AT_ONCE = 1024
@@ -51,7 +51,8 @@ class ReadPicture(Transform):
         grid = store.grid
         self.windows = grid.windows
         windows = (grid.windows,) if grid.windows > 1 else ()
-        shape = (len(clip_ids), *windows, len(variant.channels), grid.n_bins, grid.n_frames)
+        plane = get_channel(variant.channels[0]).shape(grid)
+        shape = (len(clip_ids), *windows, len(variant.channels), *plane)
         codes = np.empty(shape, dtype=np.uint8)
         for position, channel in enumerate(variant.channels):
             codes[..., position, :, :] = store.read(channel, clip_ids)  # no second copy of all
@@ -203,6 +204,23 @@ class ShiftInTime(DisplayedTransform):
         return TensorSpectrogram(values.gather(3, source[:, None, None, :].expand_as(values)))
 
 
+class ChangeGain(DisplayedTransform):
+    """Make each training waveform louder or softer by a random gain, up to ``largest`` dB.
+
+    It runs after `Loudness`, whose floats it multiplies.
+    """
+
+    order, split_idx = 15, 0
+
+    def __init__(self, largest: float):
+        self.largest = largest
+
+    def encodes(self, pictures: TensorSpectrogram):
+        values = pictures.as_subclass(torch.Tensor)
+        decibels = (2 * torch.rand(len(values), 1, 1, 1, device=values.device) - 1) * self.largest
+        return TensorSpectrogram(values * 10 ** (decibels / 20))
+
+
 class MaskBands(DisplayedTransform):
     """Hide a band of rows and one of columns of training pictures (SpecAugment, Park et al. 2019).
 
@@ -303,6 +321,8 @@ def make_dataloaders(
         batch_transforms.append(ShiftInTime(profile.time_shift))
     if profile.crop < 1:
         batch_transforms.append(CropInTime(profile.crop))
+    if profile.gain:
+        batch_transforms.append(ChangeGain(profile.gain))
     if profile.mask:
         batch_transforms.append(MaskBands(profile.mask))
     labels = dict(zip(items["clip_id"], items["label"], strict=True))

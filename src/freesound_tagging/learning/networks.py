@@ -103,6 +103,47 @@ def compact_network(n_classes: int, width: int = 8) -> Groups:
     return Groups(early, late, _head(16 * width, n_classes, dropout=0.2))
 
 
+class TakeSignal(nn.Module):
+    """Lay a picture's rows end to end: (n, 1 or 3, rows, columns) -> (n, 1, time).
+
+    A stored waveform is one row. Of equal planes the first is taken.
+    """
+
+    def forward(self, picture: Tensor) -> Tensor:
+        return picture.as_subclass(Tensor)[:, :1].flatten(2)
+
+
+def _signal_block(inputs: int, outputs: int, first: int = 5, stride: int = 1) -> nn.Sequential:
+    """Return two convolutions in time, and a pooling that keeps every fourth step."""
+    layers = []
+    for planes, size, step in ((inputs, first, stride), (outputs, 5, 1)):
+        layers += [
+            nn.Conv1d(planes, outputs, size, stride=step, padding=size // 2, bias=False),
+            nn.BatchNorm1d(outputs),
+            nn.ReLU(inplace=True),
+        ]
+    return nn.Sequential(*layers, nn.MaxPool1d(4, ceil_mode=True))
+
+
+def waveform_network(n_classes: int, width: int = 16) -> Groups:
+    """Return a 1-D CNN for raw waveforms: four blocks of two convolutions, 16 to 128 channels.
+
+    Waveform (n, 1, 1, time) -> logits (n, n_classes). The first layer's filters are 81 samples
+    long (3.7 ms at 22,050 Hz) and move by 4: its stride and the three poolings before the last
+    block leave one step for every 256 samples.
+    """
+    early = nn.Sequential(
+        TakeSignal(),
+        _signal_block(1, width, first=81, stride=4),
+        _signal_block(width, 2 * width),
+    )
+    late = nn.Sequential(_signal_block(2 * width, 4 * width), _signal_block(4 * width, 8 * width))
+    head = nn.Sequential(
+        nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(8 * width, n_classes)
+    )
+    return Groups(early, late, head)
+
+
 @lru_cache(maxsize=1)
 def resnext_weights() -> dict[str, Tensor] | None:
     """Return resnext50_32x4d's ImageNet weights, which torchvision downloads on first use.
@@ -259,8 +300,10 @@ NETWORKS: dict[str, Network] = {
     "efficientnet_lite0": Network(
         lambda n_classes, _, weights: lite0_network(n_classes, weights), lite0_weights
     ),
+    "waveform": Network(lambda n_classes, width, _: waveform_network(n_classes, 2 * width)),
 }
-"""The networks by name. Only the compact one can be made wider."""
+"""The networks by name. The compact one can be made wider, and so can the one for waveforms, which
+has twice the width in its first convolution."""
 
 
 def get_network(architecture: str) -> Network:

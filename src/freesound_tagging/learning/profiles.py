@@ -13,7 +13,8 @@ class Profile:
     ----------
     grid : the time-frequency grid of all pictures.
     architecture : key of `freesound_tagging.learning.networks.NETWORKS`.
-    width : planes of the compact network's first convolution; the others follow from it.
+    width : planes of the compact network's first convolution, half of those of the waveform's; the
+        others follow from it.
     batch_size : pictures a step.
     frozen_epochs, frozen_lr : of the stage in which the head learns alone.
     epochs, lr_max, lr_ratio : of the stages after it: the head learns at ``lr_max``, the earliest
@@ -28,6 +29,8 @@ class Profile:
     crop : share of a training picture's columns that the network sees at a time, from a random
         start; 1 shows all. Held-out clips are always seen whole.
     time_shift : largest circular shift of a training picture, as a share of its length.
+    gain : largest random change of a training waveform's level, in dB either way; 0 switches it
+        off. Only for the representation ``waveform``.
     mask : widest band of rows, and of columns, hidden in a training picture, as a share; 0 switches
         it off.
     unverified_weight : weight in the loss, 0 to 1, of training clips whose label no person checked;
@@ -54,6 +57,7 @@ class Profile:
     mixup: float = 0.0
     crop: float = 1.0
     time_shift: float = 0.0
+    gain: float = 0.0
     mask: float = 0.0
     unverified_weight: float = 1.0
     folds: int | None = None

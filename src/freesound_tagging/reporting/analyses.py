@@ -145,6 +145,8 @@ def judge_claims(scores: Scores, table: pd.DataFrame) -> pd.DataFrame:
 def compare_conditions(scores: Scores, table: pd.DataFrame, reference: str) -> pd.DataFrame:
     """Return every condition's scores, and each against one of them, by representation.
 
+    A representation that the reference condition lacks is compared with the first that it has.
+
     Returns
     -------
     One row a condition and representation: cell, variant, seeds, top1_accuracy, top3_error, map3,
@@ -152,8 +154,9 @@ def compare_conditions(scores: Scores, table: pd.DataFrame, reference: str) -> p
     verdict. All comparisons are one family.
     """
     together = flat(scores)
+    usual = next(iter(scores[reference]))
     pairs = [
-        (f"{cell}/{name}", f"{reference}/{name}")
+        (f"{cell}/{name}", f"{reference}/{name if name in scores[reference] else usual}")
         for cell, variants in scores.items()
         for name in variants
         if cell != reference
@@ -166,6 +169,32 @@ def compare_conditions(scores: Scores, table: pd.DataFrame, reference: str) -> p
     frame.insert(0, "cell", names.get_level_values(0))
     frame.insert(1, "variant", names.get_level_values(2))
     return frame.reset_index(drop=True)
+
+
+def beside_grid(
+    scores: Scores, table: pd.DataFrame, grid: dict[str, pd.DataFrame], reference: str = "log_db"
+) -> pd.DataFrame:
+    """Return a study's scores, each against a representation of the main grid.
+
+    Returns
+    -------
+    Columns as of `compare_conditions`; the reference stands last, in the cell ``grid``.
+    """
+    return compare_conditions(scores | {"grid": {reference: grid[reference]}}, table, "grid")
+
+
+def compare_stacks(
+    stacks: dict[str, pd.DataFrame], members: dict[str, pd.DataFrame], table: pd.DataFrame
+) -> pd.DataFrame:
+    """Return the scores of stacks and of the networks below them, stacks against the best network.
+
+    Returns
+    -------
+    Columns as of `compare_conditions`; the best network is the one with the highest MAP@3.
+    """
+    level = {name: clip_metrics(frame)["map3"].mean() for name, frame in members.items()}
+    ranked = {name: members[name] for name in sorted(members, key=level.get, reverse=True)}
+    return compare_conditions({"stacked": stacks, "grid": ranked}, table, "grid")
 
 
 def curve(scores: Scores, table: pd.DataFrame, by: str = "detail") -> pd.DataFrame:

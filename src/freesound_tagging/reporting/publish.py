@@ -18,10 +18,11 @@ from freesound_tagging.features.variants import VARIANTS
 from freesound_tagging.files import write_atomically
 from freesound_tagging.learning.networks import best_device
 from freesound_tagging.reporting import analyses, answers
-from freesound_tagging.reporting.scores import pack_scores, read_cells, read_scores
+from freesound_tagging.reporting.scores import pack_scores, read_cells, read_scores, unpack_scores
 from freesound_tagging.runs import grid, studies
 from freesound_tagging.runs.experiment import ROOT, Experiment, open_experiment
 from freesound_tagging.runs.questions import CONTRASTS, STUDIES
+from freesound_tagging.runs.stack import stack_networks
 from freesound_tagging.scoring import charts
 from freesound_tagging.scoring.statistics import VERDICT_METRIC
 
@@ -78,6 +79,10 @@ def publish_study(experiment: Experiment, study: str) -> tuple[Path, str]:
     (folder / "scores").mkdir(parents=True, exist_ok=True)
     for cell, variants in studies.load_scores(experiment, study).items():
         write_atomically(folder / "scores" / f"{cell}.csv.gz", pack_scores(variants, table))
+    if study == "stack":
+        stacks, importance = stack_networks(experiment)
+        write_atomically(folder / "scores" / "stacked.csv.gz", pack_scores(stacks, table))
+        importance.to_csv(folder / "importance.csv", index=False, float_format="%.6g")
     results.to_csv(folder / "results.csv", index=False)
     write_study(folder)
     planned = studies.count_runs(experiment, study)
@@ -150,6 +155,12 @@ def analyse_study(study: str, folder: Path) -> dict[str, pd.DataFrame]:
         return {
             "conditions": analyses.compare_conditions(scores, table, REFERENCE_CONDITION[study])
         }
+    if study == "stack":
+        stacks, _ = unpack_scores(folder / "scores" / "stacked.csv.gz")
+        return {"conditions": analyses.compare_stacks(stacks, scores["grid"], table)}
+    if study in BESIDE_GRID:
+        published, _ = read_scores(folder.parent)
+        return {"conditions": analyses.beside_grid(scores, table, published)}
     if study == "tuned":
         return {"tuned": analyses.compare_tuned(scores, table)}
     published, _ = read_scores(folder.parent)
@@ -158,8 +169,16 @@ def analyse_study(study: str, folder: Path) -> dict[str, pd.DataFrame]:
 
 
 CHOSEN_ON_INNER_FOLDS = ("trials", "optimizer_trials")
-REFERENCE_CONDITION = {"rates": "frozen_then_one_rate", "optimizers": "adamw"}
+REFERENCE_CONDITION = {
+    "rates": "frozen_then_one_rate",
+    "optimizers": "adamw",
+    "recipe": "whole",
+}
 """What the conditions of a study are compared with."""
+
+
+BESIDE_GRID = ("waveform",)
+"""Studies of other systems, compared with log_db of the main grid."""
 
 
 def save_figure(figure: Figure, file: Path) -> None:

@@ -7,6 +7,7 @@ data set and profile asked for, and keeps the executed copy beside the results.
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -23,9 +24,21 @@ from freesound_tagging.scoring.metrics import FEW_CLASSES, METRIC_TITLES, rank_m
 NOTEBOOKS = ROOT / "notebooks"
 
 
+FIRST_NEIGHBOUR = 10
+"""From this number on notebooks are about systems around the comparison; `make run` ends before."""
+
+
 def notebook_files() -> list[Path]:
     """Return the numbered notebooks in order."""
     return sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+
+
+def split_notebooks() -> tuple[list[Path], list[Path]]:
+    """Return the notebooks of `make run`, and those of `make neighbours`."""
+    parts: tuple[list[Path], list[Path]] = ([], [])
+    for file in notebook_files():
+        parts[int(file.stem[:2]) >= FIRST_NEIGHBOUR].append(file)
+    return parts
 
 
 class ThisPython(AsyncKernelManager):
@@ -81,7 +94,7 @@ def run_experiment(dataset: str, profile: str) -> int:
     with experiment.hold_runs():
         experiment.check_sounds(experiment.load_table())
         experiment.claim_runs()
-        status = run_notebooks(experiment)
+        status = run_notebooks(experiment, split_notebooks()[0])
     if status == 0:
         print_outcome(experiment.run_folder)
         print_test_outcome(experiment)
@@ -92,8 +105,17 @@ def run_experiment(dataset: str, profile: str) -> int:
     return status
 
 
-def run_notebooks(experiment: Experiment) -> int:
-    """Execute all notebooks in order and return the exit status.
+def run_neighbours(dataset: str, profile: str) -> int:
+    """Run the notebooks about the systems around the comparison and return the exit status."""
+    experiment = open_experiment(dataset, profile)
+    check_scheduler()
+    with experiment.hold_runs():
+        experiment.claim_runs()
+        return run_notebooks(experiment, split_notebooks()[1])
+
+
+def run_notebooks(experiment: Experiment, sources: Sequence[Path]) -> int:
+    """Execute notebooks in order and return the exit status.
 
     Raises
     ------
@@ -105,7 +127,7 @@ def run_notebooks(experiment: Experiment) -> int:
         "profile": experiment.profile_name,
         "representations": None,  # all of them
     }
-    for source in notebook_files():
+    for source in sources:
         target = experiment.run_folder / "notebooks" / source.name
         began = time.perf_counter()
         print(f"{source.name} ...", flush=True)

@@ -20,6 +20,10 @@ CONTRASTS: tuple[tuple[str, str], ...] = (
 )
 """Representation and what it is compared with, as results/PLAN.md fixed them beforehand."""
 
+STACKED = ("log_db", "log_linear", "hires_q2")
+"""Networks below the stack of notebook 12: decibels, magnitude, high resolution. Each is trained
+once more for every two folds, so they are few."""
+
 RATES: dict[str, str] = {
     "from_scratch": "random weights, one rate for all",
     "head_alone": "nothing but the head learns",
@@ -43,7 +47,9 @@ class Condition:
     sounds : options of the generated corpus.
     relabel : clips with other labels and folds, key of `freesound_tagging.runs.studies.RELABEL`.
     folds, seeds : how many of the folds and seeds there are, None for all.
-    inner : each run holds out a pair of neighbouring folds, see `studies.plan_inner`.
+    inner : each run holds out a pair of neighbouring folds, see `studies.inner_tables`.
+    datasets : those of the study's on which it is asked, by default all.
+    every_pair : each run holds out two folds, any two, see `studies.tables_of_pairs`.
     chosen_from : study whose conditions are candidates: for each representation and fold the one is
         taken that does best on inner folds, of those that share this condition's settings.
     """
@@ -57,7 +63,9 @@ class Condition:
     folds: int | None = None
     seeds: int | None = None
     inner: bool = False
+    every_pair: bool = False
     chosen_from: str = ""
+    datasets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -162,6 +170,32 @@ _OPTIMIZER_TRIALS = tuple(
     }.items()
     for rate in rates
 )
+
+# Of notebook 10. As many epochs as the spectrograms have, and one rate for all layers.
+_WAVEFORM = {
+    "architecture": "waveform",
+    "frozen_epochs": 0,
+    "lr_max": 1e-2,
+    "lr_ratio": 1.0,
+    "crop": 0.75,
+    "gain": 6.0,
+    "mask": 0.0,
+}
+
+# Of notebook 11: what came fourth in the challenge (Kaggle discussion 62634), and each ingredient
+# left out. Windows of 1.5 s are drawn in training and averaged in scoring.
+_RECIPE = {"mixup": 0.3, "unverified_weight": 0.6}
+_RECIPE_WINDOWS = {"duration": 1.5, "windows": 3}
+_DELTAS = ("3ch_mel_deltas",)
+RECIPE: dict[str, str] = {
+    "whole": "log-mel with deltas, mixup, windows, weights",
+    "mfcc": "MFCC in place of log-mel",
+    "without_deltas": "log-mel alone",
+    "without_mixup": "clips are not blended",
+    "without_windows": "the best-centred crop alone",
+    "without_weights": "unverified labels count in full",
+    "from_scratch": "no pretrained weights",
+}
 
 _FINE = ("log_db", "hires_q2", "gabor_q2", "hires_q8", "gabor_q8")
 
@@ -283,6 +317,47 @@ STUDIES: dict[str, Study] = {
         (Condition("grid", COMPARED), Condition("tuned", COMPARED, chosen_from="trials")),
         seeds=1,
         keep_diverged=True,
+    ),
+    "waveform": Study(
+        "How far does a network get on the waveform itself?",
+        ("microcalls", "esc10"),
+        (Condition("network", ("waveform",), _WAVEFORM),),
+        seeds=1,
+    ),
+    "recipe": Study(
+        "What does each ingredient of the 4th-place recipe gain?",
+        ("microcalls", "esc10", "fsdkaggle2018"),
+        (
+            Condition("whole", _DELTAS, _RECIPE, _RECIPE_WINDOWS),
+            Condition("mfcc", ("3ch_mfcc_deltas",), _RECIPE, _RECIPE_WINDOWS),
+            Condition("without_deltas", ("mel_db",), _RECIPE, _RECIPE_WINDOWS),
+            Condition("without_mixup", _DELTAS, _RECIPE | {"mixup": 0.0}, _RECIPE_WINDOWS),
+            Condition("without_windows", _DELTAS, _RECIPE),
+            Condition(
+                "without_weights",
+                _DELTAS,
+                _RECIPE | {"unverified_weight": 1.0},
+                _RECIPE_WINDOWS,
+                datasets=("fsdkaggle2018",),  # the one with labels that nobody checked
+            ),
+            Condition(
+                "from_scratch",
+                _DELTAS,
+                _RECIPE | {"fine_tuning": "from_scratch"},
+                _RECIPE_WINDOWS,
+            ),
+        ),
+        profile="pretrained",
+        seeds=1,
+    ),
+    "stack": Study(
+        "Does a stack of networks and clip statistics beat its best member?",
+        ("microcalls", "esc10"),
+        (
+            Condition("grid", STACKED),
+            Condition("pairs", STACKED, every_pair=True),
+        ),
+        seeds=1,
     ),
     "tagger": Study("How good a tagger does this make, from scratch?", ("esc10",), _TAGGER),
 }

@@ -166,6 +166,8 @@ def train_and_score(
     Columns clip_id, seed, fold, label, then the probability of each class; rows sorted by clip id.
     """
     learner = train(table, store, variant, fold, seed, profile, checkpoint, progress)
+    losses = learner.recorder.values  # none, where the last epoch lies behind a checkpoint
+    train_loss = round(float(losses[-1][0]), 6) if losses else None  # scoring adds a row of its own
     scores = predict(learner).sort_index()
     labels = table["label"]
     if test is not None:
@@ -173,8 +175,7 @@ def train_and_score(
         scores, labels = pd.concat([scores, others]), pd.concat([labels, test["label"]])
     about = pd.DataFrame({"seed": seed, "fold": fold, "label": labels}, index=scores.index)
     scores = about.join(scores).reset_index()[[*KEYS, *scores.columns]]
-    losses = learner.recorder.values  # none, where the last epoch lies behind a checkpoint
-    scores.attrs["train_loss"] = round(float(losses[-1][0]), 6) if losses else None
+    scores.attrs["train_loss"] = train_loss
     return scores
 
 

@@ -15,12 +15,14 @@ import numpy as np
 import pandas as pd
 
 from freesound_tagging.features.variants import VARIANTS, channels_of
+from freesound_tagging.learning.networks import get_network
 from freesound_tagging.learning.profiles import Profile, parse_seeds
 from freesound_tagging.runs import grid
 from freesound_tagging.runs.experiment import Experiment, open_experiment
 from freesound_tagging.runs.questions import STUDIES, Condition, check_study
 from freesound_tagging.runs.run import Run
 from freesound_tagging.scoring.metrics import clip_metrics
+from freesound_tagging.scoring.stacking import fold_pairs
 from freesound_tagging.scoring.statistics import VERDICT_METRIC
 from freesound_tagging.sounds import catalogue
 
@@ -66,12 +68,19 @@ def plan_study(experiment: Experiment, study: str) -> list[Cell]:
 
 
 def conditions_of(experiment: Experiment, study: str) -> list[Condition]:
-    """Return a study's conditions, without a grid that is this data set's own anyway."""
+    """Return a study's conditions, without those that are not asked on this data set.
+
+    Nor are those that change nothing here: a grid that is the data set's own anyway, or starting
+    from scratch a network that has no pretrained weights.
+    """
     base = experiment.profile.grid
+    scratch_is_usual = get_network(experiment.profile.architecture).pretrained is None
     return [
         condition
         for condition in STUDIES[study].conditions
-        if not condition.grid or replace(base, **condition.grid) != base
+        if (not condition.grid or replace(base, **condition.grid) != base)
+        and (not condition.datasets or experiment.dataset in condition.datasets)
+        and not (scratch_is_usual and condition.settings.get("fine_tuning") == "from_scratch")
     ]
 
 
@@ -102,6 +111,9 @@ def _plan(
         for variant, fold, chosen in _chosen(experiment, condition, main):
             settings = {name: value for name, value in chosen.items() if name != "epochs"}
             yield from plan(table, [variant], replace(profile, **settings), place, [fold])
+    elif condition.every_pair:
+        for pair, paired in tables_of_pairs(table, folds):
+            yield from plan(paired, variants, profile, place, [pair])
     elif condition.inner:
         for pair, paired in inner_tables(table):
             yield from plan(paired, variants, profile, place, [pair])
@@ -174,6 +186,20 @@ def inner_tables(table: pd.DataFrame) -> Iterator[tuple[int, pd.DataFrame]]:
     for pair, first in enumerate(folds):
         held_out = table["fold"].isin(pair_of(first, folds))
         yield pair, table.assign(fold=np.where(held_out, pair, len(folds)))
+
+
+def tables_of_pairs(
+    table: pd.DataFrame, folds: Sequence[int]
+) -> Iterator[tuple[int, pd.DataFrame]]:
+    """Yield number and table for every two of ``folds``, which are then one fold.
+
+    Numbers are places in `freesound_tagging.scoring.stacking.fold_pairs` of all folds of the table.
+    """
+    pairs = fold_pairs(table["fold"].to_numpy())
+    for number, pair in enumerate(pairs):
+        if set(pair) <= set(folds):
+            held_out = table["fold"].isin(pair)
+            yield number, table.assign(fold=np.where(held_out, number, len(pairs)))
 
 
 def choose_trials(trials: dict[str, dict[str, pd.DataFrame]], table: pd.DataFrame) -> pd.DataFrame:
@@ -259,7 +285,8 @@ def count_runs(experiment: Experiment, study: str) -> int:
     for condition in conditions_of(experiment, study):
         profile = change_profile(experiment.profile, condition)
         folds = grid.profile_folds(_table(experiment, condition, main), profile)[: condition.folds]
-        total += len(condition.variants or VARIANTS) * len(folds) * len(profile.seeds)
+        held_out = len(fold_pairs(np.asarray(folds))) if condition.every_pair else len(folds)
+        total += len(condition.variants or VARIANTS) * held_out * len(profile.seeds)
     return total
 
 

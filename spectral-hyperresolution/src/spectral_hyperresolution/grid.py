@@ -158,15 +158,16 @@ def make_settings(
     fmin = positive_number(fmin, name("fmin"))
     fmax = positive_number(fmax, name("fmax"))
     # A hair above Nyquist is the caller's rounding of sample_rate / 2, not a mistake.
-    if fmax > 0.5 * (1 + 1e-9):
+    if fmax > 0.5 * (1 + 1e-6):
         raise ValueError(
-            f"{name('fmax')} must be at most the Nyquist frequency, {0.5 * scale:g} {unit}, "
-            f"got {fmax * scale:g}"
+            f"{name('fmax')} must be at most the Nyquist frequency, {0.5 * scale:.10g} {unit}, "
+            f"got {fmax * scale:.10g}"
         )
+    fmax = min(fmax, 0.5)
     if fmin >= fmax:
         raise ValueError(
-            f"{name('fmin')} must lie in (0, {name('fmax')} = {fmax * scale:g}) {unit}, "
-            f"got {fmin * scale:g}"
+            f"{name('fmin')} must lie in (0, {name('fmax')} = {fmax * scale:.10g}) {unit}, "
+            f"got {fmin * scale:.10g}"
         )
     if axis not in AXES:
         raise ValueError(f"axis must be one of {', '.join(AXES)}, got {axis!r}")

@@ -9,12 +9,32 @@ to the last bit.
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Callable
 
+import numba
 import numpy as np
-from numba import njit
 
 
-@njit(cache=True, inline="always")
+def compiled(**options) -> Callable:
+    """``numba.njit`` that keeps its machine code on disk, where there is a place to keep it."""
+
+    def decorate(function: Callable) -> Callable:
+        try:
+            return numba.njit(cache=True, **options)(function)
+        except RuntimeError:  # neither beside the source nor in the user's own cache
+            warnings.warn(
+                "no writable folder for compiled code: every process compiles anew, in seconds; "
+                "set NUMBA_CACHE_DIR to a writable folder to keep it",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            return numba.njit(**options)(function)
+
+    return decorate
+
+
+@compiled(inline="always")
 def bin_of(frequency, kind, a, b, c):
     """Index, counted from the lowest bin, of a frequency in cycles per sample.
 
@@ -46,7 +66,7 @@ def strip_ranges(
     return first, int((last - first).max()) + 1
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def bin_lines(xi, eta, f0, q, hop, fmin, fmax, n_bins, axis, first, energy, count):
     """Reassign every point of full-length scan lines and add it to its line's strip.
 
@@ -85,7 +105,7 @@ def bin_lines(xi, eta, f0, q, hop, fmin, fmax, n_bins, axis, first, energy, coun
                 count[line, row, frame] += 1
 
 
-@njit(cache=True)
+@compiled()
 def add_strips(energy, count, first, total_energy, total_count):
     """Add the strips of all lines, in order, to the histograms of shape (n_bins, frames)."""
     lines, strip, frames = energy.shape
@@ -97,7 +117,7 @@ def add_strips(energy, count, first, total_energy, total_count):
                 total_count[first[line] + row, frame] += count[line, row, frame]
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def filter_lines(spectrum, n_samples, f0, q, reach, xi, eta):
     """Multiply the spectrum with G and G' of each line, into zeroed rows of length N.
 
@@ -131,7 +151,7 @@ def filter_lines(spectrum, n_samples, f0, q, reach, xi, eta):
                 eta[line, n_samples + k] = -u * value
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@compiled(nogil=True, fastmath=True, error_model="numpy")
 def fill_bands(spectrum, low, high, slope, offset, window, out):
     """Lay G X and G' X of each node's band into zeroed rows, bin k at index k mod M.
 
@@ -172,7 +192,7 @@ def fill_bands(spectrum, low, high, slope, offset, window, out):
 TILE = 512
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@compiled(nogil=True, fastmath=True, error_model="numpy")
 def bin_points(
     transformed, node, weights, constants, log, step, n_samples, hop, point, energy, count
 ):
@@ -250,7 +270,7 @@ def bin_points(
                     flat_count[where] += each
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@compiled(nogil=True, fastmath=True, error_model="numpy")
 def sum_points(transformed, node, weights, row, step, n_samples, hop, energy):
     """Interpolate the lines between the nodes, add their energy where they stand.
 

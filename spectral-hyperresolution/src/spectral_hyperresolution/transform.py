@@ -242,8 +242,20 @@ class LinearReassignment(torch.nn.Module):
         TypeError
             If the waveform is no tensor or array of real floating-point samples.
         ValueError
-            If it is shorter than two samples, or not finite.
+            If it is shorter than two samples, not finite, or too large for its power to be.
+        RuntimeError
+            Under `torch.jit.trace`.
+
+        Warns
+        -----
+        UserWarning
+            If the last axis is so much shorter than the one before that it is hardly time.
         """
+        if torch.jit.is_tracing():
+            raise RuntimeError(
+                "LinearReassignment cannot be traced: a trace would give its example's picture "
+                "for every input; call the module itself"
+            )
         x = as_float_tensor(waveform, "waveform")
         check_samples(x, "waveform")
         if x.device.type == "mps":  # it has no float64, in which points are added up

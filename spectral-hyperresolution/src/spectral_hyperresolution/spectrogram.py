@@ -1,0 +1,155 @@
+"""The transform as a function of NumPy arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from .checks import as_float_tensor, check_samples
+from .grid import positive_number
+from .transform import LinearReassignment
+
+
+def reassigned_spectrogram(
+    y: np.ndarray,
+    *,
+    sr: float = 22050,
+    q: float | Sequence[float] = 2.0,
+    hop_length: int = 512,
+    bins_per_octave: float = 24,
+    fmin: float = 30.0,
+    fmax: float | None = None,
+    axis: str = "log",
+    n_bins: int | None = None,
+    reassign: bool = True,
+    oversampling: int = 10,
+    exact: bool = False,
+    accuracy: float = 1.0,
+    count_threshold: bool = True,
+    consensus: int | None = None,
+    return_axes: bool = False,
+) -> np.ndarray | tuple[np.ndarray, np.ndarray, np.ndarray]:
+    r"""Power on a grid of frequencies and times, each point where reassignment moves it.
+
+    .. math::
+        G(f) = e^{-(f - f_0)^2 / 2 \sigma^2}, \quad
+        \xi = F^{-1}[G X], \quad \eta = F^{-1}[-\tfrac{f - f_0}{\sigma} G X], \quad m = \eta / \xi
+
+    with :math:`\sigma = f_0 / 2 \pi q`: each point of a filter at f0 with |m| < 1/2 adds
+    :math:`|\xi|^2` to the bin of the time :math:`t + \mathrm{Im}(m) / 2 \pi \sigma` and the
+    frequency :math:`f_0 - \sigma\,\mathrm{Re}(m)`. `LinearReassignment` does the work, on a CPU,
+    and its docstring says more about the fast form. Here frame j is centred on sample
+    j hop_length, as librosa's are, and silence surrounds the signal.
+
+    Parameters
+    ----------
+    y : array, shape (..., n)
+        Real floating-point samples, n >= 2, time last. Channels are kept.
+    sr : float
+        Sample rate in Hz, > 0.
+    q : float or sequence of float
+        Quality factor, > 0: 0.5 to 1 resolves clicks, 2 to 8 resolves tones.
+    hop_length : int
+        Samples per frame, >= 1.
+    bins_per_octave : float
+        Bins per octave of the log axis, > 0; with `oversampling` it also spaces the filters.
+    fmin, fmax : float
+        Frequency range in Hz, 0 < fmin < fmax <= sr / 2, which is the default of `fmax`.
+    axis : {"log", "mel", "linear"}
+        Frequency axis. "mel" has equal steps of log(1 + f / 700 Hz).
+    n_bins : int, optional
+        Number of bins of a mel or linear axis, which need it; the log axis has
+        ceil(bins_per_octave log2(fmax / fmin) + 1).
+    reassign : bool
+        False: leave each point where its filter stands, a constant-Q Gabor spectrogram.
+    oversampling : int
+        Filters for each log-axis bin, >= 1.
+    exact : bool
+        Every filter at every sample, in the precision of `y`: some 100 times slower.
+    accuracy : float
+        Of the fast form, 0.25 to 8; the time is nearly proportional.
+    count_threshold : bool
+        Set bins to zero that receive fewer points than the square root of the largest number.
+    consensus : int, optional
+        With several q: return one picture, what at least this many of them agree on.
+    return_axes : bool
+        Also return the frequency of each row and the time of each column.
+
+    Returns
+    -------
+    power : array, shape (..., frequency, time), or (..., q, frequency, time) for a sequence of q
+        Energy, >= 0, low frequencies first; float64 for float64 samples, else float32.
+    frequencies : float64 array, shape (frequency,)
+        Centre of each row in Hz. Only with `return_axes`.
+    times : float64 array, shape (time,)
+        Centre of each column in seconds. Only with `return_axes`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument, what was given and what is legal.
+
+    Warns
+    -----
+    UserWarning
+        If the last axis is so short that it is hardly time.
+
+    References
+    ----------
+    T. J. Gardner and M. O. Magnasco, "Sparse time-frequency representations", PNAS 103(16),
+    6094-6099, 2006, doi 10.1073/pnas.0601707103.
+
+    Examples
+    --------
+    Which row is which frequency:
+
+    >>> import numpy as np
+    >>> from spectral_hyperresolution import reassigned_spectrogram
+    >>> y = np.sin(2 * np.pi * 1000 * np.arange(22050) / 22050)
+    >>> power, frequencies, times = reassigned_spectrogram(y, sr=22050, return_axes=True)
+    >>> power.shape == (len(frequencies), len(times)) == (206, 44)
+    True
+    >>> loudest = power.sum(axis=1).argmax()
+    >>> print(f"row {loudest}: {frequencies[loudest]:.0f} Hz")
+    row 122: 1003 Hz
+
+    A picture, with librosa and matplotlib::
+
+        import librosa, librosa.display
+        level = librosa.power_to_db(power, ref=np.max)
+        librosa.display.specshow(level, x_coords=times, y_coords=frequencies,
+                                 x_axis="time", y_axis="log")
+    """
+    transform = LinearReassignment(
+        positive_number(sr, "sr"),
+        q,
+        hop_length,
+        bins_per_octave,
+        fmin,
+        fmax,
+        oversampling,
+        exact,
+        reassign,
+        axis,
+        n_bins,
+        count_threshold,
+        consensus,
+        accuracy,
+    )
+    if not isinstance(y, np.ndarray):
+        raise TypeError(f"y must be a NumPy array, got {type(y).__name__}")
+    waveform = as_float_tensor(y, "y")
+    check_samples(waveform, "y")
+    hop, n = transform.hop_length, y.shape[-1]
+    n_frames = 1 + n // hop
+    # The module's frame j holds the times j hop <= t < (j + 1) hop, the first sample's being 1.
+    # This much silence before it puts sample 0 into the middle of frame 1.
+    before = hop + hop // 2 - 1
+    after = max((1 + n_frames) * hop - before - n, 0)
+    power = transform(torch.nn.functional.pad(waveform, (before, after)))
+    power = power[..., 1 : 1 + n_frames].numpy()
+    if not return_axes:
+        return power
+    return power, transform.frequencies, np.arange(n_frames) * hop / transform.sample_rate

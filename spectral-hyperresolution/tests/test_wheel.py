@@ -1,0 +1,62 @@
+"""The distribution: its wheel, installed without the rest of the repository, runs its README."""
+
+import importlib.metadata
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[1]
+EXAMPLES = re.findall(r"```python\n(.*?)```", (PROJECT / "README.md").read_text(), re.DOTALL)
+BLOCKED = ("fastai", "librosa", "pandas", "matplotlib", "freesound_tagging", "ssqueezepy")
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory) -> Path:
+    """A folder with the wheel's content; what it depends on comes from this environment."""
+    pytest.importorskip("setuptools", minversion="77")
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"  # a build leaves files behind
+    ignored = shutil.ignore_patterns("__pycache__", "*.egg-info", "build", "tests")
+    shutil.copytree(PROJECT, source, ignore=ignored)
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", folder, source]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
+    target = folder / "site"
+    install = [*pip, "install", "--no-deps", "--no-index", "--target", target, wheel]
+    subprocess.run(install, check=True, capture_output=True)
+    return target
+
+
+def test_it_needs_four_packages_and_names_its_extras(installed):
+    (found,) = importlib.metadata.distributions(name="spectral-hyperresolution", path=[installed])
+    needed = [line for line in found.requires if "extra ==" not in line]
+    assert [re.match(r"\w+", line).group() for line in needed] == [
+        "numpy",
+        "scipy",
+        "numba",
+        "torch",
+    ]
+    assert set(found.metadata.get_all("Provides-Extra")) == {"display", "compare"}
+
+
+@pytest.mark.parametrize("number", range(len(EXAMPLES)))
+def test_examples_of_the_readme_run(installed, number):
+    code = f"import sys; sys.modules.update(dict.fromkeys({BLOCKED}))\n{EXAMPLES[number]}"
+    code += "\nimport spectral_hyperresolution; print(spectral_hyperresolution.__file__)"
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(installed)},
+        cwd=installed,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    assert str(installed) in result.stdout
+    for promised in re.findall(r"^# (\(.*)", EXAMPLES[number], re.MULTILINE):
+        assert promised.replace(",", "") in result.stdout.replace(",", "")

@@ -1,4 +1,4 @@
-# make run   the whole experiment: notebooks 01 to 08, then the table
+# make run   the whole experiment: notebooks 01 to 09, then the table
 # make test  the tests
 # Both make the environment first, in .venv, from requirements.lock.
 

@@ -143,8 +143,11 @@ def test_below_the_threshold_it_is_none_of_the_classes(model, tmp_path, capsys):
     assert tagging.NOT_KNOWN in said and "1.10" in said
 
 
-def test_three_planes_and_another_network(tmp_path):
-    name = "3ch_linear_mel_log"
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [("3ch_linear_mel_log", "frequency (Hz"), ("3ch_mfcc_deltas", "coefficient")],
+)
+def test_three_planes_are_tagged_and_drawn(name, rows, tmp_path):
     network = build_network("compact", 2, 4)
     about = {
         "dataset": "mine",
@@ -167,8 +170,13 @@ def test_three_planes_and_another_network(tmp_path):
     }
     save(tmp_path / "model", about, {name: network.state_dict()})
     tagger = Tagger(tmp_path / "model")
-    assert tagger(sound(1.5), RATE).probabilities.shape == (2,)
+    tags = tagger(sound(1.5), RATE)
+    assert tags.probabilities.shape == (2,)
     assert tagger.spectrogram(sound(1.5), RATE).shape[0] == 3
+    figure = tagging.draw(sound(1.5), RATE, [(tagger, tags)])
+    figure.draw_without_rendering()
+    labels = [ax.get_ylabel() for ax in figure.axes if "channel" in ax.get_title()]
+    assert len(labels) == 3 and all(label.startswith(rows) for label in labels)
 
 
 def test_what_is_tagged_is_what_was_trained_on(table, store, profile, tmp_path):

@@ -37,8 +37,10 @@ import pandas as pd
 import psutil
 import torch
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "pipeline"))
-from commands import processor, tree_memory
+from commands import tree_memory
+from surroundings import processor
 
 from freesound_tagging.features import store
 from freesound_tagging.features.spectrograms import encode

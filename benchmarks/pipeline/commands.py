@@ -7,14 +7,15 @@ where the system tells it, which Linux does.
 
 import argparse
 import json
-import os
-import platform
 import subprocess
+import sys
 import time
-from datetime import datetime, timezone
 from pathlib import Path
 
 import psutil
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from surroundings import surroundings
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORD = Path(__file__).with_suffix(".json")
@@ -48,16 +49,7 @@ def measure(command: list[str]) -> dict:
         "exit_status": running.wait(),
         "seconds": round(time.perf_counter() - start, 1),
         "peak_memory_gb": round(peak / 1e9, 2),
-        "load_average_before": round(os.getloadavg()[0], 2),
     }
-
-
-def processor() -> str:
-    """Return the processor's name, where the system tells it."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
 
 
 def main() -> None:
@@ -67,12 +59,7 @@ def main() -> None:
     targets = parser.parse_args().targets
     record = json.loads(RECORD.read_text()) if RECORD.exists() else {}
     for target in targets:
-        record[target] = {
-            "date": datetime.now(timezone.utc).date().isoformat(),
-            "machine": f"{processor()}, {os.cpu_count()} cores, {platform.system()}",
-            "python": platform.python_version(),
-            **measure(["make", target]),
-        }
+        record[target] = {**surroundings(), **measure(["make", target])}
         RECORD.write_text(json.dumps(record, indent=1) + "\n")
         print(json.dumps(record[target], indent=1))
 

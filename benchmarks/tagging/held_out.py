@@ -8,9 +8,8 @@ window alone, which the expected scores of a model are about.
 
 import argparse
 import json
-import os
+import sys
 import tempfile
-from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +32,9 @@ from freesound_tagging.scoring.calibration import (
 )
 from freesound_tagging.scoring.metrics import clip_metrics
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from surroundings import surroundings
+
 RECORD = Path(__file__).with_suffix(".json")
 
 
@@ -54,6 +56,7 @@ def main() -> None:
     parser.add_argument("--profile", default="cpu")
     parser.add_argument("--representation", default="log_db")
     options = parser.parse_args()
+    where = surroundings()
     experiment = open_experiment(options.dataset, options.profile)
     profile, name = experiment.profile, options.representation
     table = experiment.load_table()
@@ -95,8 +98,7 @@ def main() -> None:
         print(way, ways[way])
     record = json.loads(RECORD.read_text()) if RECORD.exists() else {}
     record[f"{options.dataset}, {options.profile}, {name}"] = {
-        "date": datetime.now(timezone.utc).date().isoformat(),
-        "cores": os.cpu_count(),
+        **where,
         "clips": len(table),
         "temperature": round(temperature, 3),
         "ways": ways,

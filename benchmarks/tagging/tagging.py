@@ -6,18 +6,19 @@ another program's work changes less.
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import datetime, timezone
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import soundfile as sf
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from surroundings import surroundings
 
 RECORD = Path(__file__).with_suffix(".json")
 RATE = 44_100
@@ -118,18 +119,45 @@ def measure(model: Path, representation: str, folder: Path, minutes: list[int]) 
     }
 
 
-def processor() -> str:
-    """Return the processor's name, where the system tells it."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
+def save_untrained(folder: Path, profile_name: str) -> Path:
+    """Save networks of a profile as training finds them: as fast as trained ones, and ignorant."""
+    from freesound_tagging.learning.networks import build_network
+    from freesound_tagging.learning.profiles import get_profile
+    from freesound_tagging.learning.tagger import save
+    from freesound_tagging.runs.model import REPRESENTATIONS
+
+    profile = get_profile(profile_name, "esc10")
+    classes = [f"class {i}" for i in range(10)]
+    about = {
+        "architecture": profile.architecture,
+        "width": profile.width,
+        "mean": [0.5],
+        "deviation": [0.25],
+        "temperature": 1.0,
+        "threshold": 0.0,
+        "expected": {},
+    }
+    settings = {
+        "dataset": "untrained",
+        "profile": profile_name,
+        "versions": {},
+        "sounds": {},
+        "classes": classes,
+        "grid": asdict(profile.grid),
+        "networks": dict.fromkeys(REPRESENTATIONS, about),
+    }
+    network = build_network(profile.architecture, len(classes), profile.width)
+    save(folder, settings, dict.fromkeys(REPRESENTATIONS, network.state_dict()))
+    return folder
 
 
 def main() -> None:
-    """Measure every network of the models named and write the record."""
+    """Measure every network of the models named and keep the record of the others."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("models", nargs="+", type=Path)
+    parser.add_argument("models", nargs="*", type=Path)
+    untrained = "also the networks of this profile, without training: for time and memory alone"
+    parser.add_argument("--untrained", metavar="PROFILE", help=untrained)
+    parser.add_argument("--note", default="", help="what else ran, or what a model is worth")
     parser.add_argument("--minutes", type=int, nargs="+", default=[1, 60])
     options = parser.parse_args()
     import torch
@@ -137,21 +165,18 @@ def main() -> None:
     from freesound_tagging.learning.tagger import read_settings
 
     torch.set_num_threads(2)
-    load_average = round(os.getloadavg()[0], 2)
-    networks = []
-    for model in options.models:
-        for representation in read_settings(model)["networks"]:
-            with tempfile.TemporaryDirectory() as folder:
-                networks.append(measure(model, representation, Path(folder), options.minutes))
-            print(json.dumps(networks[-1], indent=1), flush=True)
-    record = {
-        "date": datetime.now(timezone.utc).date().isoformat(),
-        "machine": f"{processor()}, {os.cpu_count()} cores",
-        "load_average_before": load_average,
-        "threads": 2,
-        "networks": networks,
-    }
-    RECORD.write_text(json.dumps(record, indent=1) + "\n")
+    record = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+    with tempfile.TemporaryDirectory() as folder:
+        models = list(options.models)
+        if options.untrained:
+            models.append(save_untrained(Path(folder) / "untrained", options.untrained))
+        for model in models:
+            for representation in read_settings(model)["networks"]:
+                where = surroundings() | {"threads": 2, "note": options.note}
+                measured = measure(model, representation, Path(folder), options.minutes)
+                record[measured.pop("model")] = where | measured
+                RECORD.write_text(json.dumps(record, indent=1) + "\n")
+    print(RECORD.read_text())
 
 
 if __name__ == "__main__":

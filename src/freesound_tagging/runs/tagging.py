@@ -127,7 +127,7 @@ def report(answers: Sequence[tuple[Path, Tags | DataError]], top: int) -> str:
     shown = [row for row in rows if not row[1].startswith("error: ")]
     widths = [max(len(row[column]) for row in shown) for column in range(3)]
     lines = []
-    for name, label, probability, when in rows:
+    for name, label, probability, when in rows if len(shown) > 1 else rows[1:]:
         if label.startswith("error: "):
             lines.append(label)
             continue
@@ -251,33 +251,37 @@ def draw(
 
 def _draw_plane(axes, waveform, sample_rate, tagger, tags, plane, begin) -> None:
     from freesound_tagging.features.plots import show_spectrogram
-    from freesound_tagging.features.spectrograms import CODE_LEVELS, DB_RANGE, axis_frequencies
+    from freesound_tagging.features.spectrograms import CODE_LEVELS, DB_RANGE
     from freesound_tagging.features.variants import get_channel
 
     best = tags.best(1)[0]
-    channel, _ = tagger.about["planes"][plane]
-    axis = get_channel(channel).axis
-    frequencies = axis_frequencies(axis, tagger.grid)
+    name, _ = tagger.about["planes"][plane]
+    channel = get_channel(name)
+    frequencies, limits = channel.frequencies(tagger.grid), channel.limits(tagger.grid)
+    low, high = limits or (-DB_RANGE, 0.0)
     first = round((best.start - begin) * sample_rate)
     window = waveform[max(first, 0) : first + round(tags.window * sample_rate)]
     for ax, sound, start, title in (
-        (axes[0], waveform, begin, f"{tagger.representation}, channel {channel}"),
+        (axes[0], waveform, begin, f"{tagger.representation}, channel {name}"),
         (axes[1], window, best.start, f"strongest window: {best.label} {best.probability:.2f}"),
     ):
         codes = tagger.spectrogram(sound, sample_rate)[plane].astype(np.float32)
         times = (np.arange(codes.shape[1]) + 0.5) * tagger.grid.hop_length / tagger.grid.sample_rate
         show_spectrogram(
-            (codes / CODE_LEVELS - 1) * DB_RANGE,
-            frequencies,
+            low + codes / CODE_LEVELS * (high - low),
+            np.arange(len(codes)) if frequencies is None else frequencies,
             start + times,
             ax=ax,
             title=title,
-            axis="mel" if axis.startswith("mel") else axis,
-            limits=(-DB_RANGE, 0.0),
-            unit="dB below the maximum",
+            axis="linear" if frequencies is None else channel.axis,
+            limits=(low, high),
+            unit="dB below the maximum" if limits is None else "value",
             colorbar=ax is axes[1],
         )
-    axes[0].axvspan(best.start, best.end, fill=False, edgecolor="cyan", linewidth=2)
+        if frequencies is None:
+            ax.set_ylabel("coefficient")
+    mark = {"fill": False, "edgecolor": "cyan", "linewidth": 3, "clip_on": False}
+    axes[0].axvspan(best.start, best.end, **mark)
 
 
 def picture(tagger: Tagger, file: Path, tags: Tags) -> bytes:

@@ -138,7 +138,9 @@ def build_page(folder: Path) -> Blocks:
         except DataError as error:
             return failed(error)
 
-    with gr.Blocks(title="Tag a sound", analytics_enabled=False, delete_cache=(60, 60)) as page:
+    with gr.Blocks(
+        title="Tag a sound", fill_width=True, analytics_enabled=False, delete_cache=(60, 60)
+    ) as page:
         about = html.escape(describe(next(iter(taggers.values())))).replace("\n", "\n\n")
         gr.Markdown(f"# Tag a sound\n\n{about}")
         with gr.Row():
@@ -162,7 +164,8 @@ def build_page(folder: Path) -> Blocks:
                     gr.Label(num_top_classes=3, label=name, elem_id=f"bars-{i}")
                     for i, name in enumerate(taggers)
                 ]
-        drawn = gr.Plot(label="What the networks saw", elem_id="drawn")
+        gr.Markdown("## What the networks saw")
+        drawn = gr.Plot(show_label=False, elem_id="drawn")  # a label would cover the waveform
         outputs = [said, heard, *labels, drawn]
         button.click(tag_upload, [sound, chosen], [sound, *outputs], api_name=False)
         example.click(tag_example, [call, chosen], outputs, api_name=False)

@@ -174,7 +174,7 @@ def main() -> None:
             for representation in read_settings(model)["networks"]:
                 where = surroundings() | {"threads": 2, "note": options.note}
                 measured = measure(model, representation, Path(folder), options.minutes)
-                record[measured.pop("model")] = where | measured
+                record[measured["model"]] = where | measured
                 RECORD.write_text(json.dumps(record, indent=1) + "\n")
     print(RECORD.read_text())
 

@@ -91,7 +91,20 @@ def claim(variant: str, reference: str) -> dict[str, str]:
 
 
 CLAIMS = "microcalls/controls/claims.csv"
+
+
+def contrast(variant: str, reference: str) -> dict[str, str]:
+    return {"metric": "map3", "variant": variant, "reference": reference}
+
+
+MIXES = contrast("3ch_hires_q1_q8_log_db", "3ch_gabor_q1_q8_log_db")
+PRETRAINED = "esc10/pretrained/contrasts.csv"
+INSECTS = "insectset32/pretrained/contrasts.csv"
 QUOTED = [
+    (PRETRAINED, contrast("hires_q2", "gabor_q2"), f"q = 2 {INTERVAL}, {{verdict}}"),
+    (PRETRAINED, contrast("hires_q8", "gabor_q8"), f"q = 8 {INTERVAL}, {{verdict}}"),
+    (PRETRAINED, MIXES, f"mix {INTERVAL}, {{verdict}}"),
+    (INSECTS, contrast("hires_q2", "gabor_q2"), f"not: {INTERVAL}, {{verdict}}"),
     ("esc10/tests.csv", against_log_db("hires_q2"), f"q = 2 {INTERVAL}, {{verdict}}"),
     ("esc10/tests.csv", against_log_db("hires_q8"), f"q = 8 {INTERVAL}, {{verdict}}"),
     ("fsdd/tests.csv", against_log_db("hires_q4"), f"q = 4 {INTERVAL}, {{verdict}}"),

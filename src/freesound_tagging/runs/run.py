@@ -167,7 +167,8 @@ def train_and_score(
     """
     learner = train(table, store, variant, fold, seed, profile, checkpoint, progress)
     losses = learner.recorder.values  # none, where the last epoch lies behind a checkpoint
-    train_loss = round(float(losses[-1][0]), 6) if losses else None  # scoring adds a row of its own
+    # Scoring adds a row of its own; a run that is resumed after its last epoch has none to read.
+    train_loss = round(float(losses[-1][0]), 6) if losses and len(losses[-1]) else None
     scores = predict(learner).sort_index()
     labels = table["label"]
     if test is not None:

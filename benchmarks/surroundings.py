@@ -1,4 +1,4 @@
-"""Where a measurement was made; ``tagging/`` and ``pipeline/`` put it into their records."""
+"""Where a measurement was made; the other folders put it into their records."""
 
 import os
 import platform

@@ -57,6 +57,17 @@ def test_microcalls():
     assert f"loses {-by_detail['frequency']:.3f} where they differ" in finding("microcalls")
 
 
+@pytest.mark.parametrize("q", [2, 8])
+def test_pretrained(q):
+    tests = pd.read_csv(RESULTS / "esc10" / "pretrained" / "contrasts.csv")
+    tests = tests[(tests["metric"] == "map3") & (tests["reference"] == f"gabor_q{q}")]
+    (row,) = tests.to_dict("records")
+    text = " ".join((ROOT / "README.md").read_text().split())
+    interval = f"({row['low']:+.3f} to {row['high']:+.3f}"
+    assert f"q = {q} {row['difference']:+.3f} {interval}" in text
+    assert row["verdict"] not in ("better", "worse") and row["seeds"] == 1
+
+
 def test_the_readme_can_be_read_in_five_minutes():
     text = (ROOT / "README.md").read_text()
     prose = re.sub(r"```.*?```|^\|.*?$|<!--.*?-->", "", text, flags=re.DOTALL | re.MULTILINE)

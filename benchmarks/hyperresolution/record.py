@@ -15,22 +15,15 @@ import numpy as np
 import scipy
 import torch
 
-
-def machine() -> str:
-    """Name of the processor, as the system tells it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from surroundings import processor
 
 
 def write(name: str, results: dict) -> None:
     """Write `results` with machine, date, command and versions to NAME beside this file."""
     record = {
         "date": datetime.now(timezone.utc).date().isoformat(),
-        "machine": f"{machine()}, {os.cpu_count()} cores",
+        "machine": f"{processor()}, {os.cpu_count()} cores",
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "command": "python " + " ".join([Path(sys.argv[0]).name, *public_arguments()]),
         "versions": {

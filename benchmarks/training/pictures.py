@@ -10,13 +10,10 @@ disturbs less than the wall clock; the load is recorded beside them.
 
 import argparse
 import json
-import os
-import platform
 import resource
 import subprocess
 import sys
 import time
-from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
@@ -24,6 +21,9 @@ from torch import nn
 
 from freesound_tagging.learning.learner import prepare_cpu
 from freesound_tagging.learning.networks import build_network
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from surroundings import surroundings
 
 RECORD = Path(__file__).with_suffix(".json")
 BATCH = 32
@@ -90,14 +90,6 @@ def measure(
     }
 
 
-def processor_name() -> str:
-    """Return what the system calls its processor."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
 def main() -> None:
     """Measure every setting and write the record."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -109,15 +101,13 @@ def main() -> None:
     if arguments.case:
         print(json.dumps(measure(arguments.steps, **CASES[arguments.case])))
         return
-    found = {}
+    where, found = surroundings(), {}
     for name in CASES:
         command = [sys.executable, __file__, "--steps", str(arguments.steps), "--case", name]
         found[name] = json.loads(subprocess.check_output(command, text=True).splitlines()[-1])
         print(f"{name:36s} {found[name]}", flush=True)
     record = {
-        "date": datetime.now(timezone.utc).date().isoformat(),
-        "machine": f"{processor_name()}, {os.cpu_count()} cores, {platform.system()}",
-        "load_average": round(os.getloadavg()[1], 1),
+        **where,
         "command": " ".join(["python", Path(sys.argv[0]).name, *sys.argv[1:]]),
         "torch": torch.__version__,
         "settings": found,

@@ -31,17 +31,11 @@ def reassigned_spectrogram(
     consensus: int | None = None,
     return_axes: bool = False,
 ) -> np.ndarray | tuple[np.ndarray, np.ndarray, np.ndarray]:
-    r"""Power on a grid of frequencies and times, each point where reassignment moves it.
+    """Power on a grid of frequencies and times, each point where reassignment moves it.
 
-    .. math::
-        G(f) = e^{-(f - f_0)^2 / 2 \sigma^2}, \quad
-        \xi = F^{-1}[G X], \quad \eta = F^{-1}[-\tfrac{f - f_0}{\sigma} G X], \quad m = \eta / \xi
-
-    with :math:`\sigma = f_0 / 2 \pi q`: each point of a filter at f0 with |m| < 1/2 adds
-    :math:`|\xi|^2` to the bin of the time :math:`t + \mathrm{Im}(m) / 2 \pi \sigma` and the
-    frequency :math:`f_0 - \sigma\,\mathrm{Re}(m)`. `LinearReassignment` does the work, on a CPU,
-    and its docstring says more about the fast form. Here frame j is centred on sample
-    j hop_length, as librosa's are, and silence surrounds the signal.
+    `LinearReassignment` does the work, on a CPU; its docstring has the equations and says more
+    about the fast form. Here frame j is centred on sample j hop_length, as librosa's are, and
+    silence surrounds the signal.
 
     Parameters
     ----------
@@ -96,11 +90,6 @@ def reassigned_spectrogram(
     UserWarning
         If the last axis is so short that it is hardly time.
 
-    References
-    ----------
-    T. J. Gardner and M. O. Magnasco, "Sparse time-frequency representations", PNAS 103(16),
-    6094-6099, 2006, doi 10.1073/pnas.0601707103.
-
     Examples
     --------
     Which row is which frequency:
@@ -123,20 +112,20 @@ def reassigned_spectrogram(
                                  x_axis="time", y_axis="log")
     """
     transform = LinearReassignment(
-        positive_number(sr, "sr"),
-        q,
-        hop_length,
-        bins_per_octave,
-        fmin,
-        fmax,
-        oversampling,
-        exact,
-        reassign,
-        axis,
-        n_bins,
-        count_threshold,
-        consensus,
-        accuracy,
+        sample_rate=positive_number(sr, "sr"),
+        q=q,
+        hop_length=hop_length,
+        bins_per_octave=bins_per_octave,
+        fmin=fmin,
+        fmax=fmax,
+        oversampling=oversampling,
+        exact=exact,
+        reassign=reassign,
+        axis=axis,
+        n_bins=n_bins,
+        count_threshold=count_threshold,
+        consensus=consensus,
+        accuracy=accuracy,
     )
     if not isinstance(y, np.ndarray):
         raise TypeError(f"y must be a NumPy array, got {type(y).__name__}")

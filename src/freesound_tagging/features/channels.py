@@ -5,6 +5,7 @@ A new kind is one more class here; a new channel is one more row of
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
@@ -32,7 +33,7 @@ from spectral_hyperresolution import LinearReassignment
 _FIRST_SETTINGS = {"n_fft": None, "q": None, "count_threshold": True, "consensus": None}
 
 
-class Channel:
+class Channel(ABC):
     """One plane of the network's input, as it is stored.
 
     Attributes
@@ -45,9 +46,9 @@ class Channel:
     axis: str
     family: ClassVar[str] = "standard"
 
+    @abstractmethod
     def compute(self, waveform: Tensor, grid: Grid) -> Tensor:
         """Return the values of a waveform (..., time): (..., rows, columns), see `shape`."""
-        raise NotImplementedError
 
     def shape(self, grid: Grid) -> tuple[int, int]:
         """Return its rows and columns: those of the grid, but for the waveform itself."""

@@ -209,7 +209,7 @@ def show_waveform(
     waveform: np.ndarray, sample_rate: int, *, ax: Axes | None = None, title: str = ""
 ) -> Axes:
     """Draw a waveform, shape (time,), against seconds."""
-    ax = ax or _new_axes(6, 1.8)
+    ax = ax or _new_axes(7, 1.8)
     ax.plot(np.arange(len(waveform)) / sample_rate, waveform, linewidth=0.5)
     ax.set_xlim(0, len(waveform) / sample_rate)
     _label(ax, title, "time (s)", "amplitude")

@@ -23,7 +23,6 @@ from freesound_tagging.scoring.metrics import FEW_CLASSES, METRIC_TITLES, rank_m
 
 NOTEBOOKS = ROOT / "notebooks"
 
-
 FIRST_NEIGHBOUR = 10
 """From this number on notebooks are about systems around the comparison; `make run` ends before."""
 
@@ -110,6 +109,7 @@ def run_neighbours(dataset: str, profile: str) -> int:
     experiment = open_experiment(dataset, profile)
     check_scheduler()
     with experiment.hold_runs():
+        experiment.check_sounds(experiment.load_table())
         experiment.claim_runs()
         return run_notebooks(experiment, split_notebooks()[1])
 

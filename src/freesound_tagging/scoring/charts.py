@@ -194,7 +194,7 @@ def show_confusion(counts: pd.DataFrame, *, ax: Axes | None = None, title: str =
         shares = shares.loc[kept, kept]
         title = f"{title}\nthe {MOST_CLASSES} of {len(counts)} classes with most errors".strip()
     if ax is None:
-        side = 0.38 * len(shares) + 2
+        side = max(0.38 * len(shares) + 2, 6.4)
         _, ax = plt.subplots(figsize=(side + 0.6, side))
     display = ConfusionMatrixDisplay(shares.to_numpy(), display_labels=shares.columns)
     display.plot(

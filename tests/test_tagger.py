@@ -4,6 +4,8 @@ import csv
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from freesound_tagging.learning.tagger import Tagger, Tags, read_settings, save
 from freesound_tagging.runs import tagging
 
 RATE = 22_050
+SOUNDS = {"clips": 3, "licence": "CC0", "citation": "me"}
 CLASSES = ["clicks", "sweep", "tone", "none of it"]
 GRID = {"duration": 1.0, "hop_length": 1576, "bins_per_octave": 3.3, "oversampling": 6}
 
@@ -49,7 +52,7 @@ def write_model(folder: Path, representations=("log_db", "hires_q2"), threshold:
         "dataset": "mine",
         "profile": "smoke",
         "versions": {},
-        "sounds": {"clips": 3, "licence": "CC0", "citation": "me"},
+        "sounds": SOUNDS,
         "classes": CLASSES,
         "grid": {**Grid(**GRID).__dict__},
         "networks": networks,
@@ -75,6 +78,16 @@ def sound(seconds: float, rate: int = RATE, seed: int = 0) -> np.ndarray:
     pitch = np.where(t < seconds / 2, 2500.0, 600.0)
     noise = np.random.default_rng(seed).standard_normal(len(t))
     return (0.3 * np.sin(2 * np.pi * pitch * t) + 0.05 * noise).astype(np.float32)
+
+
+def test_a_model_loads_without_what_only_training_needs(model):
+    slow = {"fastai", "pandas", "numba", "scipy.signal", "matplotlib", "torchvision"}
+    code = (
+        "import sys, freesound_tagging as ft; ft.Tagger(sys.argv[1], 'log_db'); print(*sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(model)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert not slow & set(ran.stdout.split())
 
 
 # --- what is said ------------------------------------------------------------------------------
@@ -153,7 +166,7 @@ def test_three_planes_are_tagged_and_drawn(name, rows, tmp_path):
         "dataset": "mine",
         "profile": "smoke",
         "versions": {},
-        "sounds": {},
+        "sounds": SOUNDS,
         "classes": ["a", "b"],
         "grid": {**Grid(**GRID).__dict__},
         "networks": {
@@ -192,7 +205,7 @@ def test_what_is_tagged_is_what_was_trained_on(table, store, profile, tmp_path):
         "dataset": "three",
         "profile": "smoke",
         "versions": {},
-        "sounds": {},
+        "sounds": SOUNDS,
         "classes": classes,
         "grid": {**profile.grid.__dict__},
         "networks": {
@@ -295,6 +308,11 @@ SPOILT = {
         lambda f: spoil_setting(f, "channels", {"log": {"axis": "log", "n_fft": 512}}),
         "computed otherwise",
     ),
+    "no licence": (lambda f: change(f, sounds={"clips": 3, "citation": ""}), "sounds.licence"),
+    "half of what to expect": (
+        lambda f: spoil_setting(f, "expected", {"top1_accuracy": 0.5}),
+        "networks.log_db.expected.top3_error",
+    ),
     **{f"no {name}": (drop(name), name) for name in saved_models.SETTINGS if name != "format"},
 }
 
@@ -365,6 +383,14 @@ def test_a_folder_is_tagged_and_what_cannot_be_read_is_a_line(model, folder, tmp
     for row in tagged:
         assert row["label"] in CLASSES and 0 <= float(row["probability"]) <= 1
         assert 0 <= float(row["start"]) < float(row["end"]) <= 2.6
+
+
+def test_a_model_of_unknown_worth_says_so(copied, tmp_path, capsys):
+    spoil_setting(copied, "expected", {})
+    sf.write(tmp_path / "a.wav", sound(1), RATE)
+    assert cli.main(["tag", str(tmp_path / "a.wav"), "--model", str(copied)]) == 0
+    said = capsys.readouterr().out
+    assert "was not measured" in said and "One in ten" not in said
 
 
 def test_the_csv_alone_is_printed(model, folder, capsys):

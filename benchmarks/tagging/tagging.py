@@ -141,7 +141,7 @@ def save_untrained(folder: Path, profile_name: str) -> Path:
         "dataset": "untrained",
         "profile": profile_name,
         "versions": {},
-        "sounds": {},
+        "sounds": {"clips": 0, "licence": "", "citation": ""},
         "classes": classes,
         "grid": asdict(profile.grid),
         "networks": dict.fromkeys(REPRESENTATIONS, about),

@@ -9,12 +9,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import librosa
 import numpy as np
+import scipy  # its signal is loaded when first used
 import torch
-from scipy.signal import savgol_coeffs
 from torch import Tensor
 
 from freesound_tagging.features.grid import Grid
@@ -27,7 +27,9 @@ from freesound_tagging.features.spectrograms import (
     relative_to_peak,
     stft_power,
 )
-from spectral_hyperresolution import LinearReassignment
+
+if TYPE_CHECKING:
+    from spectral_hyperresolution import LinearReassignment
 
 # Keys of the first kinds hold these four settings whether a kind has them or not.
 _FIRST_SETTINGS = {"n_fft": None, "q": None, "count_threshold": True, "consensus": None}
@@ -244,7 +246,7 @@ class Delta(Channel):
     def limits(self, grid: Grid) -> tuple[float, float]:
         """As far as a jump from the lowest to the highest value of the channel leads."""
         low, high = self.of.limits(grid) or (-DB_RANGE, 0.0)
-        weights = savgol_coeffs(self._WIDTH, self.order, deriv=self.order)
+        weights = scipy.signal.savgol_coeffs(self._WIDTH, self.order, deriv=self.order)
         steepest = float((high - low) * weights[weights > 0].sum())
         return _about_zero(steepest)
 
@@ -288,7 +290,9 @@ def _transform(
     count_threshold: bool = True,
     reassign: bool = True,
     consensus: int | None = None,
-) -> LinearReassignment:
+) -> "LinearReassignment":
+    from spectral_hyperresolution import LinearReassignment  # its compiler takes a second to load
+
     return LinearReassignment(
         grid.sample_rate,
         q=qs,

@@ -10,6 +10,10 @@ from torch import Tensor
 
 from freesound_tagging.features.grid import Grid
 
+ALGORITHM = 1
+"""Raise it when the numbers of a channel change for the same settings: it is part of every key of
+the store, and of every saved model."""
+
 DB_RANGE = 80.0
 """Decibels below a clip's maximum that are kept; anything weaker is at the floor."""
 

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from freesound_tagging.errors import DataError
 from freesound_tagging.features.grid import Grid
-from freesound_tagging.features.spectrograms import encode
+from freesound_tagging.features.spectrograms import ALGORITHM, encode
 from freesound_tagging.features.variants import compute_channels, get_channel
 from freesound_tagging.files import hold_alone, write_atomically
 from freesound_tagging.jobs import run_jobs
@@ -31,9 +31,6 @@ from freesound_tagging.sounds.clips import ClipError, ClipSettings, load_windows
 
 BATCH_CLIPS = 32
 """Clips of one file: what a kill can lose, and what one worker holds in memory."""
-
-ALGORITHM = 1
-"""Raise it when the numbers of a channel change for the same settings: it is part of every key."""
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,7 @@ from torch import Tensor
 
 from freesound_tagging.errors import DataError
 from freesound_tagging.features.grid import Grid
-from freesound_tagging.features.spectrograms import decoding_table, encode
-from freesound_tagging.features.store import ALGORITHM
+from freesound_tagging.features.spectrograms import ALGORITHM, decoding_table, encode
 from freesound_tagging.features.variants import compute_channels, get_channel, get_variant
 from freesound_tagging.files import write_atomically
 from freesound_tagging.learning.networks import build_network
@@ -66,7 +65,12 @@ NETWORK_SETTINGS: dict[str, type | tuple[type, ...]] = {
     "threshold": (int, float),
     "expected": dict,
 }
-"""What there is to know about one network; ``expected`` holds its out-of-fold scores."""
+"""What there is to know about one network; ``expected`` are its out-of-fold scores, or nothing."""
+
+SOUNDS_SETTINGS = {"clips": int, "licence": str, "citation": str}
+"""What ``sounds`` holds, and `EXPECTED_SETTINGS` what ``expected`` does where it is not empty."""
+
+EXPECTED_SETTINGS = {"top1_accuracy": (int, float), "top3_error": (int, float), "foreign": dict}
 
 OVERLAP = 0.5
 """Share of a window that the next one covers too: what one cuts in two, the other holds whole."""
@@ -411,6 +415,7 @@ def read_settings(folder: str | os.PathLike[str]) -> dict[str, Any]:
             f"{file}: its spectrograms are of version {settings['algorithm']}, this program "
             f"computes version {ALGORITHM}; {again}"
         )
+    _check(file, settings["sounds"], SOUNDS_SETTINGS, "sounds.")
     classes = settings["classes"]
     if len(classes) < 2 or not all(isinstance(label, str) for label in classes):
         raise DataError(f"{file}: 'classes' must be two labels or more")
@@ -425,6 +430,8 @@ def read_settings(folder: str | os.PathLike[str]) -> dict[str, Any]:
         except ValueError as error:
             raise DataError(f"{file}: {error}") from error
         _check(file, network, NETWORK_SETTINGS, where)
+        if network["expected"]:
+            _check(file, network["expected"], EXPECTED_SETTINGS, f"{where}expected.")
         if network["planes"] != planes:
             raise DataError(
                 f"{file}: {name} has other planes than in this program, {planes}; {again}"

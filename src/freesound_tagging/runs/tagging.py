@@ -144,21 +144,28 @@ def _clock(seconds: float) -> str:
 
 
 def describe(tagger: Tagger) -> str:
-    """Return two lines on a model: what it is and how often it is right; whose sounds it knows."""
+    """Say what a model is, how often it is right, and whose sounds it knows, a line each."""
     about, expected, sounds = tagger.settings, tagger.about["expected"], tagger.settings["sounds"]
     alarms = [
         f"{value['labelled']:.0%} of {value['n']} sounds of {name}"
         for name, value in expected.get("foreign", {}).items()
     ]
+    measured = (
+        f"On clips that it did not learn from, the first label is right for "
+        f"{expected['top1_accuracy']:.0%}, one of the first three for "
+        f"{1 - expected['top3_error']:.0%}."
+        if expected
+        else "How often it is right was not measured."
+    )
     lines = [
-        f"Model: {about['dataset']}, {about['profile']}, {tagger.representation}. On clips that it "
-        f"did not learn from, the first label is right for {expected['top1_accuracy']:.0%}, one of "
-        f"the first three for {1 - expected['top3_error']:.0%}.",
+        f"Model: {about['dataset']}, {about['profile']}, {tagger.representation}. {measured}",
         f'"{NOT_KNOWN}": the best probability is below {tagger.about["threshold"]:.2f}. One in ten '
         "sounds of the classes falls below it"
         + (f"; a label is given to {' and '.join(alarms)}." if alarms else "."),
         f"Learned from {sounds['clips']} clips; licence: {sounds['licence']}; {sounds['citation']}",
     ]
+    if not expected:
+        del lines[1]  # nor was the threshold
     return "\n".join(lines)
 
 

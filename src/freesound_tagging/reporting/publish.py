@@ -152,8 +152,6 @@ def analyse_study(study: str, folder: Path) -> dict[str, pd.DataFrame]:
         choices = studies.choose_trials(scores, folds)
         return {"choices": analyses.chosen_settings(choices, study)}
     if study in REFERENCE_CONDITION:
-        if study == "recipe":
-            scores = scores | _nothing_of_the_recipe(folder.parent)
         return {
             "conditions": analyses.compare_conditions(scores, table, REFERENCE_CONDITION[study])
         }
@@ -168,12 +166,6 @@ def analyse_study(study: str, folder: Path) -> dict[str, pd.DataFrame]:
     published, _ = read_scores(folder.parent)
     published_results = pd.read_csv(folder.parent / "results.csv")
     return {"steps": analyses.tagger_steps(scores, results, table, published, published_results)}
-
-
-def _nothing_of_the_recipe(grid: Path) -> dict[str, dict[str, pd.DataFrame]]:
-    """Return the published scores of log-mel in the main grid, where there are any."""
-    file = grid / "scores" / "mel_db.csv.gz"
-    return {"grid": unpack_scores(file)[0]} if file.exists() else {}
 
 
 CHOSEN_ON_INNER_FOLDS = ("trials", "optimizer_trials")

@@ -31,7 +31,7 @@ setup: .venv/ready
 run: setup
 	$(BIN)/python -m freesound_tagging run --dataset "$(DATASET)" $(if $(PROFILE),--profile "$(PROFILE)")
 
-# The notebooks from 10 on: a network on the raw waveform, and a stack of networks.
+# The notebooks from 10 on: a network on the raw waveform, the 4th-place recipe, a stack of networks.
 neighbours: setup
 	$(BIN)/python -m freesound_tagging neighbours --dataset "$(DATASET)" $(if $(PROFILE),--profile "$(PROFILE)")
 

@@ -2,6 +2,7 @@
 
 import random
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -11,7 +12,15 @@ import papermill
 import pytest
 import soundfile
 import torch
-from fastai.vision.all import CategoryBlock, DataBlock, FuncSplitter, TransformBlock
+from fastai.vision.all import (
+    CategoryBlock,
+    CrossEntropyLossFlat,
+    DataBlock,
+    FuncSplitter,
+    Learner,
+    MixUp,
+    TransformBlock,
+)
 
 from freesound_tagging import cli
 from freesound_tagging.features.variants import VARIANTS
@@ -218,6 +227,54 @@ def test_notebook_10_builds_the_network_of_the_helper():
     waveform = torch.randn(2, 1, 1, 5000)
     with torch.no_grad():
         torch.testing.assert_close(ours(waveform), theirs(waveform))
+
+
+def test_notebook_11_blends_as_fastai_does(table, store, profile):
+    space = {"torch": torch}
+    exec(source_of(11, "def blend("), space)
+    dls = dataloaders.make_dataloaders(table, store, "log_db", 0, replace(profile, mixup=0.3))
+    pictures, targets = dls.one_batch()
+    mixup = MixUp(0.3)
+    with Learner(dls, torch.nn.Linear(3, 4), loss_func=CrossEntropyLossFlat(), cbs=mixup) as learn:
+        learn.epoch, learn.training, learn.dl = 0, True, dls.train
+        learn._split((pictures, targets))
+        learn("before_train")
+        torch.manual_seed(3)
+        learn("before_batch")
+    torch.manual_seed(3)
+    mixed, share, guests = space["blend"](pictures, 0.3)
+    torch.testing.assert_close(mixed.as_subclass(torch.Tensor), learn.x.as_subclass(torch.Tensor))
+    torch.testing.assert_close(share, mixup.lam)
+    assert targets[guests].tolist() == mixup.yb1[0].tolist()
+    assert (share >= 0.5).all() and len(share.unique()) > 1
+
+
+def test_notebook_11_quotes_the_published_runs():
+    (file,) = [file for file in NOTEBOOKS if file.stem.startswith("11_")]
+    cells = nbformat.read(file, as_version=4).cells
+    prose = [cell.source for cell in cells if cell.cell_type == "markdown"]
+    (place,) = [i for i, text in enumerate(prose) if "## What we saw" in text]
+    prose = " ".join("".join(prose[place - 1 :]).split("## Your turn")[0].split())
+    folder = experiment.ROOT / "results" / "microcalls" / "recipe"
+    published = pd.read_csv(folder / "conditions.csv").set_index("cell")
+    printed = "".join(
+        output.get("text", "")
+        for cell in code_cells(nbformat.read(file, 4))
+        for output in cell.outputs
+    )
+    for name, row in published.iterrows():
+        assert re.search(rf"^{name} +{row['map3']:.3f}\b", printed, flags=re.MULTILINE), name
+        if name == "whole":
+            continue
+        interval = f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
+        assert f"{interval}  {row['verdict']}" in printed
+        said = re.search(rf"`{name}`[^`]*?{re.escape(interval)}, (\w+)", prose)
+        assert said and said[1] == row["verdict"], name
+    figures = {
+        f"{value:.3f}"
+        for value in published[["map3", "difference", "low", "high"]].abs().to_numpy().ravel()
+    }
+    assert set(re.findall(r"\d\.\d{3}", prose)) <= figures | {"0.942"}  # the team's own
 
 
 def test_a_notebook_runs_alone_from_any_folder(tmp_path, monkeypatch):

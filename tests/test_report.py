@@ -1,6 +1,7 @@
 """What stands in results/ and in the README can be computed again from the committed scores."""
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +122,41 @@ QUOTED = [
     (CLAIMS, claim("grid/hires_q8", "bins_13/hires_q8"), f"q = 8 {INTERVAL}, {{verdict}}"),
 ]
 """File, row, and the words in results/README.md that its figures make."""
+
+
+def test_other_systems_stand_below_the_representations_and_published_figures_apart(tmp_path):
+    results = tmp_path / "results"
+    for name in ("esc10", "microcalls"):
+        (results / name).mkdir(parents=True)
+        summary = {"variant": ["log_db", "mel_db"], "map3": [0.75, 0.5], "top1_accuracy": 0.625}
+        pd.DataFrame(summary).to_csv(results / name / "summary.csv", index=False)
+    rows = {
+        "waveform": "network,waveform,1,0.25,0.5,0.375\ngrid,log_db,1,0.5,0.5,0.75",
+        "recipe": "mfcc,3ch_mfcc_deltas,1,0.1,0.1,0.1\nwhole,3ch_mel_deltas,1,0.2,0.3,0.875",
+        "stack": "stacked,lightgbm,1,0.1,0.1,0.9\nstacked,forest_on_statistics,1,0.7,0.1,0.8",
+    }
+    for study, text in rows.items():
+        for name in ("microcalls", "esc10") if study == "stack" else ("microcalls",):
+            (results / name / study).mkdir()
+            head = "cell,variant,seeds,top1_accuracy,top3_error,map3"
+            (results / name / study / "conditions.csv").write_text(f"{head}\n{text}\n")
+    shutil.copytree(ROOT / "results" / "reference", results / "reference")
+    lines = [line[1:-1].split("|") for line in answers.scoreboard(results).splitlines()]
+    header, _, *body = [[cell.strip("* ") for cell in line] for line in lines]
+    assert header[1:] == [
+        "esc10",
+        "microcalls",
+        "esc10, top-1 accuracy",
+        "published: FSDKaggle2018, top-3 error",
+        "published: ESC-10, top-1 accuracy",
+    ]
+    found = {line[0].split(" (")[0]: [cell.strip() for cell in line[1:]] for line in body}
+    assert [*found][:2] == ["log_db", "mel_db"]
+    assert found["log_db"][:4] == ["0.750", "0.750", "0.625", "0.0932"]
+    assert found["network on the waveform"][:4] == ["", "0.375", "", "0.173"]
+    assert found["4th-place recipe"][:3] == ["", "0.875", ""]
+    assert found["random forest on clip statistics"] == ["0.800", "0.800", "0.700", "", "0.727"]
+    assert all("(1 seed)" in line[0] for line in body[2:])
 
 
 def test_a_page_with_an_unknown_table_names_the_known_ones():

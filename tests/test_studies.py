@@ -505,6 +505,14 @@ def tiny(monkeypatch, tmp_path):
     return open_study("microcalls", "difficulty")
 
 
+def test_a_study_has_its_own_seeds_or_as_many_as_are_asked_for(monkeypatch):
+    monkeypatch.delenv("SEEDS", raising=False)
+    assert open_study("microcalls", "recipe").profile.seeds == (0,)
+    monkeypatch.setenv("SEEDS", "2")
+    assert open_study("microcalls", "recipe").profile.seeds == (0, 1)
+    assert open_study("microcalls", "recipe", seeds=3).profile.seeds == (0, 1, 2)
+
+
 def test_a_study_is_made_once_and_goes_on_where_it_was(tiny, monkeypatch, capsys):
     with pytest.raises(FileNotFoundError, match="make study DATASET=microcalls STUDY=difficulty"):
         load_scores(tiny, "difficulty")

@@ -12,7 +12,7 @@ import pandas as pd
 
 from freesound_tagging.features.variants import VARIANTS
 from freesound_tagging.learning.profiles import PROFILES
-from freesound_tagging.runs.questions import RATES
+from freesound_tagging.runs.questions import RATES, RECIPE
 from freesound_tagging.scoring.statistics import VERDICT_METRIC
 
 REFERENCE = "reference"
@@ -23,6 +23,14 @@ TRAIN_CLIPS = 9_473
 
 REFERENCE_FOLD_MINUTES = 15
 """What one fold took on the reference experiment's GPU, by its report."""
+
+SYSTEMS = {
+    "waveform/network/waveform": "network on the waveform",
+    "recipe/whole/3ch_mel_deltas": "4th-place recipe",
+    "stack/stacked/lightgbm": "stack of three networks and clip statistics",
+    "stack/stacked/forest_on_statistics": "random forest on clip statistics",
+}
+"""The systems of notebooks 10 to 12: study, condition and representation, and what it is called."""
 
 COSTS = "fsdkaggle2018/full_size.json"
 
@@ -126,21 +134,52 @@ def beside_the_reference(folder: Path) -> str:
 def scoreboard(folder: Path) -> str:
     """Return MAP@3 of every representation on each data set, best on ESC-10 first, best in bold.
 
-    The last column is the reference's, on other sounds with another network: its top-3 error.
+    Below them stand the systems around the comparison (`systems`). What others published, on other
+    sounds or with another network, has columns of its own.
     """
     names = measured_in(folder)
-    scores = pd.DataFrame(
-        {n: pd.read_csv(folder / n / "summary.csv").set_index("variant")["map3"] for n in names}
-    ).sort_values(names[0], ascending=False)
-    published = pd.read_csv(folder / REFERENCE / "results.csv").set_index("variant")["top3_error"]
+    summaries = {n: pd.read_csv(folder / n / "summary.csv").set_index("variant") for n in names}
+    scores = pd.DataFrame({name: own["map3"] for name, own in summaries.items()})
+    scores = scores.sort_values(names[0], ascending=False)
     cells = scores.map("{:.3f}".format)
     for name in names:
         best = scores[name] == scores[name].max()
         cells.loc[best, name] = "**" + cells.loc[best, name] + "**"
-    cells["*published: FSDKaggle2018, top-3 error*"] = [
-        f"*{published[v]:.4f}*" if v in published else "" for v in scores.index
-    ]
-    return markdown(cells.rename_axis("representation").reset_index())
+    accuracy, published = "esc10, top-1 accuracy", "*published: FSDKaggle2018, top-3 error*"
+    cells[accuracy] = summaries["esc10"]["top1_accuracy"].map("{:.3f}".format)
+    errors = pd.read_csv(folder / REFERENCE / "results.csv").set_index("variant")["top3_error"]
+    cells[published] = errors.map("*{:.4f}*".format)
+    others = systems(folder)
+    for name, own in others.groupby("data set"):
+        cells = cells.reindex(cells.index.union(own.index, sort=False))
+        cells.loc[own.index, name] = own["map3"].map("{:.3f}".format)
+        if name == "esc10":
+            cells.loc[own.index, accuracy] = own["top1_accuracy"].map("{:.3f}".format)
+    reported = pd.read_csv(folder / REFERENCE / "systems.csv").set_index("system")
+    reported = reported.rename(index=lambda place: SYSTEMS[place]).map("*{:g}*".format, "ignore")
+    cells.loc[reported.index, published] = reported["fsdkaggle2018_top3_error"]
+    cells["*published: ESC-10, top-1 accuracy*"] = reported["esc10_top1_accuracy"]
+    seeds = others["seeds"].groupby(level=0).max()
+    named = {name: f"{name} ({n} seed{'s' if n > 1 else ''})" for name, n in seeds.items()}
+    return markdown(
+        cells.rename(index=named).fillna("").rename_axis("representation or system").reset_index()
+    )
+
+
+def systems(folder: Path) -> pd.DataFrame:
+    """Return the scores of the systems around the comparison, one row a system and data set.
+
+    Index: what a system is called; columns "data set", seeds, top1_accuracy, top3_error, map3.
+    """
+    columns = ["data set", "seeds", "top1_accuracy", "top3_error", "map3"]
+    rows = []
+    for place, title in SYSTEMS.items():
+        study, cell, variant = place.split("/")
+        for file in sorted(folder.glob(f"*/{study}/conditions.csv")):
+            frame = pd.read_csv(file).assign(**{"data set": file.parts[-3]})
+            own = frame[(frame["cell"] == cell) & (frame["variant"] == variant)]
+            rows.append(own[columns].assign(system=title))
+    return pd.concat(rows).set_index("system")
 
 
 def variance(folder: Path, names: list[str]) -> str:
@@ -203,9 +242,10 @@ def _pairs(tests: pd.DataFrame) -> pd.DataFrame:
 def conditions(folder: Path, name: str, study: str) -> str:
     """Return the conditions of a study, each against one of them."""
     frame = pd.read_csv(folder / name / study / "conditions.csv", dtype={"cell": str})
+    words = {"rates": RATES, "recipe": RECIPE}.get(study, {})
     rows = [
         {
-            "condition": row["cell"] + (f": {RATES[row['cell']]}" if row["cell"] in RATES else ""),
+            "condition": row["cell"] + (f": {words[row['cell']]}" if row["cell"] in words else ""),
             "representation": row["variant"],
             "seeds": row["seeds"],
             "MAP@3": f"{row['map3']:.3f}",

@@ -195,6 +195,7 @@ RECIPE: dict[str, str] = {
     "without_windows": "the best-centred crop alone",
     "without_weights": "unverified labels count in full",
     "from_scratch": "no pretrained weights",
+    "grid": "nothing of it",
 }
 
 _FINE = ("log_db", "hires_q2", "gabor_q2", "hires_q8", "gabor_q8")
@@ -346,6 +347,7 @@ STUDIES: dict[str, Study] = {
                 _RECIPE | {"fine_tuning": "from_scratch"},
                 _RECIPE_WINDOWS,
             ),
+            Condition("grid", ("mel_db",)),
         ),
         profile="pretrained",
         seeds=1,

@@ -38,8 +38,10 @@ class Cell:
     runs: list[Run]
 
 
-def open_study(dataset: str, study: str, profile: str = "") -> Experiment:
+def open_study(dataset: str, study: str, profile: str = "", seeds: int | None = None) -> Experiment:
     """Return the experiment of a study; by default with the study's own profile and seeds.
+
+    ``seeds`` or, where it is None, SEEDS asks for another number of seeds.
 
     Raises
     ------
@@ -48,7 +50,7 @@ def open_study(dataset: str, study: str, profile: str = "") -> Experiment:
     """
     check_study(study, dataset)
     asked = STUDIES[study]
-    seeds = parse_seeds(os.environ.get("SEEDS")) or asked.seeds
+    seeds = seeds or parse_seeds(os.environ.get("SEEDS")) or asked.seeds
     return open_experiment(dataset, profile or asked.profile, seeds)
 
 

@@ -1,21 +1,29 @@
 """A few dozen short sounds, the table of them and its store, made once for all tests."""
 
 import hashlib
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+
+# One thread for each process, also for the notebooks and programs that tests start: several share
+# the cores, and threads would wait for each other. It is read when numpy and torch are loaded.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile as sf
+import torch
 
 from freesound_tagging.features import store as stores
 from freesound_tagging.features.grid import Grid
 from freesound_tagging.features.store import Store
 from freesound_tagging.features.variants import CHANNELS, get_channel
+from freesound_tagging.learning import networks
 from freesound_tagging.learning.profiles import PROFILES, Profile
 from freesound_tagging.sounds import catalogue
 from freesound_tagging.sounds.microcalls import CALLS
@@ -59,6 +67,15 @@ def make_table(folder: Path, labels=LABELS, folds=FOLDS, takes: int = TAKES) -> 
     table = pd.DataFrame(rows, columns=["clip_id", "path", "label", "fold", "group"])
     table = table.assign(split="train", verified=True).set_index("clip_id")
     return table.sample(frac=1, random_state=1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def on_the_cpu():
+    """Train on the CPU on every machine: its runs are the ones that repeat to the byte."""
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(networks, "best_device", lambda: torch.device("cpu"))
+        yield
 
 
 @pytest.fixture(scope="session")

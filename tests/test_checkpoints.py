@@ -5,16 +5,19 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import pytest
 import torch
 from fastai.callback.core import Callback
 
-from freesound_tagging.learning import checkpoints, networks
+from freesound_tagging.features import store as stores
+from freesound_tagging.learning import checkpoints
 from freesound_tagging.learning import learner as training
 from freesound_tagging.learning.checkpoints import CheckpointError, KeepCheckpoint
 from freesound_tagging.learning.learner import OPTIMIZERS
+from freesound_tagging.learning.profiles import PROFILES
 from freesound_tagging.runs import keys
 from freesound_tagging.runs import run as run_module
 from freesound_tagging.runs.grid import make_runs, plan_runs
@@ -41,10 +44,8 @@ class KillAfter(Callback):
 
 
 @pytest.fixture(autouse=True)
-def on_the_cpu_after_every_epoch(monkeypatch):
-    monkeypatch.setattr(networks, "best_device", lambda: torch.device("cpu"))
+def after_every_epoch(monkeypatch):
     monkeypatch.setattr(checkpoints, "EVERY_SECONDS", 0)
-    torch.set_num_threads(1)
 
 
 @pytest.fixture
@@ -274,27 +275,30 @@ make_runs(runs, n_jobs=1, progress=False)
 """
 
 
-def test_kill_9_in_training_loses_an_epoch_at_most_and_leaves_no_half_file(table, tmp_path):
+def test_kill_9_in_training_loses_an_epoch_at_most_and_leaves_no_half_file(
+    table, tmp_path, monkeypatch
+):
     table.to_json(tmp_path / "table.json")
-
-    def start(folder: str) -> subprocess.Popen:
-        arguments = [tmp_path / "table.json", tmp_path / "store", tmp_path / folder]
-        return subprocess.Popen([sys.executable, "-c", KILL_ME, *map(str, arguments)])
-
-    assert start("whole").wait(600) == 0
-    place = tmp_path / "broken" / "runs" / "log_db"
-    killed = start("broken")
-    file = place / "fold0-seed0.checkpoint.pt"
-    while not file.exists():
+    settings = replace(PROFILES["smoke"], folds=1, max_clips=None, epochs=30)
+    folder = tmp_path / "store"
+    store = stores.build(table, ["log"], settings.grid, folder, n_jobs=1, progress=False)
+    whole, broken = (plan(table, store, settings, tmp_path / name) for name in ("whole", "broken"))
+    make_runs([whole], n_jobs=1, progress=False)
+    arguments = [tmp_path / "table.json", folder, tmp_path / "broken"]
+    killed = subprocess.Popen([sys.executable, "-c", KILL_ME, *map(str, arguments)])
+    while not checkpoint_of(broken).exists():
         assert killed.poll() is None
+        time.sleep(0.005)
     os.kill(killed.pid, signal.SIGKILL)
     killed.wait()
-    assert not (place / "fold0-seed0.csv").exists()
+    assert not broken.score_file.exists()
+    place = broken.place.parent
     (place / ".fold0-seed0.checkpoint.pt.half").write_bytes(b"half of one")
-    assert start("broken").wait(600) == 0
+    trained = count_epochs(monkeypatch)
+    make_runs([broken], n_jobs=1, progress=False)
+    assert len(trained) < 31
     assert sorted(found.name for found in place.iterdir()) == [
         "fold0-seed0.csv",
         "fold0-seed0.json",
     ]
-    whole = tmp_path / "whole" / "runs" / "log_db" / "fold0-seed0.csv"
-    assert (place / "fold0-seed0.csv").read_bytes() == whole.read_bytes()
+    assert broken.score_file.read_bytes() == whole.score_file.read_bytes()

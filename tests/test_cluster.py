@@ -14,25 +14,16 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import pytest
-import torch
 from distributed import Client, LocalCluster
 
 from freesound_tagging import cli
 from freesound_tagging import jobs as cluster_module
 from freesound_tagging.features import store
 from freesound_tagging.jobs import ClusterError, check_scheduler, run_jobs
-from freesound_tagging.learning import networks
 from freesound_tagging.runs import run as run_module
 from freesound_tagging.runs.grid import collect_results, make_runs, plan_runs
 
 NAMES = {"dataset": "tiny", "profile_name": "smoke"}
-
-
-@pytest.fixture(autouse=True)
-def on_the_cpu(monkeypatch):
-    """Train on the CPU on every machine: its runs are the ones that repeat to the byte."""
-    monkeypatch.setattr(networks, "best_device", lambda: torch.device("cpu"))
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")

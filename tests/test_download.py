@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from freesound_tagging.errors import DataError
 from freesound_tagging.sounds import download
-from freesound_tagging.sounds.download import RETRY, USER_AGENT, fetch
+from freesound_tagging.sounds.download import RETRY, USER_AGENT, download_file
 
 CONTENT = random.Random(0).randbytes(300_000)
 MD5 = hashlib.md5(CONTENT).hexdigest()
@@ -142,9 +142,9 @@ def assert_done(target: Path) -> None:
 
 def test_a_file_is_fetched_once_and_the_server_told_who_asks(serve, target, capfd):
     served = serve()
-    assert fetch(served.url, target, md5=MD5) == target
+    assert download_file(served.url, target, md5=MD5) == target
     assert_done(target)
-    assert fetch(served.url, target, md5=MD5) == target
+    assert download_file(served.url, target, md5=MD5) == target
     assert served.ranges == [None]
     assert served.agents == [USER_AGENT]
     assert re.match(r"freesound-tagging/\d+\.\d+", USER_AGENT)
@@ -155,14 +155,14 @@ def test_a_file_is_fetched_once_and_the_server_told_who_asks(serve, target, capf
 
 
 def test_no_hash_will_do(serve, target):
-    fetch(serve().url, target, progress=False)
+    download_file(serve().url, target, progress=False)
     assert_done(target)
 
 
 def test_a_file_with_another_hash_is_replaced(serve, target):
     target.parent.mkdir()
     target.write_bytes(b"an older version")
-    fetch(serve().url, target, md5=MD5)
+    download_file(serve().url, target, md5=MD5)
     assert_done(target)
 
 
@@ -181,7 +181,7 @@ def test_pauses_grow_and_stay_bearable():
 
 def test_a_broken_connection_is_taken_up_where_it_ended(serve, target, capfd):
     served = serve(Answer(sent=100_000), Answer(sent=50_000))
-    fetch(served.url, target, md5=MD5)
+    download_file(served.url, target, md5=MD5)
     assert_done(target)
     assert served.ranges == [None, "bytes=100000-", "bytes=150000-"]
     assert "sounds.zip: the connection broke" in capfd.readouterr().err
@@ -194,20 +194,20 @@ def test_a_broken_connection_is_taken_up_where_it_ended(serve, target, capfd):
 def test_wherever_it_breaks_the_same_bytes_arrive(serve, tmp_path_factory, breaks, ranges):
     target = tmp_path_factory.mktemp("breaks") / NAME
     served = serve(*[Answer(sent=n, ranges=ranges) for n in breaks], always=Answer(ranges=ranges))
-    fetch(served.url, target, md5=MD5, progress=False)
+    download_file(served.url, target, md5=MD5, progress=False)
     assert_done(target)
 
 
 def test_a_server_that_ignores_ranges_starts_over(serve, target):
     served = serve(Answer(sent=100_000), always=Answer(ranges=False))
-    fetch(served.url, target, md5=MD5)
+    download_file(served.url, target, md5=MD5)
     assert_done(target)
     assert served.ranges == [None, "bytes=100000-"]
 
 
 def test_a_server_that_sends_another_range_starts_over(serve, target):
     served = serve(Answer(sent=100_000), Answer(shift=5))
-    fetch(served.url, target, md5=MD5)
+    download_file(served.url, target, md5=MD5)
     assert_done(target)
     assert served.ranges == [None, "bytes=100000-", None]
 
@@ -215,7 +215,7 @@ def test_a_server_that_sends_another_range_starts_over(serve, target):
 def test_a_server_that_stalls_has_broken_off(serve, target, monkeypatch):
     monkeypatch.setattr(download, "TIMEOUTS", (5.0, 0.3))
     served = serve(Answer(sent=120_000, stall=True))
-    fetch(served.url, target, md5=MD5)
+    download_file(served.url, target, md5=MD5)
     assert_done(target)
     assert served.ranges == [None, "bytes=120000-"]
 
@@ -223,7 +223,7 @@ def test_a_server_that_stalls_has_broken_off(serve, target, monkeypatch):
 def test_a_server_that_always_breaks_off_is_given_up_in_one_line(serve, target):
     served = serve(Answer(sent=40_000), always=Answer(sent=0))
     with pytest.raises(DataError) as caught:
-        fetch(served.url, target, md5=MD5)
+        download_file(served.url, target, md5=MD5)
     message = str(caught.value)
     assert "\n" not in message
     assert served.url in message
@@ -237,7 +237,7 @@ def test_a_server_that_always_breaks_off_is_given_up_in_one_line(serve, target):
 
 def test_tries_are_counted_anew_where_the_file_has_grown(serve, target):
     served = serve(always=Answer(sent=20_000))
-    fetch(served.url, target, md5=MD5, progress=False)
+    download_file(served.url, target, md5=MD5, progress=False)
     assert_done(target)
     assert len(served.ranges) == 15  # of 300,000 bytes; three more tries alone make four
 
@@ -252,11 +252,11 @@ def test_a_rerun_goes_on_where_a_stopped_run_was(serve, target, monkeypatch, cap
     with monkeypatch.context() as patch:
         patch.setattr(download, "tqdm", PressCtrlC)
         with pytest.raises(KeyboardInterrupt):
-            fetch(served.url, target, md5=MD5)
+            download_file(served.url, target, md5=MD5)
     assert not target.exists()
     assert part_of(target).read_bytes() == CONTENT[:1000]
     assert "sounds.zip: stopped; run again to go on" in capfd.readouterr().err
-    fetch(served.url, target, md5=MD5)
+    download_file(served.url, target, md5=MD5)
     assert_done(target)
     assert served.ranges == [None, "bytes=1000-"]
 
@@ -270,9 +270,9 @@ def test_a_stop_during_verification_costs_no_second_download(serve, target, monk
 
         patch.setattr(download.pooch, "file_hash", press_ctrl_c)
         with pytest.raises(KeyboardInterrupt):
-            fetch(served.url, target, md5=MD5)
+            download_file(served.url, target, md5=MD5)
     assert not target.exists()
-    fetch(served.url, target, md5=MD5)
+    download_file(served.url, target, md5=MD5)
     assert_done(target)
     assert served.ranges == [None, "bytes=300000-"]  # answered 416: nothing is missing
 
@@ -281,7 +281,7 @@ def test_without_a_hash_nothing_is_pieced_together(serve, target):
     target.parent.mkdir()
     part_of(target).write_bytes(b"of another version")
     served = serve(Answer(sent=100_000))
-    fetch(served.url, target)
+    download_file(served.url, target)
     assert_done(target)
     assert served.ranges == [None, None]
 
@@ -293,7 +293,7 @@ def test_a_partial_file_that_is_too_long_is_dropped(serve, target):
     target.parent.mkdir()
     part_of(target).write_bytes(CONTENT + b"more")
     served = serve()
-    fetch(served.url, target, md5=MD5)
+    download_file(served.url, target, md5=MD5)
     assert_done(target)
     assert served.ranges == ["bytes=300004-", None]
 
@@ -302,7 +302,7 @@ def test_a_partial_file_of_something_else_is_noticed(serve, target, capfd):
     target.parent.mkdir()
     part_of(target).write_bytes(bytes(1000))
     served = serve()
-    fetch(served.url, target, md5=MD5)
+    download_file(served.url, target, md5=MD5)
     assert_done(target)
     assert served.ranges == ["bytes=1000-", None]
     assert "sounds.zip: its md5 is " in capfd.readouterr().err
@@ -316,7 +316,7 @@ def test_a_length_that_is_too_long(serve, target, ranges):
     """The connection ends early; with ranges the server then says that nothing is missing."""
     lie = Answer(length=len(CONTENT) + 500, ranges=ranges)
     served = serve(lie, always=Answer(ranges=ranges))
-    fetch(served.url, target, md5=MD5)
+    download_file(served.url, target, md5=MD5)
     assert_done(target)
     assert len(served.ranges) == 2
 
@@ -324,7 +324,7 @@ def test_a_length_that_is_too_long(serve, target, ranges):
 def test_a_length_that_is_too_short(serve, target):
     """It looks whole until the hash is compared."""
     served = serve(Answer(length=1000))
-    fetch(served.url, target, md5=MD5)
+    download_file(served.url, target, md5=MD5)
     assert_done(target)
     assert served.ranges == [None, None]
 
@@ -332,13 +332,13 @@ def test_a_length_that_is_too_short(serve, target):
 def test_a_server_that_keeps_lying_is_given_up(serve, target):
     served = serve(always=Answer(length=len(CONTENT) + 500, ranges=False))
     with pytest.raises(DataError, match="4 tries in vain, the last: the connection broke"):
-        fetch(served.url, target, md5=MD5)
+        download_file(served.url, target, md5=MD5)
     assert not target.exists()
 
 
 def test_wrong_bytes_once(serve, target):
     served = serve(Answer(spoil=True))
-    fetch(served.url, target, md5=MD5)
+    download_file(served.url, target, md5=MD5)
     assert_done(target)
     assert served.ranges == [None, None]
 
@@ -346,7 +346,7 @@ def test_wrong_bytes_once(serve, target):
 def test_wrong_bytes_twice(serve, target):
     served = serve(always=Answer(spoil=True))
     with pytest.raises(DataError) as caught:
-        fetch(served.url, target, md5=MD5)
+        download_file(served.url, target, md5=MD5)
     message = str(caught.value)
     assert f"its md5 is {hashlib.md5(bytes(len(CONTENT))).hexdigest()}, not {MD5}" in message
     assert "DATA_MIRROR" in message
@@ -362,7 +362,7 @@ def test_wrong_bytes_twice(serve, target):
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
 def test_a_busy_server_is_asked_again(serve, target, status):
     served = serve(Answer(status=status), Answer(status=status))
-    fetch(served.url, target, md5=MD5)
+    download_file(served.url, target, md5=MD5)
     assert_done(target)
     assert len(served.ranges) == 3
 
@@ -370,7 +370,7 @@ def test_a_busy_server_is_asked_again(serve, target, status):
 def test_a_server_that_stays_busy_is_given_up(serve, target):
     served = serve(always=Answer(status=503))
     with pytest.raises(DataError, match=r"too many 503 error responses.*set DATA_MIRROR"):
-        fetch(served.url, target, md5=MD5)
+        download_file(served.url, target, md5=MD5)
     assert len(served.ranges) == 4
 
 
@@ -381,7 +381,7 @@ def test_the_pause_that_a_server_asks_for_is_kept(serve, target, monkeypatch):
         Answer(status=503, headers={"Retry-After": "7"}),
         Answer(status=503, headers={"Retry-After": "99999"}),
     )
-    fetch(served.url, target, md5=MD5)
+    download_file(served.url, target, md5=MD5)
     assert slept == [7, 600]
 
 
@@ -389,7 +389,7 @@ def test_the_pause_that_a_server_asks_for_is_kept(serve, target, monkeypatch):
 def test_a_server_without_the_file_is_asked_once(serve, target, status, reason):
     served = serve(always=Answer(status=status))
     with pytest.raises(DataError, match=rf"{status} Client Error: {reason}.*DATA_MIRROR"):
-        fetch(served.url, target, md5=MD5)
+        download_file(served.url, target, md5=MD5)
     assert len(served.ranges) == 1
     assert not target.exists()
 
@@ -398,7 +398,7 @@ def test_no_server(serve, target):
     url = "http://127.0.0.1:9/sounds.zip"
     serve()
     with pytest.raises(DataError, match=r"refused.*set DATA_MIRROR"):
-        fetch(url, target, md5=MD5)
+        download_file(url, target, md5=MD5)
 
 
 # --- the disk ----------------------------------------------------------------------------------
@@ -412,7 +412,7 @@ def test_room_is_checked_before_anything_arrives(serve, target, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", disk_with(200_000))
     served = serve()
     with pytest.raises(DataError) as caught:
-        fetch(served.url, target, md5=MD5)
+        download_file(served.url, target, md5=MD5)
     message = str(caught.value)
     for part in ("0.3 MB are needed", "0.2 MB are free", "WORK_FOLDER", str(target.parent)):
         assert part in message
@@ -425,7 +425,7 @@ def test_what_has_arrived_needs_no_room_again(serve, target, monkeypatch, ranges
     target.parent.mkdir()
     part_of(target).write_bytes(CONTENT[:150_000])
     monkeypatch.setattr(shutil, "disk_usage", disk_with(200_000))
-    fetch(serve(always=Answer(ranges=ranges)).url, target, md5=MD5)
+    download_file(serve(always=Answer(ranges=ranges)).url, target, md5=MD5)
     assert_done(target)
 
 
@@ -438,7 +438,7 @@ def test_a_disk_that_fills_up_keeps_what_has_arrived(serve, target, monkeypatch)
 
     monkeypatch.setattr(download, "tqdm", FullDisk)
     with pytest.raises(DataError, match=r"No space left.*WORK_FOLDER.*is kept"):
-        fetch(serve().url, target, md5=MD5)
+        download_file(serve().url, target, md5=MD5)
     assert part_of(target).read_bytes() == CONTENT[:101_000]
     assert not target.exists()
 
@@ -446,7 +446,7 @@ def test_a_disk_that_fills_up_keeps_what_has_arrived(serve, target, monkeypatch)
 def test_a_folder_that_cannot_be_written_is_named(serve, tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(DataError, match=r"file.sounds\.zip: cannot be written"):
-        fetch(serve().url, tmp_path / "file" / NAME)
+        download_file(serve().url, tmp_path / "file" / NAME)
 
 
 # --- two at once -------------------------------------------------------------------------------
@@ -458,7 +458,7 @@ def test_two_runs_at_once_download_once(serve, target):
 
     def run():
         try:
-            fetch(served.url, target, md5=MD5, progress=False)
+            download_file(served.url, target, md5=MD5, progress=False)
         except Exception as fault:
             faults.append(fault)
 

@@ -33,7 +33,6 @@ from freesound_tagging.features.variants import (
     get_variant,
 )
 from freesound_tagging.learning import learner as training
-from freesound_tagging.learning import networks
 from freesound_tagging.learning.dataloaders import ReadPicture, make_dataloaders
 from freesound_tagging.learning.profiles import PROFILES
 from freesound_tagging.runs import run as run_module
@@ -47,11 +46,6 @@ from spectral_hyperresolution import LinearReassignment, high_resolution_spectro
 
 PACKAGE = Path(freesound_tagging.__file__).parent
 COARSE = PROFILES["cpu"].grid
-
-
-@pytest.fixture(autouse=True)
-def on_the_cpu(monkeypatch):
-    monkeypatch.setattr(networks, "best_device", lambda: torch.device("cpu"))
 
 
 def run(table, store, variants, profile, folder) -> pd.DataFrame:

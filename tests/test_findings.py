@@ -10,7 +10,6 @@ from freesound_tagging.features.variants import CONTROL_VARIANTS, VARIANTS
 from freesound_tagging.reporting.analyses import (
     CLAIMS,
     analyse_grid,
-    average_seeds,
     compare_conditions,
     compare_tuned,
     curve,
@@ -18,7 +17,7 @@ from freesound_tagging.reporting.analyses import (
     tagger_steps,
 )
 from freesound_tagging.runs.questions import COMPARED, CONTRASTS, STUDIES, TAGGER_STEPS
-from freesound_tagging.scoring.metrics import KEYS, clip_metrics
+from freesound_tagging.scoring.metrics import KEYS, average_networks, clip_metrics
 from freesound_tagging.scoring.statistics import COLUMNS, VERDICT_METRIC, compare
 from freesound_tagging.sounds.microcalls import CALLS, class_table
 
@@ -354,7 +353,7 @@ def test_averaging_seeds_is_the_mean_of_probabilities_a_clip(clips, data, n_seed
     seed = data.draw(st.integers(0, 10_000))
     seeds = tuple(range(3, 3 + n_seeds))
     scores = scores_of(clips, random_ranks(clips, seed, n_seeds), seeds)
-    averaged = average_seeds(scores.sample(frac=1, random_state=seed))
+    averaged = average_networks(scores.sample(frac=1, random_state=seed))
     assert list(averaged.columns) == [*KEYS, *LABELS]
     assert averaged["clip_id"].tolist() == sorted(clips.index)
     assert (averaged["seed"] == 0).all()
@@ -393,7 +392,7 @@ def test_gains_of_the_steps_add_up(clips, seed, n_seeds):
     assert found["gain"].isna().tolist() == [True] + [False] * (len(found) - 1)
     frames = [frame for name in names for frame in scores[name].values()]
     if n_seeds > 1:
-        frames.append(average_seeds(frames[-1]))
+        frames.append(average_networks(frames[-1]))
     accuracies = [
         clip_metrics(frame[frame["seed"] == 0])["top1_accuracy"].mean() for frame in frames
     ]

@@ -20,14 +20,14 @@ from hypothesis import strategies as st
 from test_datasets import assert_nothing_left, check_contract, shuffled_listing, write_zip
 
 from freesound_tagging.errors import DataError
-from freesound_tagging.sounds import archives, download, fsdkaggle2018
+from freesound_tagging.sounds import archives, fsdkaggle2018
 from freesound_tagging.sounds.catalogue import load
 from freesound_tagging.sounds.clips import load_clip
 from freesound_tagging.sounds.fsdkaggle2018 import (
     KAGGLE_FOLDER,
     MANIFEST,
     make_folds,
-    read_manifest,
+    read_folds,
     stratified_folds,
     upload_groups,
     usage_of_test_clips,
@@ -269,7 +269,7 @@ def test_unsafe_names_are_refused(fsd, root, name):
 @other_md5
 def test_documents_come_along_but_are_no_reason_to_go_online(fsd, root, tmp_path, monkeypatch):
     write_fsd(fsd, *fsd_rows())
-    monkeypatch.setattr(download, "fetch", lambda *_, **__: pytest.fail("went online"))
+    monkeypatch.setattr(archives, "download_file", lambda *_, **__: pytest.fail("went online"))
     load("fsdkaggle2018", root)
     assert not (root / "fsdkaggle2018" / "FSDKaggle2018.doc").exists()
     write_zip(fsd / "FSDKaggle2018.doc.zip", {"README.md": b"who made the sounds"})
@@ -289,7 +289,7 @@ def test_the_four_archives_are_fetched_where_none_is_there(manifest, root, tmp_p
         target.write_bytes((tmp_path / "zenodo" / target.name).read_bytes())
         return target
 
-    monkeypatch.setattr(download, "fetch", copy)
+    monkeypatch.setattr(archives, "download_file", copy)
     check_contract(load("fsdkaggle2018", root))
     assert asked == {a.url: a.md5 for a in fsdkaggle2018.DATASET.archives}
     assert len(asked) == 4
@@ -441,7 +441,7 @@ N_TRAIN, N_TEST = 9_473, 1_600
 
 
 def test_the_committed_folds():
-    folds = read_manifest()
+    folds = read_folds()
     assert folds.index.is_unique
     assert folds.index.is_monotonic_increasing
     assert folds.index.str.fullmatch(r"[0-9a-f]{8}\.wav").all()
@@ -470,7 +470,7 @@ def test_the_committed_folds_are_those_of_the_tables(tables):
 
 def test_the_folds_have_a_share_of_every_label_and_stratum(tables):
     train = pd.read_csv(tables / "train_post_competition.csv").set_index("fname")
-    train = train.join(read_manifest())
+    train = train.join(read_folds())
     by_label = pd.crosstab(train["label"], train["fold"])
     share = by_label.div(by_label.sum(axis=1), axis=0)
     assert by_label.to_numpy().min() >= 1
@@ -497,7 +497,7 @@ def test_what_the_tables_tell_of_uploads(tables):
     alike = both["label"] == both["label"].shift()
     assert (one_apart.sum(), (one_apart & alike).sum()) == (4_568, 4_375)
     assert (both["label"].value_counts(normalize=True) ** 2).sum() == pytest.approx(0.027, abs=5e-4)
-    groups = read_manifest()
+    groups = read_folds()
     trained = set(groups.loc[train["fname"], "group"])
     assert groups.loc[test["fname"], "group"].isin(trained).sum() == 522
 
@@ -531,7 +531,7 @@ def test_the_command_writes_the_manifest(manifest, capsys):
     expected = (manifest / MANIFEST).read_bytes()
     (manifest / MANIFEST).unlink()
     with pytest.raises(DataError, match=rf"{MANIFEST}: the list of folds is missing"):
-        read_manifest()
+        read_folds()
     assert fsdkaggle2018.main(["--tables", str(manifest / "tables")]) == 0
     assert (manifest / MANIFEST).read_bytes() == expected
     assert fsdkaggle2018.main(["--tables", str(manifest / "nowhere")]) == 2

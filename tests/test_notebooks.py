@@ -50,6 +50,15 @@ def notebook(request):
     return request.param, nbformat.read(request.param, as_version=4)
 
 
+@pytest.fixture
+def work_folder(tmp_path, monkeypatch) -> Path:
+    """Where notebooks write. They find no other data set, whose sounds `make_model` would tag."""
+    monkeypatch.setenv("WORK_FOLDER", str(tmp_path))
+    monkeypatch.delenv("DATA_MIRROR", raising=False)
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # no workers beside those of the tests
+    return tmp_path
+
+
 def code_cells(content):
     return [cell for cell in content.cells if cell.cell_type == "code" and cell.source.strip()]
 
@@ -277,20 +286,18 @@ def test_notebook_11_quotes_the_published_runs():
     assert set(re.findall(r"\d\.\d{3}", prose)) <= figures | {"0.942"}  # the team's own
 
 
-def test_a_notebook_runs_alone_from_any_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("WORK_FOLDER", str(tmp_path))
-    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # no workers beside those of the tests
+def test_a_notebook_runs_alone_from_any_folder(work_folder):
     few = ["log_db", "mel_db", "hires_q2"]
     parameters = {"dataset": "microcalls", "profile": "smoke", "seeds": 1, "representations": few}
     papermill.execute_notebook(
         NOTEBOOKS[6],
-        tmp_path / "alone.ipynb",
+        work_folder / "alone.ipynb",
         parameters=parameters,
-        cwd=tmp_path,
+        cwd=work_folder,
         kernel_name="python3",
         progress_bar=False,
     )
-    summary = pd.read_csv(tmp_path / "runs" / "microcalls" / "smoke" / "summary.csv")
+    summary = pd.read_csv(work_folder / "runs" / "microcalls" / "smoke" / "summary.csv")
     assert set(summary["variant"]) == set(few)
 
 
@@ -330,12 +337,10 @@ def gain_by_detail(folder: Path, representation: str) -> pd.Series:
     return (measured[0]["map3"] - measured[1]["map3"]).groupby(details).mean()
 
 
-def test_make_run_executes_all_and_prints_the_table(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("WORK_FOLDER", str(tmp_path))
-    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # no workers beside those of the tests
+def test_make_run_executes_all_and_prints_the_table(work_folder, monkeypatch, capsys):
     monkeypatch.setenv("MPLBACKEND", "Agg")  # as containers set it: figures are shown all the same
     assert cli.main(["run", "--dataset", "microcalls", "--profile", "smoke"]) == 0
-    folder = tmp_path / "runs" / "microcalls" / "smoke"
+    folder = work_folder / "runs" / "microcalls" / "smoke"
     main, _ = run.split_notebooks()
     executed = sorted((folder / "notebooks").glob("*.ipynb"))
     assert [file.name for file in executed] == [file.name for file in main]
@@ -354,16 +359,14 @@ def test_make_run_executes_all_and_prints_the_table(tmp_path, monkeypatch, capsy
 
 
 @pytest.mark.parametrize("source", run.split_notebooks()[1], ids=lambda file: file.stem)
-def test_a_neighbour_runs_alone_at_smoke_size(source, tmp_path, monkeypatch):
-    monkeypatch.setenv("WORK_FOLDER", str(tmp_path))
-    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # no workers beside those of the tests
+def test_a_neighbour_runs_alone_at_smoke_size(source, work_folder):
     parameters = {"dataset": "microcalls", "profile": "smoke", "seeds": 1}
-    run.run_notebook(source, tmp_path / source.name, parameters, progress=False)
-    assert not (tmp_path / "runs" / "microcalls" / "smoke" / "results.csv").exists()
+    run.run_notebook(source, work_folder / source.name, parameters, progress=False)
+    assert not (work_folder / "runs" / "microcalls" / "smoke" / "results.csv").exists()
 
 
-def test_unreadable_clips_take_no_notebook_down(tmp_path, monkeypatch, capsys):
-    sounds = tmp_path / "sounds"
+def test_unreadable_clips_take_no_notebook_down(work_folder, monkeypatch, capsys):
+    sounds = work_folder / "sounds"
     sounds.mkdir()
     lines = ["file,label"]
     for label, frequency in [("high", 3000.0), ("low", 300.0)]:
@@ -378,15 +381,13 @@ def test_unreadable_clips_take_no_notebook_down(tmp_path, monkeypatch, capsys):
             else:
                 level = 0.0 if content == "silent" else 0.1 * take
                 soundfile.write(file, level * np.sin(2 * np.pi * frequency * time), 22_050)
-    table = tmp_path / "own.csv"
+    table = work_folder / "own.csv"
     table.write_text("\n".join(lines))
-    monkeypatch.setenv("WORK_FOLDER", str(tmp_path))
-    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # no workers beside those of the tests
     parameters = {"dataset": str(table), "profile": "smoke"}
     for source in NOTEBOOKS:
         if source.stem[:2] in ("01", "02", "04"):
-            run.run_notebook(source, tmp_path / "out" / source.name, parameters, progress=False)
-    printed = (tmp_path / "out" / "04_generate_spectrograms.ipynb").read_text(encoding="utf-8")
+            run.run_notebook(source, work_folder / "out" / source.name, parameters, progress=False)
+    printed = (work_folder / "out" / "04_generate_spectrograms.ipynb").read_text(encoding="utf-8")
     assert "high-0.wav" in printed and "low-1.wav" in printed
     monkeypatch.setattr(grid_module, "run_grid", lambda *arguments, **options: None)
     own = experiment.open_experiment(str(table), "smoke")
@@ -396,6 +397,6 @@ def test_unreadable_clips_take_no_notebook_down(tmp_path, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert "4 clips could not be read and were left out" in said
     assert "unreadable.csv" in said
-    unreadable = pd.read_csv(tmp_path / "runs" / "own" / "smoke" / "unreadable.csv")
+    unreadable = pd.read_csv(work_folder / "runs" / "own" / "smoke" / "unreadable.csv")
     assert len(unreadable) == 4
     assert unreadable["reason"].str.contains("high-0.wav").sum() == 1

@@ -28,6 +28,11 @@ def test_sounds_need_no_torch():
     assert run_python(code).strip() == "False"
 
 
+def test_looking_at_sounds_and_tagging_them_need_no_fastai():
+    code = "import sys, freesound_tagging.learning.tagger, freesound_tagging.runs.experiment"
+    assert run_python(f"{code}; print('fastai' in sys.modules)").strip() == "False"
+
+
 def test_the_top_of_the_package_has_its_names():
     assert set(dir(freesound_tagging)) >= NAMES
     for name in NAMES:

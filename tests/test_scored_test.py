@@ -5,30 +5,21 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from freesound_tagging.learning import networks
 from freesound_tagging.learning.dataloaders import make_dataloaders
 from freesound_tagging.learning.learner import make_learner, predict, predict_others
 from freesound_tagging.runs import run as run_module
 from freesound_tagging.runs.experiment import open_experiment
 from freesound_tagging.runs.grid import load_scores, load_test_scores, run_grid
 from freesound_tagging.runs.notebooks import print_test_outcome
-from freesound_tagging.scoring.challenge import average_folds, submission, summarise
+from freesound_tagging.scoring.challenge import average_folds, submission, summarise_test
 from freesound_tagging.scoring.metrics import map_at_k, top_k_error
 from freesound_tagging.sounds import catalogue, fsdkaggle2018
 
 CLASSES = ["Bass_drum", "Hi-hat", "Oboe", "Violin_or_fiddle"]
 NAMES = {"dataset": "tiny", "profile_name": "smoke", "n_jobs": 1, "progress": False}
-
-
-@pytest.fixture(autouse=True)
-def on_the_cpu(monkeypatch):
-    """Train on the CPU on every machine: its runs are the ones that repeat to the byte."""
-    monkeypatch.setattr(networks, "best_device", lambda: torch.device("cpu"))
-    torch.set_num_threads(1)
 
 
 def made_up(n: int = 8, folds: int = 3, seeds: int = 2, draw: int = 0) -> pd.DataFrame:
@@ -84,7 +75,7 @@ def test_a_clip_that_a_network_did_not_score_is_named():
 def test_public_private_and_all_beside_the_out_of_fold_figures():
     scores, apart = {"a": made_up(), "b": made_up(draw=1)}, {"a": made_up(draw=2)}
     apart["b"] = apart["a"]
-    summary = summarise(scores, usage_of(scores["a"]), apart).set_index("variant")
+    summary = summarise_test(scores, usage_of(scores["a"]), apart).set_index("variant")
     assert summary["map3"].is_monotonic_decreasing
     index = {label: i for i, label in enumerate(CLASSES)}
     for variant, frame in scores.items():
@@ -104,7 +95,7 @@ def test_public_private_and_all_beside_the_out_of_fold_figures():
         assert summary.at[variant, "out_of_fold_top3_error"] == pytest.approx(expected)
         assert summary.loc[variant, ["n", "networks"]].tolist() == [8, 6]
     with pytest.raises(ValueError, match="'clip000' is neither Public nor Private"):
-        summarise(scores, usage_of(scores["a"]).iloc[1:], apart)
+        summarise_test(scores, usage_of(scores["a"]).iloc[1:], apart)
 
 
 # --- the submission ----------------------------------------------------------------------------
@@ -193,7 +184,7 @@ def test_each_run_scores_the_test_clips_and_nothing_else_changes(
     assert set(scores["clip_id"]) == set(test.index)
     assert len(scores) == 2 * 2 * len(test)
     assert (scores["label"].to_numpy() == test.loc[scores["clip_id"], "label"].to_numpy()).all()
-    summary = summarise(
+    summary = summarise_test(
         {"log_db": scores}, usage_of(scores), load_scores(tmp_path / "own", results)
     )
     assert summary.loc[0, ["n", "networks"]].tolist() == [len(test), 4]

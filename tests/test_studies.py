@@ -10,13 +10,11 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from freesound_tagging import cli
 from freesound_tagging.features.variants import CONTROL_VARIANTS, VARIANTS, get_variant
-from freesound_tagging.learning import networks
 from freesound_tagging.learning.learner import OPTIMIZERS
 from freesound_tagging.learning.profiles import PROFILES
 from freesound_tagging.runs import run as run_module
@@ -499,9 +497,7 @@ def tiny(monkeypatch, tmp_path):
     )
     short = replace(STUDIES["difficulty"], conditions=conditions, profile="smoke", seeds=1)
     monkeypatch.setitem(STUDIES, "difficulty", short)
-    monkeypatch.setattr(networks, "best_device", lambda: torch.device("cpu"))
     monkeypatch.setattr(joblib, "cpu_count", lambda *arguments, **options: 1)
-    torch.set_num_threads(1)
     return open_study("microcalls", "difficulty")
 
 

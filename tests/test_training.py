@@ -49,13 +49,6 @@ from freesound_tagging.scoring.metrics import KEYS, clip_metrics, map_at_k, summ
 NAMES = {"dataset": "tiny", "profile_name": "smoke"}
 
 
-@pytest.fixture(autouse=True)
-def on_the_cpu(monkeypatch):
-    """Train on the CPU on every machine: its runs are the ones that repeat to the byte."""
-    monkeypatch.setattr(networks, "best_device", lambda: torch.device("cpu"))
-    torch.set_num_threads(1)
-
-
 def grid_of(table, store, variants, profile, folder, **options) -> pd.DataFrame:
     options = {"n_jobs": 1, "progress": False, **options}
     return run_grid(table, store, variants, profile, folder, **NAMES, **options)
@@ -75,10 +68,7 @@ def stamps(folder: Path) -> dict[str, int]:
 @pytest.fixture(scope="module")
 def _finished(_table, store, profile, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("run")
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(networks, "best_device", lambda: torch.device("cpu"))
-        grid_of(_table, store, ["log_db"], replace(profile, folds=2), folder)
+    grid_of(_table, store, ["log_db"], replace(profile, folds=2), folder)
     return folder
 
 
@@ -211,7 +201,7 @@ def test_a_changed_setting_is_run_again_and_said_so(
     with pytest.raises(AssertionError, match="trained again"):
         grid_of(table, store, ["log_db"], replace(two_folds, **change), finished)
     said = capsys.readouterr().out
-    assert "2 runs are there that other settings" in said
+    assert "2 runs are damaged, or were made with other settings" in said
     assert str(Path("log_db", "fold0-seed0")) in said
 
 

@@ -13,19 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
-from freesound_tagging.learning import networks
 from freesound_tagging.learning.dataloaders import make_dataloaders
 from freesound_tagging.learning.learner import SkipValidation, WeightedCrossEntropy, make_learner
 from freesound_tagging.runs import keys
 from freesound_tagging.runs.keys import run_key
 from freesound_tagging.runs.run import train_and_score
-
-
-@pytest.fixture(autouse=True)
-def on_the_cpu(monkeypatch):
-    """Train on the CPU on every machine: its runs are the ones that repeat to the byte."""
-    monkeypatch.setattr(networks, "best_device", lambda: torch.device("cpu"))
-    torch.set_num_threads(1)
 
 
 @pytest.fixture

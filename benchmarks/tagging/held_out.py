@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics import log_loss
 
 from freesound_tagging import Tagger
 from freesound_tagging.features.variants import channels_of
@@ -26,7 +27,6 @@ from freesound_tagging.runs.run import train
 from freesound_tagging.scoring.calibration import (
     calibration_error,
     fit_temperature,
-    log_loss,
     reliability,
     sharpen,
 )
@@ -88,8 +88,8 @@ def main() -> None:
             "top1_accuracy": round(float(metrics["top1_accuracy"].mean()), 4),
             "top3_error": round(float(metrics["top3_error"].mean()), 4),
             "map3": round(float(metrics["map3"].mean()), 4),
-            "log_loss": round(log_loss(probabilities, targets), 4),
-            "log_loss_calibrated": round(log_loss(mended, targets), 4),
+            "log_loss": round(log_loss(targets, probabilities), 4),
+            "log_loss_calibrated": round(log_loss(targets, mended), 4),
             "calibration_error": round(calibration_error(reliability(probabilities, targets)), 4),
             "calibration_error_calibrated": round(
                 calibration_error(reliability(mended, targets)), 4

@@ -1,5 +1,23 @@
-"""The one exception for data that cannot be used, be it a table, an archive or a sound file."""
+"""Bad input: data that cannot be used, be it a table, an archive or a sound file; unknown names."""
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+Entry = TypeVar("Entry")
 
 
 class DataError(ValueError):
     """Bad input: the message names the file, line or setting and says what is legal."""
+
+
+def look_up(kind: str, name: str, known: Mapping[str, Entry]) -> Entry:
+    """Return the entry of that name.
+
+    Raises
+    ------
+    ValueError
+        Where the name is unknown; the message lists the known ones.
+    """
+    if name not in known:
+        raise ValueError(f"unknown {kind} {name!r}; the known ones are: {', '.join(known)}")
+    return known[name]

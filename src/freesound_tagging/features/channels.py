@@ -36,7 +36,7 @@ _FIRST_SETTINGS = {"n_fft": None, "q": None, "count_threshold": True, "consensus
 
 
 class Channel(ABC):
-    """One plane of the network's input, as it is stored.
+    """What is computed from a waveform and stored: one plane of a network's input.
 
     Attributes
     ----------

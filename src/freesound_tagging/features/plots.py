@@ -235,12 +235,9 @@ def draw_dollars(figure: Figure) -> None:
             text.set_parse_math(False)
 
 
-def decibels(magnitude: np.ndarray, reference: float | None = None) -> np.ndarray:
-    """Return 20 log10(magnitude / reference), `DB_RANGE` below 0 at least.
-
-    The reference is the maximum where none is given.
-    """
-    top = float(np.max(magnitude)) if reference is None else reference
+def decibels(magnitude: np.ndarray) -> np.ndarray:
+    """Return 20 log10(magnitude / its maximum), `DB_RANGE` below 0 at least."""
+    top = float(np.max(magnitude))
     if top <= 0:
         return np.full(np.shape(magnitude), -DB_RANGE)
     return 20 * np.log10(np.maximum(magnitude / top, 10 ** (-DB_RANGE / 20)))

@@ -1,8 +1,9 @@
 """Every representation of the experiment, declared once, as data.
 
-A *channel* is one plane of the network's input, computed from a waveform and stored. A
-*representation* is what a network sees: one channel, or three of the same clip, each on one of the
-loudness scales. A new one is a new row of a table here, and nothing else.
+A *channel* is computed from a waveform and stored. A *plane* of the network's input is a channel on
+one of the loudness scales. A *representation*, `Variant` in code and ``variant`` in tables of
+results, is what a network sees: one plane, or three of the same clip. A new one is a new row of a
+table here, and nothing else.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from freesound_tagging.errors import look_up
 from freesound_tagging.features.channels import (
     Channel,
     Consensus,
@@ -27,7 +29,7 @@ from freesound_tagging.features.grid import Grid
 
 @dataclass(frozen=True)
 class Variant:
-    """What one network sees: planes ``(channel name, loudness)`` in order, a title for pictures."""
+    """A representation: its planes ``(channel name, loudness)`` in order, a title for charts."""
 
     title: str
     planes: tuple[tuple[str, str], ...]
@@ -156,35 +158,17 @@ OTHER_VARIANTS: dict[str, Variant] = {
 
 
 def get_channel(name: str) -> Channel:
-    """Return the channel of that name.
-
-    Raises
-    ------
-    ValueError
-        Where the name is unknown; the message lists the known ones.
-    """
-    return _look_up("channel", name, CHANNELS)
+    """Return the channel of that name; an unknown one is an error as of `look_up`."""
+    return look_up("channel", name, CHANNELS)
 
 
 def get_variant(name: str) -> Variant:
-    """Return the representation of that name, from any of the three tables.
-
-    Raises
-    ------
-    ValueError
-        Where the name is unknown; the message lists the known ones.
-    """
-    return _look_up("variant", name, VARIANTS | CONTROL_VARIANTS | OTHER_VARIANTS)
-
-
-def _look_up(kind: str, name: str, known: dict):
-    if name not in known:
-        raise ValueError(f"unknown {kind} {name!r}; the known ones are: {', '.join(known)}")
-    return known[name]
+    """Return the representation of that name, from any of the three tables, as `get_channel`."""
+    return look_up("variant", name, VARIANTS | CONTROL_VARIANTS | OTHER_VARIANTS)
 
 
 def channels_of(names: Iterable[str]) -> list[str]:
-    """Return the names of the channels that the named variants are made of, each once."""
+    """Return the names of the channels of some representations, each once."""
     return list(dict.fromkeys(channel for name in names for channel in get_variant(name).channels))
 
 

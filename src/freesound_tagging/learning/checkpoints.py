@@ -45,7 +45,7 @@ class KeepCheckpoint(Callback):
     Attributes
     ----------
     stage, start_epoch : where training begins: 0, 0, or after what the checkpoint has behind it.
-        Whoever fits sets ``stage`` to the stage at hand.
+        `freesound_tagging.learning.learner.fit` sets ``stage`` to the stage that it trains.
     seconds_before : how long the training behind the checkpoint took.
 
     Raises

@@ -1,4 +1,7 @@
-"""Store -> fastai DataLoaders: a typed picture, how it draws itself, becomes floats, varies."""
+"""Store -> fastai DataLoaders: a typed picture, how it draws itself, becomes floats, varies.
+
+A *picture* is what a network sees of one clip: the planes of a representation in one tensor.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -41,7 +44,7 @@ class TensorSpectrogram(TensorImage):
 
 
 class ReadPicture(Transform):
-    """Clip id -> the codes of a variant's planes, as a picture that knows its axes.
+    """Clip id -> the codes of a representation's planes, as a picture that knows its axes.
 
     Where the store has several windows of each clip, the picture is the middle one.
     """
@@ -280,14 +283,14 @@ def make_dataloaders(
     profile: Profile,
     device: torch.device | None = None,
 ) -> DataLoaders:
-    """Return fastai DataLoaders of one variant: one fold held out, all other clips for training.
+    """Return fastai DataLoaders of a representation: one fold held out, all other clips to learn.
 
     Parameters
     ----------
     table : clips, index ``clip_id``, columns label, fold and verified. Clips that the store could
         not read are left out.
-    store : holds the variant's channels.
-    variant_name : key of `freesound_tagging.features.variants.VARIANTS`.
+    store : holds the representation's channels.
+    variant_name : as for `freesound_tagging.features.variants.get_variant`.
     fold : the fold held out; with None all clips train and none is held out.
     profile : batch size and augmentation.
     device : where batches go, by default the CPU.

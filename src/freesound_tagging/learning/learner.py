@@ -1,9 +1,4 @@
-"""Store -> Learner -> out-of-fold scores; one run is one variant, one held-out fold, one seed.
-
-A run's scores and its row of results are one file each, written when the run ends. A run that is
-done with the same settings, sounds and folds is never repeated; one whose settings have changed is.
-A long run that is killed goes on from its checkpoint.
-"""
+"""DataLoaders -> Learner: metrics, loss and optimizer; training in stages; predictions."""
 
 import ctypes
 import random
@@ -28,6 +23,7 @@ from fastai.torch_core import to_device
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from freesound_tagging.errors import look_up
 from freesound_tagging.features.store import Store
 from freesound_tagging.features.variants import get_variant
 from freesound_tagging.learning.checkpoints import KeepCheckpoint
@@ -67,8 +63,9 @@ def map3(predictions: Tensor, targets: Tensor) -> Tensor:
 def _ranks(predictions: Tensor, targets: Tensor) -> Tensor:
     """Return the place of the true class in each row, 0 for the highest score, (n,) floats.
 
-    As in `evaluation.target_ranks`: of equal scores the lower index ranks first. A score that is
-    not a number ranks last, so that a network that has diverged is not taken for a perfect one.
+    Of equal scores the lower index ranks first, as in `freesound_tagging.scoring.metrics`. A score
+    that is not a number ranks last, so that a network that has diverged is not taken for a perfect
+    one.
     """
     predictions = predictions.as_subclass(Tensor)
     targets = targets.as_subclass(Tensor).view(-1, 1)
@@ -137,10 +134,7 @@ def make_learner(dls: DataLoaders, profile: Profile) -> Learner:
         Where the profile's optimizer, network or way to fine-tune is unknown; the message lists the
         known ones.
     """
-    if profile.optimizer not in OPTIMIZERS:
-        raise ValueError(
-            f"unknown optimizer {profile.optimizer!r}; the known ones are: {', '.join(OPTIMIZERS)}"
-        )
+    optimizer = look_up("optimizer", profile.optimizer, OPTIMIZERS)
     weighted = profile.unverified_weight != 1
     learner = Learner(
         dls,
@@ -151,7 +145,7 @@ def make_learner(dls: DataLoaders, profile: Profile) -> Learner:
             pretrained=get_method(profile.fine_tuning).pretrained,
         ),
         loss_func=WeightedCrossEntropy() if weighted else CrossEntropyLossFlat(),
-        opt_func=OPTIMIZERS[profile.optimizer],
+        opt_func=optimizer,
         splitter=layer_groups,
         metrics=[top1_accuracy, top3_error, map3],
         wd=profile.weight_decay,

@@ -15,14 +15,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from freesound_tagging.errors import DataError
+from freesound_tagging.errors import DataError, look_up
 
 PLANES = 3
-"""Planes of a network's first convolution, whatever the variant."""
+"""Planes that a network's first convolution takes, whatever the representation."""
 
 
 class RepeatPlane(nn.Module):
-    """Repeat a one-plane picture, so that all variants meet the same network with the same weights.
+    """Repeat a one-plane picture: every representation meets the same network and weights.
 
     (n, 1 or 3, rows, columns) -> (n, 3, rows, columns).
     """
@@ -307,18 +307,8 @@ has twice the width in its first convolution."""
 
 
 def get_network(architecture: str) -> Network:
-    """Return an entry of `NETWORKS`.
-
-    Raises
-    ------
-    ValueError
-        Where the name is unknown; the message lists the known ones.
-    """
-    if architecture not in NETWORKS:
-        raise ValueError(
-            f"unknown architecture {architecture!r}; the known ones are: {', '.join(NETWORKS)}"
-        )
-    return NETWORKS[architecture]
+    """Return an entry of `NETWORKS`."""
+    return look_up("architecture", architecture, NETWORKS)
 
 
 def is_pretrained(architecture: str) -> bool | None:

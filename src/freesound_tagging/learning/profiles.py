@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass, replace
 
+from freesound_tagging.errors import look_up
 from freesound_tagging.features.grid import Grid
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Everything that sets the size of an experiment; the same for every variant.
+    """Everything that sets the size of an experiment; the same for every representation.
 
     Attributes
     ----------
@@ -177,16 +178,9 @@ ADJUSTMENTS: dict[tuple[str, str], dict] = {
 
 
 def get_profile(name: str, dataset: str = "") -> Profile:
-    """Return the profile of that name, adjusted to a data set where `ADJUSTMENTS` say so.
-
-    Raises
-    ------
-    ValueError
-        Where the name is unknown; the message lists the known ones.
-    """
-    if name not in PROFILES:
-        raise ValueError(f"unknown PROFILE {name!r}; the known ones are: {', '.join(PROFILES)}")
-    return replace(PROFILES[name], **ADJUSTMENTS.get((name, dataset), {}))
+    """Return the profile of that name, adjusted to a data set where `ADJUSTMENTS` say so."""
+    profile = look_up("PROFILE", name, PROFILES)
+    return replace(profile, **ADJUSTMENTS.get((name, dataset), {}))
 
 
 def parse_seeds(text: str | None) -> int | None:

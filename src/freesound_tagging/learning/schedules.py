@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from fastai.torch_core import even_mults
 
+from freesound_tagging.errors import look_up
 from freesound_tagging.learning.profiles import Profile
 
 N_GROUPS = 3
@@ -78,16 +79,8 @@ other (Howard and Ruder 2018), the last at half the rate, as fastai's `fine_tune
 
 
 def get_method(name: str) -> Method:
-    """Return an entry of `METHODS`.
-
-    Raises
-    ------
-    ValueError
-        Where the name is unknown; the message lists the known ones.
-    """
-    if name not in METHODS:
-        raise ValueError(f"unknown fine_tuning {name!r}; the known ones are: {', '.join(METHODS)}")
-    return METHODS[name]
+    """Return an entry of `METHODS`."""
+    return look_up("fine_tuning", name, METHODS)
 
 
 def training_stages(profile: Profile) -> list[Stage]:

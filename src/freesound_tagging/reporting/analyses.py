@@ -8,7 +8,12 @@ difference follows the one rule of `freesound_tagging.scoring.statistics`.
 import pandas as pd
 
 from freesound_tagging.runs.questions import COMPARED, CONTRASTS, STUDIES, TAGGER_STEPS
-from freesound_tagging.scoring.metrics import KEYS, bootstrap_interval, clip_metrics, summarise
+from freesound_tagging.scoring.metrics import (
+    average_networks,
+    bootstrap_interval,
+    clip_metrics,
+    summarise,
+)
 from freesound_tagging.scoring.statistics import (
     METRICS,
     REFERENCES,
@@ -222,17 +227,13 @@ def curve(scores: Scores, table: pd.DataFrame, by: str = "detail") -> pd.DataFra
             tests = compare(own, table, pairs, ["top1_accuracy"]).set_index("variant")
             for name, frame in own.items():
                 metrics = clip_metrics(frame)
-                groups = metrics["clip_id"].map(table["group"])
-                low, high = bootstrap_interval(metrics["top1_accuracy"], groups)
                 rows.append(
                     {
                         "cell": cell,
                         "detail": kind,
                         "variant": name,
                         "n": metrics["clip_id"].nunique(),
-                        "top1_accuracy": metrics["top1_accuracy"].mean(),
-                        "low": low,
-                        "high": high,
+                        **_accuracy(metrics, table),
                         "map3": metrics["map3"].mean(),
                         "difference": tests.loc[name, "difference"],
                         "difference_low": tests.loc[name, "low"],
@@ -240,6 +241,13 @@ def curve(scores: Scores, table: pd.DataFrame, by: str = "detail") -> pd.DataFra
                     }
                 )
     return pd.DataFrame(rows)
+
+
+def _accuracy(metrics: pd.DataFrame, table: pd.DataFrame) -> dict[str, float]:
+    """Return the top-1 accuracy of clip metrics with its 95 % interval over source recordings."""
+    right = metrics["top1_accuracy"]
+    low, high = bootstrap_interval(right, metrics["clip_id"].map(table["group"]))
+    return {"top1_accuracy": right.mean(), "low": low, "high": high}
 
 
 def compare_tuned(scores: Scores, table: pd.DataFrame) -> pd.DataFrame:
@@ -277,18 +285,6 @@ def compare_tuned(scores: Scores, table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows).join(against[columns], on="variant")
 
 
-def average_seeds(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return the scores with the probabilities of a clip's rows averaged, as seed 0.
-
-    Those of several seeds; or of several representations, where their scores stand together.
-    """
-    classes = [column for column in scores if column not in KEYS]
-    keys = ["clip_id", "fold", "label"]
-    averaged = scores.groupby(keys, sort=True)[classes].mean().reset_index()
-    averaged.insert(1, "seed", 0)
-    return averaged[[*KEYS, *classes]]
-
-
 def tagger_steps(
     scores: Scores,
     results: pd.DataFrame,
@@ -317,12 +313,12 @@ def tagger_steps(
     n_seeds = last["seed"].nunique()
     if n_seeds > 1:
         adds = f"{n_seeds} networks' probabilities averaged"
-        steps["averaged"] = (adds, average_seeds(last), n_seeds * seconds)
+        steps["averaged"] = (adds, average_networks(last), n_seeds * seconds)
     if grid is not None:
         n = grid_results.groupby(["variant", "seed"]).ngroups
         adds = f"all {n} networks of the grid in their place, {len(grid)} representations, averaged"
         seconds = grid_results["seconds"].sum() / grid_results["fold"].nunique()
-        steps["representations"] = (adds, average_seeds(pd.concat(grid.values())), seconds)
+        steps["representations"] = (adds, average_networks(pd.concat(grid.values())), seconds)
     first = {name: frame[frame["seed"] == 0] for name, (_, frame, _) in steps.items()}
     names = list(steps)
     pairs = list(zip(names[1:], names, strict=False))
@@ -331,16 +327,12 @@ def tagger_steps(
     rows = []
     for name, (adds, frame, seconds) in steps.items():
         metrics = clip_metrics(frame)
-        groups = metrics["clip_id"].map(table["group"])
-        low, high = bootstrap_interval(metrics["top1_accuracy"], groups)
         rows.append(
             {
                 "step": name,
                 "adds": adds,
                 "seeds": metrics["seed"].nunique(),
-                "top1_accuracy": metrics["top1_accuracy"].mean(),
-                "low": low,
-                "high": high,
+                **_accuracy(metrics, table),
                 "top3_error": metrics["top3_error"].mean(),
                 "map3": metrics["map3"].mean(),
                 "seconds_per_run": round(seconds, 1),

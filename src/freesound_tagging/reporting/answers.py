@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from freesound_tagging.errors import look_up
 from freesound_tagging.features.variants import VARIANTS
 from freesound_tagging.learning.profiles import PROFILES
 from freesound_tagging.runs.questions import RATES, RECIPE
@@ -440,19 +441,11 @@ TABLES = {
 
 
 def fill_in(text: str, folder: Path) -> str:
-    """Return a page with every table between its marks written anew from a results folder.
-
-    Raises
-    ------
-    ValueError
-        Where a table is unknown; the message lists the known ones.
-    """
+    """Return a page with every table between its marks written anew from a results folder."""
 
     def write(found: re.Match) -> str:
         name, *arguments = found["words"].split()
-        if name not in TABLES:
-            raise ValueError(f"unknown table {name!r}; the known ones are: {', '.join(TABLES)}")
-        table = TABLES[name](folder, *arguments)
+        table = look_up("table", name, TABLES)(folder, *arguments)
         return f"<!-- table: {found['words']} -->\n\n{table}\n\n<!-- end of table -->"
 
     return MARKS.sub(write, text)

@@ -1,4 +1,7 @@
-"""One experiment = a data set and a profile: where its files lie, and its steps for notebooks."""
+"""One experiment = a data set and a profile: where its files lie, and its steps for notebooks.
+
+fastai is loaded with the grid of runs, by the steps that need it: who looks at sounds waits less.
+"""
 
 import os
 from collections.abc import Iterator
@@ -11,11 +14,11 @@ import pandas as pd
 
 from freesound_tagging import files
 from freesound_tagging.errors import DataError
-from freesound_tagging.features import store
+from freesound_tagging.features import store as stores
 from freesound_tagging.features.grid import Grid
+from freesound_tagging.features.store import Store
 from freesound_tagging.features.variants import VARIANTS, channels_of
 from freesound_tagging.learning.profiles import Profile, get_profile, parse_seeds
-from freesound_tagging.runs import grid as grids
 from freesound_tagging.scoring import challenge, metrics
 from freesound_tagging.sounds import catalogue, checks, fsdkaggle2018
 from freesound_tagging.sounds.clips import ClipError, ClipSettings, load_clip
@@ -28,7 +31,7 @@ def work_folder() -> Path:
     """Return the folder that holds ``data/`` and ``runs/``.
 
     It is the repository, or the folder named by the environment variable ``WORK_FOLDER``: sounds
-    and pictures of a large data set may need another disk.
+    and spectrograms of a large data set may need another disk.
     """
     return Path(os.environ.get("WORK_FOLDER") or ROOT).resolve()
 
@@ -60,7 +63,7 @@ class Experiment:
 
     @property
     def store_folder(self) -> Path:
-        """Where the store of pictures lies."""
+        """Where the stored spectrograms lie."""
         return work_folder() / "data" / "interim" / self.name
 
     @property
@@ -188,16 +191,16 @@ class Experiment:
         table: pd.DataFrame,
         channels: list[str] | None = None,
         grid: Grid | None = None,
-    ) -> store.Store:
+    ) -> Store:
         """Compute what the store lacks and return it.
 
-        By default all channels of the main table of variants, on the profile's grid.
+        By default all channels of the main table of representations, on the profile's grid.
 
         The clips of the test split, where there are any, come with those of ``table``. The
         environment variable ``STRICT=1`` makes any unreadable clip an error.
         """
         test = self.load_test_table()
-        return store.build(
+        return stores.build(
             table if test is None else pd.concat([table, test]),
             channels_of(VARIANTS) if channels is None else channels,
             self.profile.grid if grid is None else grid,
@@ -206,15 +209,17 @@ class Experiment:
         )
 
     def run_grid(
-        self, table: pd.DataFrame, pictures: store.Store, variants: list[str] | None = None
+        self, table: pd.DataFrame, store: Store, variants: list[str] | None = None
     ) -> pd.DataFrame:
-        """Make the runs not done yet, by default of every variant, and return all results.
+        """Make the runs not done yet, by default of every representation, and return all results.
 
         Clips that the store could not read are listed in ``unreadable.csv`` beside the results.
         """
-        results = grids.run_grid(
+        from freesound_tagging.runs import grid
+
+        results = grid.run_grid(
             table,
-            pictures,
+            store,
             list(VARIANTS) if variants is None else variants,
             self.profile,
             self.run_folder,
@@ -222,7 +227,7 @@ class Experiment:
             profile_name=self.profile_name,
             test=self.load_test_table(),
         )
-        unreadable = pd.Series(pictures.failed, name="reason", dtype=str).sort_index()
+        unreadable = pd.Series(store.failed, name="reason", dtype=str).sort_index()
         unreadable.to_csv(self.run_folder / "unreadable.csv", index_label="clip_id")
         return results
 
@@ -243,14 +248,16 @@ class Experiment:
         return pd.read_csv(file)
 
     def write_summary(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Rank the variants by out-of-fold top-3 error, write ``summary.csv`` and return it."""
+        """Rank the representations: write ``summary.csv`` and return it."""
         summary = metrics.summarise(self.load_scores(), table)
         summary.to_csv(self.run_folder / "summary.csv", index=False, float_format="%.6g")
         return summary
 
     def load_scores(self) -> dict[str, pd.DataFrame]:
-        """Return the out-of-fold scores of every variant that has been run."""
-        return grids.load_scores(self.run_folder, self.load_results())
+        """Return the out-of-fold scores of every representation that has been run."""
+        from freesound_tagging.runs.grid import load_scores
+
+        return load_scores(self.run_folder, self.load_results())
 
     def write_test_summary(self) -> pd.DataFrame | None:
         """Score the test split, write ``test_summary.csv`` and submissions, return the summary.
@@ -260,11 +267,12 @@ class Experiment:
         """
         if self.dataset != "fsdkaggle2018" or self.load_test_table() is None:
             return None
-        results = self.load_results()
-        scores = grids.load_test_scores(self.run_folder, results)
+        from freesound_tagging.runs.grid import load_test_scores
+
+        scores = load_test_scores(self.run_folder, self.load_results())
         usage = fsdkaggle2018.usage_of_test_clips(self.raw_folder)
         sample = fsdkaggle2018.sample_submission(self.raw_folder)
-        summary = challenge.summarise(scores, usage, self.load_scores())
+        summary = challenge.summarise_test(scores, usage, self.load_scores())
         summary.to_csv(self.run_folder / "test_summary.csv", index=False, float_format="%.6g")
         folder = self.run_folder / "submissions"
         folder.mkdir(exist_ok=True)

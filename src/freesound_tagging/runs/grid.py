@@ -58,12 +58,12 @@ def plan_runs(
     keep_diverged: bool = False,
     test: pd.DataFrame | None = None,
 ) -> list[Run]:
-    """Return the runs of variant x fold x seed, in this order; none is made yet.
+    """Return the runs of representation x fold x seed, in this order; none is made yet.
 
     Parameters
     ----------
     table : clips, index ``clip_id``.
-    store : holds the channels of all variants.
+    store : holds the channels of all representations.
     variants : names that `freesound_tagging.features.variants.get_variant` knows.
     profile : network, schedule, folds and seeds.
     folder : where runs are kept, in ``folder/runs``.
@@ -146,8 +146,8 @@ def make_runs(
 def _tell_of_others(runs: Sequence[Run]) -> None:
     if runs:
         tqdm.write(
-            f"{len(runs)} runs are there that other settings, sounds, folds or code made, or that "
-            f"are damaged; they are made again, the first is {runs[0].place}"
+            f"{len(runs)} runs are damaged, or were made with other settings, sounds, folds or "
+            f"code; they are made again, the first is {runs[0].place}"
         )
 
 
@@ -170,14 +170,15 @@ def run_grid(
     progress: bool = True,
     test: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
-    """Make every run of variant x fold x seed that is not done yet and return all results.
+    """Make every run of representation x fold x seed not done yet, and return all results.
 
     Parameters as in `plan_runs` and `make_runs`. ``folder/results.csv`` is written once all runs
     are made; until then ``folder/results.partial.csv`` holds those that have ended.
 
     Returns
     -------
-    One row a run, columns `RESULT_COLUMNS`, sorted by variant (in the order given), fold, seed.
+    One row a run, columns `RESULT_COLUMNS`, sorted by representation (in the order given), fold,
+    seed.
     """
     runs = plan_runs(
         table,

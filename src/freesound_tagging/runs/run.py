@@ -12,9 +12,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import fastai.callback.fp16
-import fastai.callback.progress
-import fastai.callback.schedule  # noqa: F401  (these three add to_fp16, no_bar and fit_one_cycle to Learner)
 import numpy as np
 import pandas as pd
 from fastai.learner import Learner

@@ -5,7 +5,7 @@ import pandas as pd
 from freesound_tagging.features.clip_statistics import table_statistics
 from freesound_tagging.runs import studies
 from freesound_tagging.runs.experiment import Experiment
-from freesound_tagging.scoring.metrics import KEYS, classes_of
+from freesound_tagging.scoring.metrics import average_networks
 from freesound_tagging.scoring.stacking import (
     make_forest,
     make_lightgbm,
@@ -19,9 +19,7 @@ from freesound_tagging.scoring.stacking import (
 
 def mean_of_networks(scores: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Return the scores of several networks averaged by clip, as seed 0."""
-    together = pd.concat(scores.values())
-    mean = together.groupby(["clip_id", "fold", "label"])[classes_of(together)].mean()
-    return mean.reset_index().assign(seed=0)[[*KEYS, *classes_of(together)]]
+    return average_networks(pd.concat(scores.values()))
 
 
 def stack_networks(experiment: Experiment) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:

@@ -1,6 +1,6 @@
 """The test clips that a challenge scored: fold models averaged, MAP@3 by ranking, a submission.
 
-Scores are as in `evaluation`, but of clips in no fold: each has one row for each fold (the one that
+Scores are as in `metrics`, but of clips in no fold: each has one row for each fold (the one that
 the network did not see) and seed.
 """
 
@@ -44,7 +44,7 @@ def average_folds(scores: pd.DataFrame) -> pd.DataFrame:
     return keys.join(averaged).reset_index()[[*KEYS, *averaged.columns]]
 
 
-def summarise(
+def summarise_test(
     scores: dict[str, pd.DataFrame],
     usage: pd.Series,
     out_of_fold: dict[str, pd.DataFrame],

@@ -19,25 +19,16 @@ def show_summary(summary: pd.DataFrame, *, ax: Axes | None = None, title: str = 
     ----------
     summary : as returned by `freesound_tagging.scoring.metrics.summarise`.
     """
-    if ax is None:
-        _, ax = plt.subplots(figsize=(7, 0.32 * len(summary) + 1.2))
-    ranked, metric = summary.iloc[::-1].reset_index(drop=True), rank_metric(summary)
-    for row, entry in ranked.iterrows():
-        colour = colour_of(entry["variant"])
-        reach = [entry[f"{metric}_low"], entry[f"{metric}_high"]]
-        ax.plot(reach, [row, row], color=colour, linewidth=2)
-        ax.plot(entry[metric], row, "o", color=colour)
-    ax.set_yticks(range(len(ranked)), ranked["variant"], fontsize=9)
+    metric = rank_metric(summary)
+    columns = {f"{metric}_low": "low", f"{metric}_high": "high", metric: "middle"}
+    ax = _bars(summary.rename(columns=columns), ax)
     ax.set_xlabel(
         f"{METRIC_TITLES[metric]}, out of fold (bar: 95 % interval over source recordings)",
         fontsize=9,
     )
     if metric == "top3_error":
         ax.set_xlim(left=0)
-    ax.grid(axis="x", alpha=0.3)
-    for family, colour in FAMILY_COLOURS.items():
-        ax.plot([], [], "o-", color=colour, label=family)
-    ax.legend(fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3, frameon=False)
+    _families(ax, bbox_to_anchor=(0.5, -0.1))
     ax.set_title(title, fontsize=10)
     return ax
 
@@ -55,35 +46,44 @@ def show_differences(
     reference, metric : which of the comparisons.
     """
     chosen = (tests["reference"] == reference) & (tests["metric"] == metric)
-    ranked = tests[chosen].iloc[::-1].reset_index(drop=True)
-    if ax is None:
-        _, ax = plt.subplots(figsize=(7, 0.32 * len(ranked) + 1.2))
-    for row, entry in ranked.iterrows():
-        colour = colour_of(entry["variant"])
-        ax.plot([entry["low"], entry["high"]], [row, row], color=colour, linewidth=2)
-        found = entry["verdict"] in ("better", "worse")
-        ax.plot(entry["difference"], row, "o", color=colour, mfc=colour if found else "white")
+    ax = _bars(tests[chosen].rename(columns={"difference": "middle"}), ax)
     ax.axvline(0, color="black", linewidth=0.8)
-    ax.set_yticks(range(len(ranked)), ranked["variant"], fontsize=9)
     ax.set_xlabel(
         f"{METRIC_TITLES[metric]} minus that of {reference}\n"
         "(bar: 95 % interval; filled: statistically\nsignificant after Holm's correction)",
         fontsize=9,
     )
+    _families(ax, bbox_to_anchor=(0.5, -0.21), handlelength=1.2, columnspacing=0.8)
+    ax.set_title(title, fontsize=10)
+    return ax
+
+
+def _bars(ranked: pd.DataFrame, ax: Axes | None) -> Axes:
+    """Draw a row for each representation, best on top: its ``middle`` and from ``low`` to ``high``.
+
+    Dots are open where there is a ``verdict`` and it is neither better nor worse.
+    """
+    if ax is None:
+        _, ax = plt.subplots(figsize=(7, 0.32 * len(ranked) + 1.2))
+    for place, row in enumerate(ranked.iloc[::-1].to_dict("records")):
+        _bar(ax, place, row)
+    ax.set_yticks(range(len(ranked)), ranked["variant"][::-1], fontsize=9)
+    return ax
+
+
+def _bar(ax: Axes, place: int, row: dict) -> None:
+    colour = colour_of(row["variant"])
+    filled = row.get("verdict", "better") in ("better", "worse")
+    ax.plot([row["low"], row["high"]], [place, place], color=colour, linewidth=2)
+    ax.plot(row["middle"], place, "o", color=colour, mfc=colour if filled else "white")
+
+
+def _families(ax: Axes, **place) -> None:
+    """Draw vertical lines, and below them the colours of the families."""
     ax.grid(axis="x", alpha=0.3)
     for family, colour in FAMILY_COLOURS.items():
         ax.plot([], [], "o-", color=colour, label=family)
-    ax.legend(
-        fontsize=9,
-        loc="upper center",
-        bbox_to_anchor=(0.5, -0.21),
-        ncols=3,
-        frameon=False,
-        handlelength=1.2,
-        columnspacing=0.8,
-    )
-    ax.set_title(title, fontsize=10)
-    return ax
+    ax.legend(fontsize=9, loc="upper center", ncols=3, frameon=False, **place)
 
 
 def show_against(
@@ -116,11 +116,9 @@ def show_against(
         ax.set_axis_off()
     for ax, (name, frame) in zip(axes.flat, tests.items(), strict=False):
         chosen = (frame["metric"] == metric) & (frame["reference"] == reference)
-        for row in frame[chosen & frame["variant"].isin(representations)].itertuples():
-            place, colour = representations.index(row.variant), colour_of(row.variant)
-            found = row.verdict in ("better", "worse")
-            ax.plot([row.low, row.high], [place, place], color=colour, linewidth=2)
-            ax.plot(row.difference, place, "o", color=colour, mfc=colour if found else "white")
+        frame = frame[chosen & frame["variant"].isin(representations)]
+        for row in frame.rename(columns={"difference": "middle"}).to_dict("records"):
+            _bar(ax, representations.index(row["variant"]), row)
         ax.axvline(0, color="black", linewidth=0.8)
         ax.set_yticks(range(len(representations)), representations)
         ax.set(title=name, xlabel=f"{METRIC_TITLES[metric]} minus that of {reference}")

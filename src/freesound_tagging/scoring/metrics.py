@@ -103,6 +103,16 @@ def clip_metrics(scores: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def average_networks(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return the scores with the probabilities of a clip's rows averaged, as seed 0.
+
+    The rows are those of several seeds, or of several representations whose scores stand together.
+    """
+    classes = classes_of(scores)
+    mean = scores.groupby(["clip_id", "fold", "label"])[classes].mean()
+    return mean.reset_index().assign(seed=0)[[*KEYS, *classes]]
+
+
 def bootstrap_interval(
     values: pd.Series,
     groups: pd.Series,

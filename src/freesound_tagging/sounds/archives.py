@@ -22,7 +22,7 @@ import pooch
 
 from freesound_tagging import files
 from freesound_tagging.errors import DataError
-from freesound_tagging.sounds import download
+from freesound_tagging.sounds.download import download_file
 from freesound_tagging.sounds.tables import read_rows
 
 MANIFESTS = Path(__file__).resolve().parents[3] / "data"
@@ -40,20 +40,14 @@ def file_hash(path: Path) -> str:
 class Archive:
     """One zip file. Inside it, everything lies in a folder of the zip's own name.
 
-    Parameters
+    Attributes
     ----------
-    file : str
-        Name under DATA_MIRROR and after a download.
-    url : str
-        Where it is downloaded from.
-    folder : str
-        Where its content goes, relative to the folder of all data sets.
-    md5 : str
-        Hash of the whole archive; "" where each clip is verified by a manifest instead.
-    clip_hash : callable
-        Path of a clip -> what the manifest holds of it.
-    endings : tuple of str
-        Endings that a clip may have in place of the manifest's: mirrors re-pack.
+    file : name under DATA_MIRROR and after a download.
+    url : where it is downloaded from.
+    folder : where its content goes, relative to the folder of all data sets.
+    md5 : hash of the whole archive; "" where each clip is verified by a manifest instead.
+    clip_hash : path of a clip -> what the manifest holds of it.
+    endings : endings that a clip may have in place of the manifest's: mirrors re-pack.
     """
 
     file: str
@@ -68,13 +62,10 @@ class Archive:
 class Dataset:
     """What there is to know about a data set.
 
-    Parameters
+    Attributes
     ----------
-    n_clips, n_classes : int
-        Of the whole set; 0 where the user chooses.
-    licence, citation : str
-        What using the sounds asks for.
-    archives : tuple of Archive
+    n_clips, n_classes : of the whole set; 0 where the user chooses.
+    licence, citation : what using the sounds asks for.
     """
 
     n_clips: int
@@ -91,12 +82,7 @@ def github_archive(owner: str, repository: str, commit: str, folder: str, **more
 
 
 def read_manifest(name: str, hash_column: str = "sha256") -> dict[str, dict[str, str]]:
-    """Read the committed list of a data set's clips, data/NAME.csv.
-
-    Returns
-    -------
-    dict
-        File name -> its row, in order of file name.
+    """Return the rows of the committed list of a data set's clips, data/NAME.csv, by file name.
 
     Raises
     ------
@@ -114,21 +100,13 @@ def read_manifest(name: str, hash_column: str = "sha256") -> dict[str, dict[str,
 
 
 def fetch(archive: Archive, root: Path, hashes: dict[str, str] | None = None) -> Path:
-    """Make sure that an archive's content is in place.
+    """Make sure that an archive's content is in place, and return its folder.
 
     Parameters
     ----------
-    archive : Archive
-    root : Path
-        Folder of all data sets.
-    hashes : dict of str to str, optional
-        `archive.clip_hash` of each file wanted. Without it the whole archive is unpacked, and a
-        folder that is there is taken as it is: folders appear whole or not at all.
-
-    Returns
-    -------
-    Path
-        Of the folder with the content.
+    root : folder of all data sets.
+    hashes : `archive.clip_hash` of each file wanted. Without it the whole archive is unpacked, and
+        a folder that is there is taken as it is: folders appear whole or not at all.
 
     Raises
     ------
@@ -200,7 +178,7 @@ def find_archive(archive: Archive, root: Path) -> Path:
                     stacklevel=2,
                 )
             return path
-    return download.fetch(archive.url, root / "downloads" / archive.file, md5=archive.md5)
+    return download_file(archive.url, root / "downloads" / archive.file, md5=archive.md5)
 
 
 def unpack(
@@ -210,13 +188,10 @@ def unpack(
 
     Parameters
     ----------
-    archive : Archive
-    path : Path
-        The zip. What lies in its folder of the zip's own name is unpacked, without that folder.
-    folder : Path
-        Must not exist yet. Left half filled after an error.
-    hashes : dict of str to str, optional
-        Of the files wanted; others are left in the zip, except READMEs, which name authors and
+    path : of the zip. What lies in its folder of the zip's own name is unpacked, without that
+        folder.
+    folder : must not exist yet. Left half filled after an error.
+    hashes : of the files wanted; others are left in the zip, except READMEs, which name authors and
         licences. Without it everything is unpacked.
 
     Raises
@@ -274,7 +249,7 @@ def _choose(
 
 
 def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
-    """Files of a zip below its own folder, by name; refuse the zip if any name in it is unsafe."""
+    """Return a zip's files below its own folder, by name; refuse it if any name is unsafe."""
     members = {}
     for info in archive.infolist():
         # orig_filename is the name as stored; zipfile has already altered the other one.
@@ -308,7 +283,7 @@ def _extract(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) ->
 
 
 def _in_place(archive: Archive, folder: Path, hashes: dict[str, str] | None) -> bool:
-    """Whether a folder holds every file wanted, unchanged.
+    """Say whether a folder holds every file wanted, unchanged.
 
     Files whose size and time of last change are those in the marker count as unchanged; if any
     differs (or the folder was put there by hand), all are hashed again.
@@ -333,7 +308,7 @@ def _in_place(archive: Archive, folder: Path, hashes: dict[str, str] | None) -> 
 
 
 def _fingerprint(archive: Archive, folder: Path, hashes: dict[str, str]) -> bytes:
-    """What the marker holds: the hashes wanted, and size and time of last change of each file."""
+    """Return what the marker holds: hash wanted, size and time of last change of each file."""
     lines = []
     for name, expected in sorted(hashes.items()):
         found = locate(archive, folder, name).stat()

@@ -67,25 +67,22 @@ def load(
 
     Parameters
     ----------
-    name : str
-        One of `NAMES`, or the path of a table of your own that ends in .csv, with columns `file`
+    name : one of `NAMES`, or the path of a table of your own that ends in .csv, with columns `file`
         (relative to the table), `label` and optionally `fold`, `group` (see `tables.read_table`).
-    root : path
-        Folder that holds, or will hold, one folder for each named data set.
-    options
-        For "microcalls" only: those of `microcalls.generate` (clips_per_class, seed, ...).
+    root : folder that holds, or will hold, one folder for each named data set.
+    options : for "microcalls" only: those of `microcalls.generate` (clips_per_class, seed, ...).
 
     Returns
     -------
-    pd.DataFrame
-        Index `clip_id` (unique str, sorted). Columns:
-        path (str): of the sound file; relative where `root` (or the table's path) is relative.
-        label (str): the class.
-        fold (int): index of the cross-validation fold, from 0; -1 for test clips, which have none.
-        split (str): "train" or "test".
-        verified (bool): whether a person checked the label.
-        group (str): the source recording; never crosses folds.
-        Neither the order of a directory nor of rows in a CSV changes anything in it.
+    One row a clip, index `clip_id` (unique str, sorted). Neither the order of a directory nor of
+    rows in a CSV changes anything in it. Columns:
+
+    - path (str): of the sound file; relative where `root` (or the table's path) is relative.
+    - label (str): the class.
+    - fold (int): number of the cross-validation fold, from 0; -1 for test clips, which have none.
+    - split (str): "train" or "test".
+    - verified (bool): whether a person checked the label.
+    - group (str): the source recording; never crosses folds.
 
     Raises
     ------

@@ -13,10 +13,8 @@ def check_labels(table: pd.DataFrame, failed: Mapping[str, str]) -> None:
 
     Parameters
     ----------
-    table : pd.DataFrame
-        Clips, index `clip_id`, columns `label` and `fold` (-1 for test clips).
-    failed : mapping of str to str
-        Clip id -> why the clip cannot be read.
+    table : clips, index `clip_id`, columns `label` and `fold` (-1 for test clips).
+    failed : clip id -> why the clip cannot be read.
 
     Raises
     ------

@@ -49,12 +49,10 @@ class ClipError(DataError):
 class ClipSettings:
     """What every clip is turned into before any spectrogram is computed.
 
-    Parameters
+    Attributes
     ----------
-    sample_rate : int
-        Sample rate in Hz.
-    duration : float
-        Length in seconds.
+    sample_rate : in Hz.
+    duration : length in seconds.
     """
 
     sample_rate: int = 22_050
@@ -85,16 +83,13 @@ def decode(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
 
     Parameters
     ----------
-    path : path
-        wav, flac, ogg or mp3 (and whatever else libsndfile reads), any rate, any number of
+    path : of a wav, flac, ogg or mp3 (or whatever else libsndfile reads), any rate, any number of
         channels; several channels fold to one by their mean.
 
     Returns
     -------
-    waveform : np.ndarray [shape=(n,), dtype=float32]
-        Integer formats are scaled to [-1, 1); float formats keep their values.
-    sample_rate : int
-        In Hz.
+    The waveform, float32, shape (time,), and its sample rate in Hz. Integer formats are scaled to
+    [-1, 1); float formats keep their values.
 
     Raises
     ------
@@ -122,7 +117,7 @@ class _Sound:
     note: str
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """Decode the file in blocks [shape=(n, channels), dtype=float32]."""
+        """Decode the file in blocks, float32, shape (n, channels)."""
         n = 0
         try:
             with sf.SoundFile(self.path) as file:
@@ -186,17 +181,9 @@ def _fold(block: np.ndarray) -> np.ndarray:
 
 
 def resample(waveform: np.ndarray, sample_rate: int, target: int) -> np.ndarray:
-    """Change the sample rate with soxr at its HQ setting (noise floor below -120 dB).
+    """Change a waveform's rate in Hz with soxr at its HQ setting (noise floor below -120 dB).
 
-    Parameters
-    ----------
-    waveform : np.ndarray [shape=(n,)]
-    sample_rate, target : int
-        Rates before and after, in Hz.
-
-    Returns
-    -------
-    np.ndarray [shape=(about n * target / sample_rate,), dtype=float32]
+    Float32, shape (n,), becomes float32, shape (about n * target / sample_rate,).
     """
     waveform = np.asarray(waveform, dtype=np.float32)
     if sample_rate == target:
@@ -205,16 +192,23 @@ def resample(waveform: np.ndarray, sample_rate: int, target: int) -> np.ndarray:
 
 
 def _resample_blocks(
-    blocks: Iterable[np.ndarray], sample_rate: int, target: int
+    blocks: Iterable[np.ndarray], sample_rate: int, target: int, path: Path
 ) -> Iterator[np.ndarray]:
-    """As `resample`, to the bit, block by block."""
+    """As `resample`, to the bit, block by block; where soxr cannot, the error names the file."""
     if sample_rate == target:
         yield from blocks
         return
-    stream = soxr.ResampleStream(sample_rate, target, 1, dtype="float32", quality="HQ")
-    for block in blocks:
-        yield stream.resample_chunk(block)
-    yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
+    try:
+        stream = soxr.ResampleStream(sample_rate, target, 1, dtype="float32", quality="HQ")
+        for block in blocks:
+            yield stream.resample_chunk(block)
+        yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
+    except ClipError:  # of the blocks
+        raise
+    except (ValueError, RuntimeError) as error:
+        raise ClipError(
+            f"{path}: cannot be resampled from {sample_rate} to {target} Hz ({error})"
+        ) from error
 
 
 # --- the loudest stretch -----------------------------------------------------------------------
@@ -228,7 +222,7 @@ class _HighPass:
         self._state: np.ndarray | None = None
 
     def __call__(self, block: np.ndarray) -> np.ndarray:
-        """Filter a block [shape=(n, channels)]."""
+        """Filter a block, shape (n, channels)."""
         if self._state is None:  # as after an endless first sample: an offset gives no step
             self._state = self._rest * block[0].astype(np.float64)
         out, self._state = scipy.signal.sosfilt(self._sos, block, axis=0, zi=self._state)
@@ -338,18 +332,15 @@ def best_centred_crop(
 
     Parameters
     ----------
-    waveform : np.ndarray [shape=(n,)]
-    sample_rate : int
-        In Hz.
-    duration : float
-        Length of the result in seconds.
-    box : float
-        Length of the moving box in seconds; never longer than `duration`.
+    waveform : shape (time,).
+    sample_rate : in Hz.
+    duration : length of the result in seconds.
+    box : length of the moving box in seconds; never longer than `duration`.
 
     Returns
     -------
-    np.ndarray [shape=(round(duration * sample_rate),), dtype=float32]
-        Zeros where the stretch reaches over an end of the clip.
+    Float32, shape (round(duration * sample_rate),); zeros where the stretch reaches over an end of
+    the clip.
     """
     waveform = np.asarray(waveform, dtype=np.float32)
     finder, length = _Finder(sample_rate, duration, box), round(duration * sample_rate)
@@ -383,25 +374,20 @@ def load_windows(
 
     Parameters
     ----------
-    path : path
-        wav, flac, ogg or mp3.
-    settings : ClipSettings
-        Sample rate and length of a window.
-    windows : int
-        1: the best-centred crop. More: their starts are spread evenly over the recording, the first
-        at its start and the last at its end; they overlap where it is short.
-    shortest : int
-        Samples, at `settings.sample_rate`, of one analysis frame; a recording with fewer gets a
-        note.
+    path : as for `decode`.
+    settings : sample rate and length of a window.
+    windows : 1: the best-centred crop. More: their starts are spread evenly over the recording, the
+        first at its start and the last at its end; they overlap where it is short.
+    shortest : samples, at `settings.sample_rate`, of one analysis frame; a recording with fewer
+        gets a note.
 
     Returns
     -------
-    waveforms : np.ndarray [shape=(windows, settings.n_samples), dtype=float32]
-        A recording that is shorter than a window stands in the middle of zeros, in every window.
-    note : str
-        "" for an ordinary recording. One that is kept though it says little is named here: silent;
-        its channels cancel; what is loud lies above half the sample rate; very short; or it may not
-        be whole (see `containers.examine`).
+    waveforms : float32, shape (windows, settings.n_samples). A recording that is shorter than a
+        window stands in the middle of zeros, in every window.
+    note : "" for an ordinary recording. One that is kept though it says little is named here:
+        silent; its channels cancel; what is loud lies above half the sample rate; very short; or it
+        may not be whole (see `containers.examine`).
 
     Raises
     ------
@@ -416,29 +402,22 @@ def load_windows(
 
     def resampled(watch: bool) -> Iterator[np.ndarray]:
         blocks = map(levels.watch, sound.blocks()) if watch else sound.blocks()
-        return _resample_blocks(map(_fold, blocks), sound.sample_rate, target)
+        return _resample_blocks(map(_fold, blocks), sound.sample_rate, target, sound.path)
 
     kept: list[np.ndarray] | None = []
     n = 0
-    try:
-        for block in resampled(watch=True):
-            finder.feed(block)
-            n += len(block)
-            if kept is not None and n <= _KEPT * target:
-                kept.append(block)
-            else:
-                kept = None
-        if windows == 1 or n <= length:
-            starts = [finder.centre() - length // 2] * windows
+    for block in resampled(watch=True):
+        finder.feed(block)
+        n += len(block)
+        if kept is not None and n <= _KEPT * target:
+            kept.append(block)
         else:
-            starts = [round(i * (n - length) / (windows - 1)) for i in range(windows)]
-        waveforms = _cut(resampled(watch=False) if kept is None else kept, starts, length)
-    except (ValueError, RuntimeError) as error:
-        if isinstance(error, ClipError):
-            raise
-        raise ClipError(
-            f"{path}: cannot be resampled from {sound.sample_rate} to {target} Hz ({error})"
-        ) from error
+            kept = None
+    if windows == 1 or n <= length:
+        starts = [finder.centre() - length // 2] * windows
+    else:
+        starts = [round(i * (n - length) / (windows - 1)) for i in range(windows)]
+    waveforms = _cut(resampled(watch=False) if kept is None else kept, starts, length)
 
     seconds = levels.n / sound.sample_rate
     notes = [sound.note, levels.note()]
@@ -456,13 +435,7 @@ def load_clip(
     settings: ClipSettings = ClipSettings(),
     shortest: int = 2048,
 ) -> tuple[np.ndarray, str]:
-    """Turn a sound file into one waveform: `load_windows` with one window.
-
-    Returns
-    -------
-    waveform : np.ndarray [shape=(settings.n_samples,), dtype=float32]
-    note : str
-    """
+    """Return a sound file's best-centred crop and note: `load_windows` with one window."""
     waveforms, note = load_windows(path, settings, 1, shortest)
     return waveforms[0], note
 
@@ -474,20 +447,16 @@ def slide(
 
     Parameters
     ----------
-    blocks : iterable of np.ndarray [shape=(n,)]
-        The waveform's blocks in order; they need not be of one length.
-    sample_rate : int
-        In Hz.
-    duration, hop : float
-        Length of a window, and the step from one to the next, in seconds; `hop` is not the longer.
+    blocks : the waveform's blocks in order, shape (n,); they need not be of one length.
+    sample_rate : in Hz.
+    duration, hop : length of a window, and the step from one to the next, in seconds; `hop` is not
+        the longer.
 
     Yields
     ------
-    start : float
-        Where the window begins, in seconds.
-    window : np.ndarray [shape=(round(duration * sample_rate),), dtype=float32]
-        The last one ends with the waveform. Of a waveform no longer than a window there is one,
-        its `best_centred_crop`.
+    start : where the window begins, in seconds.
+    window : float32, shape (round(duration * sample_rate),). The last one ends with the waveform.
+        Of a waveform no longer than a window there is one, its `best_centred_crop`.
     """
     length, step = round(duration * sample_rate), round(hop * sample_rate)
     if not 1 <= step <= length:
@@ -514,14 +483,12 @@ def stream(path: str | os.PathLike[str], target: int) -> Iterator[np.ndarray]:
 
     Parameters
     ----------
-    path : path
-        As for `decode`; it is examined before the first block.
-    target : int
-        The sample rate of the blocks in Hz.
+    path : as for `decode`; the file is examined before the first block.
+    target : the sample rate of the blocks in Hz.
 
     Yields
     ------
-    np.ndarray [shape=(n,), dtype=float32]
+    Float32, shape (n,).
 
     Raises
     ------
@@ -532,14 +499,7 @@ def stream(path: str | os.PathLike[str], target: int) -> Iterator[np.ndarray]:
     sound = _open(path)
     levels = _Levels(sound.sample_rate)
     blocks = map(_fold, map(levels.watch, sound.blocks()))
-    try:
-        yield from _resample_blocks(blocks, sound.sample_rate, target)
-    except (ValueError, RuntimeError) as error:
-        if isinstance(error, ClipError):
-            raise
-        raise ClipError(
-            f"{path}: cannot be resampled from {sound.sample_rate} to {target} Hz ({error})"
-        ) from error
+    yield from _resample_blocks(blocks, sound.sample_rate, target, sound.path)
     if levels.note() == "silent":
         raise ClipError(f"{path}: is silent: all its samples are the same")
 
@@ -557,7 +517,7 @@ class _Levels:
         self._constant = True
 
     def watch(self, block: np.ndarray) -> np.ndarray:
-        """Take note of a block [shape=(n, channels)] that passes, and hand it on."""
+        """Take note of a block, shape (n, channels), that passes, and hand it on."""
         self.n += len(block)
         self._n_channels = block.shape[1]
         self._first = block[0] if self._first is None else self._first

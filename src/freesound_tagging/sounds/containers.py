@@ -34,18 +34,14 @@ def examine(path: Path, container: str, n_samples: int) -> Finding:
 
     Parameters
     ----------
-    path : Path
-        Of a file that is not empty.
-    container : str
-        As `soundfile.SoundFile.format` names it.
-    n_samples : int
-        Samples per channel that libsndfile finds in the file.
+    path : of a file that is not empty.
+    container : as `soundfile.SoundFile.format` names it.
+    n_samples : samples per channel that libsndfile finds in the file.
 
     Returns
     -------
-    Finding
-        Fault: the file is cut short, goes on after what is decoded, or is damaged inside.
-        Note: bytes behind the sound that are not read, or a file whose length cannot be checked.
+    Fault: the file is cut short, goes on after what is decoded, or is damaged inside. Note: bytes
+    behind the sound that are not read, or a file whose length cannot be checked.
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         if layout := _LAYOUTS.get(data[:4]):

@@ -41,7 +41,7 @@ except PackageNotFoundError:  # run from a checkout that is not installed
 USER_AGENT = f"freesound-tagging/{_VERSION} (python-requests/{requests.__version__})"
 
 
-def fetch(
+def download_file(
     url: str, target: str | os.PathLike[str], *, md5: str = "", progress: bool = True
 ) -> Path:
     """Download a file, unless it is there already.
@@ -52,19 +52,11 @@ def fetch(
 
     Parameters
     ----------
-    url : str
-        http or https.
-    target : path
-        The file's final name. It never holds a part of the file, nor one with another hash.
-    md5 : str
-        Expected hash in hex; "" where none is known.
-    progress : bool
-        Show a progress bar with rate and time left.
-
-    Returns
-    -------
-    Path
-        The target.
+    url : http or https.
+    target : the file's final name, which is returned. It never holds a part of the file, nor one
+        with another hash.
+    md5 : expected hash in hex; "" where none is known.
+    progress : show a progress bar with rate and time left.
 
     Raises
     ------

@@ -93,7 +93,7 @@ def load(root: Path) -> pd.DataFrame:
         Sounds that no table lists; no table of the test clips.
     """
     files = find_files(root)
-    manifest = read_manifest()
+    folds = read_folds()
     clips = []
     for line, row in read_rows(files.train_table, ("fname", "label", "manually_verified")):
         where = f"{files.train_table}, line {line}"
@@ -101,16 +101,16 @@ def load(root: Path) -> pd.DataFrame:
             raise DataError(
                 f"{where}: manually_verified is {row['manually_verified']!r}; legal are 0 and 1"
             )
-        fold, group = _look_up(manifest, row["fname"], "train", where)
+        fold, group = _look_up(folds, row["fname"], "train", where)
         clip = clip_row(files.train_sounds / row["fname"], row["label"], fold, group, where)
         clips.append(clip | {"verified": row["manually_verified"] == "1"})
-    _check_complete(files.train_table, clips, manifest, "train")
+    _check_complete(files.train_table, clips, folds, "train")
     _tell_unlisted(files.train_sounds, clips)
 
     scored = []
     for line, row in _test_rows(files.test_table):
         where = f"{files.test_table}, line {line}"
-        _, group = _look_up(manifest, row["fname"], "test", where)
+        _, group = _look_up(folds, row["fname"], "test", where)
         clip = clip_row(files.test_sounds / row["fname"], row["label"], NO_FOLD, group, where)
         scored.append(clip | {"split": "test"})
     if files.test_table is None:
@@ -120,7 +120,7 @@ def load(root: Path) -> pd.DataFrame:
             stacklevel=2,
         )
     else:
-        _check_complete(files.test_table, scored, manifest, "test")
+        _check_complete(files.test_table, scored, folds, "test")
         if not files.extra_test_sounds:
             _tell_unlisted(files.test_sounds, scored)
     clips += scored
@@ -206,7 +206,7 @@ def _fetch_documents(documents: Archive, others: Iterable[Archive], root: Path) 
 
 
 def _test_rows(table: Path | None) -> list[tuple[int, dict[str, str]]]:
-    """Rows of the scored test clips with their line numbers."""
+    """Return the rows of the scored test clips with their line numbers."""
     if table is None:
         return []
     scored = []
@@ -226,7 +226,7 @@ def _test_rows(table: Path | None) -> list[tuple[int, dict[str, str]]]:
 # --- folds -------------------------------------------------------------------------------------
 
 
-def read_manifest() -> pd.DataFrame:
+def read_folds() -> pd.DataFrame:
     """Return the committed folds: index fname, columns fold (-1 for test clips) and group.
 
     Raises
@@ -244,23 +244,23 @@ def read_manifest() -> pd.DataFrame:
     return pd.DataFrame(rows).astype({"fold": int}).set_index("fname")
 
 
-def _look_up(manifest: pd.DataFrame, fname: str, split: str, where: str) -> tuple[int, str]:
+def _look_up(folds: pd.DataFrame, fname: str, split: str, where: str) -> tuple[int, str]:
     """Return a clip's fold and group, by file name."""
-    if fname not in manifest.index:
+    if fname not in folds.index:
         raise DataError(
             f"{where}: clip {fname!r} is not in {archives.MANIFESTS / MANIFEST}, which has the "
             "fold of every clip of FSDKaggle2018; for a set of your own give a path/to/table.csv"
         )
-    fold, group = manifest.at[fname, "fold"], manifest.at[fname, "group"]
+    fold, group = folds.at[fname, "fold"], folds.at[fname, "group"]
     if (fold == NO_FOLD) != (split == "test"):
         other = "train" if split == "test" else "test"
         raise DataError(f"{where}: clip {fname!r} is a {other} clip; it cannot be a {split} clip")
     return int(fold), str(group)
 
 
-def _check_complete(table: Path, clips: list[dict], manifest: pd.DataFrame, split: str) -> None:
+def _check_complete(table: Path, clips: list[dict], folds: pd.DataFrame, split: str) -> None:
     """Refuse a table that lacks clips of the manifest: folds of a part are other folds."""
-    wanted = manifest.index[(manifest["fold"] == NO_FOLD) == (split == "test")]
+    wanted = folds.index[(folds["fold"] == NO_FOLD) == (split == "test")]
     missing = sorted(set(wanted) - {Path(clip["path"]).name for clip in clips})
     if missing:
         more = f" and {len(missing) - 1} more clips" if len(missing) > 1 else ""
@@ -296,8 +296,7 @@ def upload_groups(freesound_ids: dict[str, int], labels: dict[str, str]) -> dict
 
     Returns
     -------
-    dict of str to str
-        For each file name the lowest Freesound number of its run.
+    For each file name the lowest Freesound number of its run.
     """
     if not freesound_ids:
         return {}
@@ -328,17 +327,14 @@ def stratified_folds(
 
     Parameters
     ----------
-    clip_ids, strata, groups : sequence of str [shape=(n,)]
-        For each clip its id, the stratum to spread evenly (a label, say) and its source recording.
-    n_folds : int
-        Number of folds; fewer are used where there are fewer groups.
-    seed : int
-        Another seed deals other folds.
+    clip_ids, strata, groups : for each clip its id, the stratum to spread evenly (a label, say) and
+        its source recording.
+    n_folds : fewer are used where there are fewer groups.
+    seed : another seed deals other folds.
 
     Returns
     -------
-    dict of str to int
-        The fold, from 0, of each clip id.
+    The fold, from 0, of each clip id.
     """
     members: dict[str, list[str]] = defaultdict(list)
     content: dict[str, Counter] = defaultdict(Counter)

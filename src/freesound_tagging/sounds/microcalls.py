@@ -15,6 +15,7 @@ when only the difficulty or the signal-to-noise ratio changes: such comparisons 
 from __future__ import annotations
 
 import hashlib
+import io
 import numbers
 import os
 from collections.abc import Callable
@@ -27,6 +28,7 @@ import pandas as pd
 import soundfile
 from tqdm import tqdm
 
+from freesound_tagging.files import write_atomically
 from freesound_tagging.sounds.archives import Dataset
 
 # Part of the folder's name: raise it whenever the same seed would give other sounds, so that
@@ -49,14 +51,9 @@ class Nuisance:
 
     Attributes
     ----------
-    low, high : float
-        Range of the draw, in ``unit``.
-    unit : str
-        Unit of the range.
-    log : bool
-        Whether the draw is uniform in the logarithm.
-    words : str
-        What it is.
+    low, high : range of the draw, in ``unit``.
+    log : whether the draw is uniform in the logarithm.
+    words : what it is.
     """
 
     low: float
@@ -88,10 +85,8 @@ class Voices:
 
     Attributes
     ----------
-    octaves : list of ndarray (n,)
-        For each partial its frequency over time, in octaves above the pitch.
-    amplitude : ndarray (n,) or float
-        Amplitude over time, the same for all partials.
+    octaves : for each partial its frequency over time, in octaves above the pitch.
+    amplitude : over time, the same for all partials.
     """
 
     octaves: list[np.ndarray]
@@ -149,19 +144,13 @@ class Family:
 
     Attributes
     ----------
-    detail : str
-        ``"frequency"`` or ``"time"``: the resolution that the distinction asks for.
-    quantity, unit : str
-        What differs, and its unit.
-    middle : float
-        The value midway between the members (geometric where ``ratio`` is given).
-    ratio : float or None
-        Greater over smaller value at difficulty 1; None where the members lie at plus and minus
+    detail : ``"frequency"`` or ``"time"``: the resolution that the distinction asks for.
+    quantity, unit : what differs, and its unit.
+    middle : the value midway between the members (geometric where ``ratio`` is given).
+    ratio : greater over smaller value at difficulty 1; None where the members lie at plus and minus
         ``offset``.
-    offset : float or None
-        Distance of either member from ``middle`` at difficulty 1.
-    render : callable
-        ``render(t, value, draw) -> Voices`` for times ``t`` (n,) in s since the onset.
+    offset : distance of either member from ``middle`` at difficulty 1.
+    render : ``render(t, value, draw) -> Voices`` for times ``t`` (n,) in s since the onset.
     """
 
     detail: str
@@ -191,12 +180,9 @@ class Call:
 
     Attributes
     ----------
-    family : str
-        Key of `FAMILIES`.
-    sign : int
-        -1 for the member with the smaller value, +1 for the other.
-    words : str
-        What sets the class apart.
+    family : key of `FAMILIES`.
+    sign : -1 for the member with the smaller value, +1 for the other.
+    words : what sets the class apart.
     """
 
     family: str
@@ -256,24 +242,12 @@ def _check_label(label: str) -> None:
 
 
 def class_value(label: str, difficulty: float = 1.0) -> float:
-    """Value of the quantity that sets a class apart.
+    """Return the value of the quantity that sets a class apart, in the unit that `FAMILIES` states.
 
     Where the family has a ratio R, the members lie at ``middle * R ** (-+1 / (2 difficulty))``:
     the logarithm of their ratio is inversely proportional to the difficulty. Where it has an
     offset, they lie at ``-+offset / difficulty``. At 0.5 the distance is twice that at 1, at 2
     half; it shrinks monotonically and the middle never moves.
-
-    Parameters
-    ----------
-    label : str
-        Key of `CALLS`.
-    difficulty : float
-        0.5 to 64; 1 is the default corpus.
-
-    Returns
-    -------
-    float
-        In the unit that `FAMILIES` states.
 
     Raises
     ------
@@ -290,17 +264,9 @@ def class_value(label: str, difficulty: float = 1.0) -> float:
 
 
 def class_table(difficulty: float = 1.0) -> pd.DataFrame:
-    """All classes as a table, one row a class.
+    """Return all classes as a table, one row a class.
 
-    Parameters
-    ----------
-    difficulty : float
-        0.5 to 64.
-
-    Returns
-    -------
-    DataFrame
-        Index ``label``; columns family, detail, quantity, value, unit, words.
+    Index ``label``; columns family, detail, quantity, value (`class_value`), unit, words.
 
     Raises
     ------
@@ -323,21 +289,10 @@ def class_table(difficulty: float = 1.0) -> pd.DataFrame:
 
 
 def clip_rng(seed: int, label: str, index: int) -> np.random.Generator:
-    """Random generator of one clip, the same on every run.
+    """Return the random generator of one clip, the same on every run.
 
-    Parameters
-    ----------
-    seed : int
-        Seed of the corpus, 0 or more.
-    label : str
-        Key of `CALLS`.
-    index : int
-        Number of the clip within its class, from 0.
-
-    Returns
-    -------
-    numpy.random.Generator
-        Depends on these three alone, so on neither order nor number of clips nor jobs.
+    It depends on the seed of the corpus, the class and the number of the clip within its class
+    alone, so on neither order nor number of clips nor jobs.
 
     Raises
     ------
@@ -358,17 +313,13 @@ def draw_nuisances(
 
     Parameters
     ----------
-    rng : numpy.random.Generator
-        As many numbers are taken from it whatever the settings.
-    duration : float
-        Length of the clip in s, 1.25 to 60.
-    snr_db : float or None
-        Fixes the signal-to-noise ratio, -30 to 80 dB; None draws it.
+    rng : as many numbers are taken from it whatever the settings.
+    duration : length of the clip in s.
+    snr_db : fixes the signal-to-noise ratio; None draws it.
 
     Returns
     -------
-    dict of str to float
-        Keys and units of `NUISANCES`; ``onset`` in s.
+    Keys and units of `NUISANCES`; ``onset`` in s.
 
     Raises
     ------
@@ -427,15 +378,31 @@ def _coloured_noise(white: np.ndarray, colour: float, sample_rate: int) -> np.nd
     return np.fft.irfft(spectrum, n) / np.sqrt(power)
 
 
-def _synthesise(
+def synthesise(
     label: str,
     rng: np.random.Generator,
-    sample_rate: int,
-    duration: float,
-    difficulty: float,
-    snr_db: float | None,
-) -> tuple[np.ndarray, dict[str, float]]:
-    """As `synthesise`, with the draws as well (level as it came out)."""
+    sample_rate: int = 22050,
+    duration: float = 2.0,
+    difficulty: float = 1.0,
+    snr_db: float | None = None,
+) -> np.ndarray:
+    """Return one clip: a call somewhere in coloured noise, with reverberation.
+
+    Parameters
+    ----------
+    label : key of `CALLS`.
+    rng : source of everything that varies, for one from `clip_rng`.
+    sample_rate, duration, difficulty, snr_db : as for `generate`.
+
+    Returns
+    -------
+    float32, shape (round(duration * sample_rate),), within -1 to 1.
+
+    Raises
+    ------
+    ValueError
+        Unknown label, or a setting out of range.
+    """
     _check_label(label)
     _check(sample_rate=sample_rate, duration=duration, difficulty=difficulty)
     draw = draw_nuisances(rng, duration, snr_db)
@@ -457,47 +424,7 @@ def _synthesise(
     # Reached only where the noise is set far above the call. Everything is turned down together,
     # so that the signal-to-noise ratio stands.
     gain = min(1.0, 0.99 / np.max(np.abs(clip)))
-    draw["level"] += float(20 * np.log10(gain))
-    return (gain * clip).astype(np.float32), draw
-
-
-def synthesise(
-    label: str,
-    rng: np.random.Generator,
-    sample_rate: int = 22050,
-    duration: float = 2.0,
-    difficulty: float = 1.0,
-    snr_db: float | None = None,
-) -> np.ndarray:
-    """One clip: a call somewhere in coloured noise, with reverberation.
-
-    Parameters
-    ----------
-    label : str
-        Key of `CALLS`.
-    rng : numpy.random.Generator
-        Source of everything that varies, e.g. from `clip_rng`.
-    sample_rate : int
-        Hz, 16,000 to 192,000. All of the call lies below 5.5 kHz.
-    duration : float
-        Length of the clip in s, 1.25 to 60.
-    difficulty : float
-        0.5 to 64: how close the two members of a family are, see `class_value`.
-    snr_db : float or None
-        Power of the dry call over its length against the noise between 500 and 5500 Hz, in dB,
-        -30 to 80; None draws it from the range in `NUISANCES`.
-
-    Returns
-    -------
-    ndarray of float32, shape (round(duration * sample_rate),)
-        Within -1 to 1.
-
-    Raises
-    ------
-    ValueError
-        Unknown label, or a setting out of range.
-    """
-    return _synthesise(label, rng, sample_rate, duration, difficulty, snr_db)[0]
+    return (gain * clip).astype(np.float32)
 
 
 def example(
@@ -507,25 +434,18 @@ def example(
     sample_rate: int = 22050,
     difficulty: float = 1.0,
 ) -> np.ndarray:
-    """One clean call, without noise, reverberation or silence around it, to look at and hear.
+    """Return one clean call, without noise, reverberation or silence around it.
 
     Parameters
     ----------
-    label : str
-        Key of `CALLS`.
-    pitch : float
-        Centre frequency in Hz, 600 to 4000.
-    length : float
-        Length of the call in s, 0.4 to 5.
-    sample_rate : int
-        Hz, 16,000 to 192,000.
-    difficulty : float
-        0.5 to 64.
+    label : key of `CALLS`.
+    pitch : centre frequency in Hz, 600 to 4000.
+    length : of the call in s, 0.4 to 5.
+    sample_rate, difficulty : as for `generate`.
 
     Returns
     -------
-    ndarray of float32, shape (round(length * sample_rate),)
-        With a peak of 0.8; the same on every call.
+    float32, shape (round(length * sample_rate),), with a peak of 0.8; always the same.
 
     Raises
     ------
@@ -540,7 +460,7 @@ def example(
 
 
 def _number(value: float) -> str:
-    """A number as it stands in a folder's name, in full: rounding would let two settings meet."""
+    """Return a number as it stands in a folder's name: rounded, two settings might meet."""
     return repr(float(value)).removesuffix(".0")
 
 
@@ -552,14 +472,9 @@ def folder_name(
     sample_rate: int = 22050,
     duration: float = 2.0,
 ) -> str:
-    """Name of the folder that holds a corpus: all the settings, and the generator's version.
+    """Return the name of a corpus's folder: the settings of `generate`, the generator's version.
 
-    Parameters are those of `generate`.
-
-    Returns
-    -------
-    str
-        For example ``microcalls-v1-c40-s0-d1-snrmix-r22050-t2``.
+    For example ``microcalls-v1-c40-s0-d1-snrmix-r22050-t2``.
     """
     snr = "mix" if snr_db is None else _number(snr_db)
     return (
@@ -568,29 +483,13 @@ def folder_name(
     )
 
 
-def _replace(path: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, then put it in place in one move.
-
-    A kill at any moment leaves the old state or the new one, never half a file under the real
-    name; what may stay behind is a hidden ``.tmp`` file, which nothing reads.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _write_clip(path: Path, label: str, index: int, seed: int, settings: dict) -> None:
     clip = synthesise(label, clip_rng(seed, label, index), **settings)
     # Rounded here rather than by the sound library, whose rounding may change with its version.
     pcm = np.round(clip * 32767).astype(np.int16)
-
-    def write(temporary: Path) -> None:
-        soundfile.write(temporary, pcm, settings["sample_rate"], format="FLAC", subtype="PCM_16")
-
-    _replace(path, write)
+    flac = io.BytesIO()
+    soundfile.write(flac, pcm, settings["sample_rate"], format="FLAC", subtype="PCM_16")
+    write_atomically(path, flac.getvalue())
 
 
 def metadata(
@@ -600,15 +499,10 @@ def metadata(
     snr_db: float | None = None,
     duration: float = 2.0,
 ) -> pd.DataFrame:
-    """The drawn parameters of every clip, without making any sound.
+    """Return the drawn parameters of every clip that `generate` would make, without any sound.
 
-    Parameters are those of `generate`.
-
-    Returns
-    -------
-    DataFrame
-        Index ``clip_id`` (sorted); columns label, family, index, value (see `class_value`), and
-        one for each of `NUISANCES`, in the unit given there (onset in s).
+    Index ``clip_id`` (sorted); columns label, family, index, value (see `class_value`), and one for
+    each of `NUISANCES`, in the unit given there (onset in s).
 
     Raises
     ------
@@ -651,28 +545,20 @@ def generate(
 
     Parameters
     ----------
-    root : str or Path
-        Folder for generated data; made if it is not there.
-    clips_per_class : int
-        1 or more; multiples of 5 fill the folds evenly.
-    seed : int
-        0 or more.
-    difficulty : float
-        0.5 to 64: how close the two members of a family are, see `class_value`.
-    snr_db : float or None
-        Signal-to-noise ratio of every clip in dB, -30 to 80; None draws it for each.
-    sample_rate : int
-        Hz, 16,000 to 192,000.
-    duration : float
-        Length of every clip in s, 1.25 to 60.
-    n_jobs : int or None
-        Processes; None takes one for each core.
+    root : folder for generated data; made if it is not there.
+    clips_per_class : 1 or more; multiples of 5 fill the folds evenly.
+    seed : 0 or more.
+    difficulty : 0.5 to 64: how close the two members of a family are, see `class_value`.
+    snr_db : power of the dry call over its length against the noise between 500 and 5500 Hz, in dB,
+        -30 to 80; None draws it for each clip from the range in `NUISANCES`.
+    sample_rate : 16,000 to 192,000 Hz. All of the call lies below 5.5 kHz.
+    duration : length of every clip in s, 1.25 to 60.
+    n_jobs : processes, by default one for each core.
 
     Returns
     -------
-    DataFrame
-        Index ``clip_id`` (sorted, e.g. ``vibrato_slow-0007``); columns path (str), label (str),
-        fold (int, 0 to 4), split ("train"), verified (True), group (str, the clip_id).
+    Index ``clip_id`` (sorted, for example ``vibrato_slow-0007``); columns as of `catalogue.load`:
+    folds from 0 to 4, each clip its own group.
 
     Raises
     ------
@@ -708,7 +594,7 @@ def generate(
         for _ in tqdm(done, total=len(missing), desc=name, unit="clip"):
             pass
     if "metadata.csv" not in there:
-        _replace(folder / "metadata.csv", drawn.to_csv)
+        write_atomically(folder / "metadata.csv", drawn.to_csv().encode())
 
     return pd.DataFrame(
         {

@@ -35,21 +35,21 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
 
     Parameters
     ----------
-    path : path
-        A CSV in UTF-8 (a byte order mark and Windows line ends are fine), separated by commas, with
-        a line of column names. Columns, in any order, others being ignored:
-        `file`: the sound file, relative to the table's folder; each once. It becomes the `clip_id`.
-        `label`: the class; each in at least two folds.
-        `fold` (optional): whole numbers from 0. Where they do not start at 0 or leave gaps they are
-        renumbered in order: 1, 2, 5 become 0, 1, 2. Without the column, 5 folds are made (fewer
-        where there are fewer recordings): stratified on label, groups kept whole.
-        `group` (optional): the source recording; must not cross folds. Without the column each
-        file is its own. Files of equal content always count as one recording.
+    path : of a CSV in UTF-8 (a byte order mark and Windows line ends are fine), separated by
+        commas, with a line of column names. Columns, in any order, others being ignored:
+
+        - `file`: the sound file, relative to the table's folder; each once. It becomes the
+          `clip_id`.
+        - `label`: the class; each in at least two folds.
+        - `fold` (optional): whole numbers from 0. Where they do not start at 0 or leave gaps they
+          are renumbered in order: 1, 2, 5 become 0, 1, 2. Without the column, `deal_folds` makes
+          them.
+        - `group` (optional): the source recording; must not cross folds. Without the column each
+          file is its own. Files of equal content always count as one recording.
 
     Returns
     -------
-    pd.DataFrame
-        As `catalogue.load`; every clip has split "train" and counts as verified.
+    As `catalogue.load`; every clip has split "train" and counts as verified.
 
     Raises
     ------
@@ -93,7 +93,7 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
 def read_rows(
     path: Path, needed: Sequence[str], may_be_blank: Sequence[str] = ()
 ) -> list[tuple[int, dict[str, str]]]:
-    """Rows of a CSV with their line numbers; no column that is needed is blank, nor is `group`.
+    """Return the rows of a CSV with their line numbers; no needed column is blank, nor `group`.
 
     Labels and groups are brought to one Unicode form (NFC): on a Mac, names often have another.
     ``may_be_blank``: those of the needed columns that may.
@@ -142,7 +142,7 @@ def read_rows(
 
 
 def clip_row(path: Path, label: str, fold: int, group: str, where: str = "") -> dict:
-    """One row of a clip table; `where` says in errors which line it came from."""
+    """Return one row of a clip table; `where` says in errors which line it came from."""
     return {
         "clip_id": path.stem,
         "path": str(path),
@@ -347,17 +347,11 @@ def deal_folds(
     scikit-learn's StratifiedGroupKFold with a fixed seed; where it leaves a label in one fold, the
     fewest clips are moved that give every label a second one.
 
-    Parameters
-    ----------
-    clip_ids, labels, groups : sequence of str [shape=(n,)]
-        For each clip its id, its class and its source recording.
-
     Returns
     -------
-    dict of str to int
-        The fold, from 0, of each clip id. There are fewer than five folds where there are fewer
-        groups, or where no label has five clips; more where labels share so few recordings that
-        five cannot tell them apart. Only a label that lies in one group alone is in one fold.
+    The fold, from 0, of each clip id. There are fewer than five folds where there are fewer groups,
+    or where no label has five clips; more where labels share so few recordings that five cannot
+    tell them apart. Only a label that lies in one group alone is in one fold.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-# One thread for each process, also for the notebooks and programs that tests start: several share
-# the cores, and threads would wait for each other. It is read when numpy and torch are loaded.
+# Tests, and the notebooks and programs that they start, share the cores: each process has one
+# thread, for several would wait for each other (read when numpy and torch are loaded), and starts
+# no workers of its own where a test does not ask for them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("LOKY_MAX_CPU_COUNT", "1")
 
 import matplotlib
 import numpy as np

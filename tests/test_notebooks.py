@@ -52,7 +52,6 @@ def work_folder(tmp_path, monkeypatch) -> Path:
     """Where notebooks write. They find no other data set, whose sounds `make_model` would tag."""
     monkeypatch.setenv("WORK_FOLDER", str(tmp_path))
     monkeypatch.delenv("DATA_MIRROR", raising=False)
-    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # no workers beside those of the tests
     return tmp_path
 
 

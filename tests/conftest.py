@@ -7,10 +7,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-# One thread for each process, also for the notebooks and programs that tests start: several share
-# the cores, and threads would wait for each other. It is read when numpy and torch are loaded.
+# Tests, and the notebooks and programs that they start, share the cores: each process has one
+# thread, for several would wait for each other (read when numpy and torch are loaded), and starts
+# no workers of its own where a test does not ask for them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("LOKY_MAX_CPU_COUNT", "1")
 
 import matplotlib
 import numpy as np
@@ -23,6 +25,7 @@ from freesound_tagging.features import store as stores
 from freesound_tagging.features.grid import Grid
 from freesound_tagging.features.store import Store
 from freesound_tagging.features.variants import CHANNELS, get_channel
+from freesound_tagging.files import hold_alone
 from freesound_tagging.learning import networks
 from freesound_tagging.learning.profiles import PROFILES, Profile
 from freesound_tagging.sounds import catalogue
@@ -62,7 +65,8 @@ def make_table(folder: Path, labels=LABELS, folds=FOLDS, takes: int = TAKES) -> 
             for take in range(takes):
                 clip_id = f"{label}-{fold}-{take}"
                 path = folder / f"{hashlib.sha256(clip_id.encode()).hexdigest()[:8]}.wav"
-                sf.write(path, sound(label, 10 * fold + take), RATE, subtype="FLOAT")
+                if not path.exists():
+                    sf.write(path, sound(label, 10 * fold + take), RATE, subtype="FLOAT")
                 rows.append((clip_id, str(path), label, fold, f"recording-{label}-{fold}"))
     table = pd.DataFrame(rows, columns=["clip_id", "path", "label", "fold", "group"])
     table = table.assign(split="train", verified=True).set_index("clip_id")
@@ -91,8 +95,16 @@ def profile() -> Profile:
 
 
 @pytest.fixture(scope="session")
-def _table(tmp_path_factory) -> pd.DataFrame:
-    return make_table(tmp_path_factory.mktemp("sounds"))
+def shared(tmp_path_factory) -> Path:
+    """A folder that all workers of pytest-xdist see: what one of them made, the others find."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session")
+def _table(shared: Path) -> pd.DataFrame:
+    with hold_alone(shared / "sounds", "writing the sounds"):
+        return make_table(shared / "sounds")
 
 
 @pytest.fixture
@@ -102,10 +114,9 @@ def table(_table: pd.DataFrame) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="session")
-def store(_table: pd.DataFrame, grid: Grid, tmp_path_factory) -> Store:
+def store(_table: pd.DataFrame, grid: Grid, shared: Path) -> Store:
     """The store of `table` with every channel."""
-    folder = tmp_path_factory.mktemp("store")
-    return stores.build(_table, list(CHANNELS), grid, folder, n_jobs=1, progress=False)
+    return stores.build(_table, list(CHANNELS), grid, shared / "store", n_jobs=1, progress=False)
 
 
 @pytest.fixture

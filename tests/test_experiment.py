@@ -6,7 +6,6 @@ import pandas as pd
 import pytest
 
 from freesound_tagging import cli
-from freesound_tagging.features.variants import VARIANTS
 from freesound_tagging.learning.profiles import PROFILES, get_profile
 from freesound_tagging.runs import experiment as experiments
 from freesound_tagging.runs.experiment import open_experiment, thin
@@ -53,12 +52,6 @@ def test_a_fault_in_a_table_names_its_line(capsys, tmp_path):
     assert cli.main(["run", "--dataset", str(tmp_path / "mine.csv"), "--profile", "smoke"]) == 2
     said = only_error(capsys)
     assert "mine.csv" in said and "line 3" in said
-
-
-def test_unknown_variant_lists_the_known_ones(table, store):
-    with pytest.raises(ValueError, match="unknown variant 'nonesuch'") as caught:
-        open_experiment("microcalls", "smoke").run_grid(table, store, ["nonesuch"])
-    assert all(name in str(caught.value) for name in VARIANTS)
 
 
 def test_folders_of_a_data_set_and_of_a_table(tmp_path):

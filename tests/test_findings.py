@@ -18,7 +18,7 @@ from freesound_tagging.reporting.analyses import (
 )
 from freesound_tagging.runs.questions import COMPARED, CONTRASTS, STUDIES, TAGGER_STEPS
 from freesound_tagging.scoring.metrics import KEYS, average_networks, clip_metrics
-from freesound_tagging.scoring.statistics import COLUMNS, VERDICT_METRIC, compare
+from freesound_tagging.scoring.statistics import COLUMNS, VERDICT_METRIC
 from freesound_tagging.sounds.microcalls import CALLS, class_table
 
 LABELS = sorted(CALLS)
@@ -152,20 +152,6 @@ def test_a_claim_in_the_company_of_others_needs_more_to_hold(clips):
 
 def test_nothing_scored_nothing_claimed(clips):
     assert len(judge_claims({}, clips)) == 0
-
-
-def test_seeds_count_as_one_clip(clips):
-    # The same run three times over is no more evidence than once.
-    def compared(n: int) -> pd.Series:
-        scores = {
-            name: scores_of(clips, np.tile(random_ranks(clips, seed), (n, 1)), tuple(range(n)))
-            for seed, name in enumerate(("first", "second"))
-        }
-        return compare(scores, clips, [("first", "second")], [VERDICT_METRIC]).iloc[0]
-
-    once, thrice = compared(1), compared(3)
-    for name in ("difference", "low", "high", "p"):
-        assert thrice[name] == pytest.approx(once[name])
 
 
 def test_only_seeds_that_all_were_trained_with_are_compared(clips):

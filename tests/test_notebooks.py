@@ -3,6 +3,7 @@
 import random
 import re
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import nbformat
@@ -45,9 +46,14 @@ SUMMARY_COLUMNS = [
 ]
 
 
+@cache
+def read(file: Path) -> nbformat.NotebookNode:
+    return nbformat.read(file, as_version=4)
+
+
 @pytest.fixture(params=NOTEBOOKS, ids=lambda file: file.stem)
 def notebook(request):
-    return request.param, nbformat.read(request.param, as_version=4)
+    return request.param, read(request.param)
 
 
 @pytest.fixture
@@ -55,7 +61,6 @@ def work_folder(tmp_path, monkeypatch) -> Path:
     """Where notebooks write. They find no other data set, whose sounds `make_model` would tag."""
     monkeypatch.setenv("WORK_FOLDER", str(tmp_path))
     monkeypatch.delenv("DATA_MIRROR", raising=False)
-    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # no workers beside those of the tests
     return tmp_path
 
 
@@ -66,8 +71,7 @@ def code_cells(content):
 def source_of(number: int, beginning: str) -> str:
     """Return the source of the code cell of a notebook that holds a text."""
     (file,) = [file for file in NOTEBOOKS if file.stem.startswith(f"{number:02d}_")]
-    content = nbformat.read(file, as_version=4)
-    (cell,) = [cell for cell in code_cells(content) if beginning in cell.source]
+    (cell,) = [cell for cell in code_cells(read(file)) if beginning in cell.source]
     return cell.source
 
 
@@ -302,7 +306,7 @@ def test_a_notebook_runs_alone_from_any_folder(work_folder):
 
 
 def test_notebook_8_opens_with_what_the_results_say():
-    opening = nbformat.read(NOTEBOOKS[7], as_version=4).cells[0].source.replace("\n", " ")
+    opening = read(NOTEBOOKS[7]).cells[0].source.replace("\n", " ")
     results = experiment.ROOT / "results"
 
     def from_log_db(name: str, representation: str) -> pd.Series:

@@ -156,7 +156,6 @@ def test_ctrl_c_in_the_middle_of_a_run(work_folder):
         start_new_session=True,
         # A shell starts what runs in its background deaf to SIGINT, and so may these tests be.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        env={**os.environ, "LOKY_MAX_CPU_COUNT": "1"},
     ) as running:
         for line in running.stdout:
             if line.startswith("01_download_data.ipynb ..."):

@@ -6,7 +6,6 @@ from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import PurePosixPath
 
-import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -497,7 +496,6 @@ def tiny(monkeypatch, tmp_path):
     )
     short = replace(STUDIES["difficulty"], conditions=conditions, profile="smoke", seeds=1)
     monkeypatch.setitem(STUDIES, "difficulty", short)
-    monkeypatch.setattr(joblib, "cpu_count", lambda *arguments, **options: 1)
     return open_study("microcalls", "difficulty")
 
 

@@ -76,7 +76,7 @@ def run_jobs(function: Callable, jobs: Iterable[tuple], n_jobs: int) -> Iterator
 
 
 def check_scheduler() -> None:
-    """Return where there is no SCHEDULER, or where it answers and has workers that can be used.
+    """Do nothing where SCHEDULER is empty or names a cluster that can be used.
 
     Raises
     ------

@@ -229,7 +229,7 @@ def _label(ax: Axes, title: str, x: str, y: str) -> None:
 
 
 def draw_dollars(figure: Figure) -> None:
-    """Let the dollar signs in a figure's titles and labels begin no formula."""
+    """Draw the dollar signs in a figure's titles and labels as they are, not as a formula."""
     for text in figure.findobj(Text):
         if "$" in text.get_text() and "\\mathdefault" not in text.get_text():  # log axes' own
             text.set_parse_math(False)

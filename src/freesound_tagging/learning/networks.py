@@ -64,7 +64,7 @@ class Groups(nn.Sequential):
 
 
 def _block(inputs: int, outputs: int) -> nn.Sequential:
-    """Return a convolution and a pooling that make the picture twice smaller.
+    """Return a convolution and a pooling that halve the rows and columns.
 
     Pooling comes before the normalisation, which then has a quarter of the numbers to go through.
     """
@@ -312,7 +312,7 @@ def get_network(architecture: str) -> Network:
 
 
 def is_pretrained(architecture: str) -> bool | None:
-    """Say whether a network begins from pretrained weights; None where there are none of it."""
+    """Say whether a network begins from pretrained weights; None where it has none."""
     pretrained = get_network(architecture).pretrained
     return None if pretrained is None else pretrained() is not None
 

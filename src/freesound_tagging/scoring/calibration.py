@@ -31,6 +31,12 @@ def sharpen(probabilities: ArrayLike, temperature: float) -> np.ndarray:
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
+def log_loss(probabilities: np.ndarray, targets: np.ndarray) -> float:
+    """Return the mean of -ln(probability of the true class), (n, classes) and (n,)."""
+    true = np.clip(probabilities[np.arange(len(targets)), targets], 1e-12, 1)
+    return float(-np.log(true).mean())
+
+
 def fit_temperature(probabilities: ArrayLike, targets: ArrayLike) -> float:
     """Return the temperature, 0.1 to 10, with the lowest log loss.
 
@@ -41,11 +47,10 @@ def fit_temperature(probabilities: ArrayLike, targets: ArrayLike) -> float:
     """
     probabilities, targets = np.asarray(probabilities), np.asarray(targets)
 
-    def log_loss(log_temperature: float) -> float:
-        true = sharpen(probabilities, np.exp(log_temperature))[np.arange(len(targets)), targets]
-        return float(-np.log(np.clip(true, 1e-12, 1)).mean())
+    def loss(log_temperature: float) -> float:
+        return log_loss(sharpen(probabilities, np.exp(log_temperature)), targets)
 
-    found = minimize_scalar(log_loss, bounds=(np.log(0.1), np.log(10)), method="bounded")
+    found = minimize_scalar(loss, bounds=(np.log(0.1), np.log(10)), method="bounded")
     return float(np.exp(found.x))
 
 
@@ -81,7 +86,7 @@ def calibration_error(diagram: pd.DataFrame) -> float:
 
 
 def calibrate(scores: pd.DataFrame) -> dict:
-    """Return what out-of-fold scores say about how sure to be.
+    """Return temperature, threshold and reliability, from out-of-fold scores.
 
     The temperature and the threshold come from all scores. What they are worth is measured on each
     fold with the temperature of the other folds.

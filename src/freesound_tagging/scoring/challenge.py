@@ -49,13 +49,13 @@ def summarise_test(
     usage: pd.Series,
     out_of_fold: dict[str, pd.DataFrame],
 ) -> pd.DataFrame:
-    """Return how each variant does on the test clips, best MAP@3 over all of them first.
+    """Return the scores of each representation on the test clips, best MAP@3 first.
 
     Parameters
     ----------
-    scores : variant -> scores of the test clips.
+    scores : representation -> scores of the test clips.
     usage : Public or Private, index ``clip_id``.
-    out_of_fold : variant -> scores of the training clips, each by networks that did not see it.
+    out_of_fold : representation -> scores of the training clips, by networks that did not see them.
 
     Returns
     -------

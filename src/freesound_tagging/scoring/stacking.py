@@ -130,7 +130,7 @@ def make_lightgbm(seed: int = 0):
 
 
 def make_logistic(seed: int = 0):
-    """Return logistic regression on standardised features, shrunk for there are more than clips."""
+    """Return logistic regression, much shrunk: there are more features than clips."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler

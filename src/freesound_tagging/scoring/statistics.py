@@ -267,7 +267,7 @@ def _sign(metric: str) -> int:
 def standard_errors(
     values: np.ndarray, folds: np.ndarray, groups: np.ndarray, pairs: Sequence[tuple[int, int]]
 ) -> pd.DataFrame:
-    """Return the difference of each pair of representations, and what its luck is made of.
+    """Return the difference of each pair of representations, and its error by source.
 
     Parameters
     ----------

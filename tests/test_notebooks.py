@@ -242,6 +242,21 @@ def test_notebook_10_builds_the_network_of_the_helper():
         torch.testing.assert_close(ours(waveform), theirs(waveform))
 
 
+def test_notebook_12_quotes_the_published_stack():
+    (file,) = [file for file in NOTEBOOKS if file.stem.startswith("12_")]
+    cells = nbformat.read(file, as_version=4).cells
+    prose = " ".join(" ".join(c.source for c in cells if c.cell_type == "markdown").split())
+    folder = experiment.ROOT / "results" / "esc10" / "stack"
+    rows = pd.read_csv(folder / "conditions.csv").set_index("variant")
+    stack, forest = rows.loc["lightgbm"], rows.loc["forest_on_statistics"]
+    gain = f"{stack['difference']:.3f} MAP@3 ({stack['low']:+.3f} to {stack['high']:+.3f})"
+    assert f"ahead of its best network by {gain}, which is not significant" in prose
+    assert stack["verdict"] not in ("better", "worse") and rows["difference"].count() == 5
+    assert f"a top-1 accuracy of {forest['top1_accuracy']:.3f}" in prose
+    importance = pd.read_csv(folder / "importance.csv").set_index("member")["importance"]
+    assert importance.idxmax() == "statistics"
+
+
 def test_notebook_11_blends_as_fastai_does(table, store, profile):
     space = {"torch": torch}
     exec(source_of(11, "def blend("), space)

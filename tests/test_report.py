@@ -120,6 +120,12 @@ QUOTED = [
     (CLAIMS, claim("grid/hires_q2", "matched/log_short_db"), f"{INTERVAL}, {{verdict}}"),
     (CLAIMS, claim("grid/log_db", "bins_13/log_db"), f"log dB {INTERVAL}, {{verdict}}"),
     (CLAIMS, claim("grid/hires_q8", "bins_13/hires_q8"), f"q = 8 {INTERVAL}, {{verdict}}"),
+    ("esc10/stack/conditions.csv", {"variant": "lightgbm"}, f"it has {INTERVAL}, {{verdict}}"),
+    (
+        "esc10/stack/conditions.csv",
+        {"variant": "forest_on_statistics"},
+        "top-1 accuracy is {top1_accuracy:.3f}",
+    ),
 ]
 """File, row, and the words in results/README.md that its figures make."""
 

@@ -151,8 +151,8 @@ def scoreboard(folder: Path) -> str:
     errors = pd.read_csv(folder / REFERENCE / "results.csv").set_index("variant")["top3_error"]
     cells[published] = errors.map("*{:.4f}*".format)
     others = systems(folder)
+    cells = cells.reindex([*cells.index, *others.index.unique()])
     for name, own in others.groupby("data set"):
-        cells = cells.reindex(cells.index.union(own.index, sort=False))
         cells.loc[own.index, name] = own["map3"].map("{:.3f}".format)
         if name == "esc10":
             cells.loc[own.index, accuracy] = own["top1_accuracy"].map("{:.3f}".format)

@@ -25,7 +25,8 @@ import scipy.fft
 
 from .grid import MAX_DISPLACEMENT, Settings
 
-# Half-width of the band in sigmas: exp(-4^2 / 2) = 3e-4 of the Gaussian is cut off.
+# Half-width of the band in sigmas, up to accuracy 1: exp(-4^2 / 2) = 3e-4 of the Gaussian is cut.
+# Beyond it grows as the square root. A staircase, whose spectrum is steep, needs more than 4.
 REACH = 4.0
 
 # Points of a transform for each point that the band needs at the least, at accuracy 1: 2.5 of them
@@ -33,8 +34,8 @@ REACH = 4.0
 TIME_OVERSAMPLING = 2.0
 
 # Where a click is followed for fewer samples than this, times the accuracy squared, the points are
-# the samples.
-SAMPLES_TO_ALIGN = 3.0
+# the samples; not at q >= 1 and accuracy 1.
+SAMPLES_TO_ALIGN = 3.5
 
 # Points per frame at the least, at accuracy 1: 16 up to q = 2, then less as 1 / sqrt(q), because a
 # longer window changes more slowly; never below 8.
@@ -43,10 +44,10 @@ FEWEST_PER_FRAME = 8.0
 
 # Distance of two nodes at most, in sigmas, at accuracy 1. Below q = 2 sigma changes too much from
 # one node to the next for the cubic, and straight lines between closer nodes do better; these hold
-# over no more than a twelfth of f0.
+# over no more than a sixteenth of f0.
 NODE_SPACING_CUBIC = 0.54
 NODE_SPACING_LINEAR = 0.27
-NODE_SPACING_OF_F0 = 0.085
+NODE_SPACING_OF_F0 = 1 / 16
 CUBIC_FROM_Q = 2.0
 
 # Distance of two lines at most, in sigmas, at accuracy 1; and lines of a log-axis bin at the least.
@@ -171,7 +172,7 @@ def make_plan(n_samples: int, settings: Settings, accuracy: float) -> Plan:
     if settings.q < CLICKS_BELOW_Q:
         accuracy = 2 * accuracy
     skip, node_step = line_steps(settings, accuracy)
-    nodes = lay_nodes(n_samples, settings, node_step)
+    nodes = lay_nodes(n_samples, settings, node_step, accuracy)
     lengths = transform_lengths(nodes, n_samples, settings, accuracy)
     batches = tuple(
         make_batch(nodes, start, stop, length, n_samples, settings, skip, node_step)
@@ -206,13 +207,14 @@ def line_frequencies(number: np.ndarray, settings: Settings) -> np.ndarray:
     return settings.fmin * 2.0 ** (number / (settings.oversampling * settings.bins_per_octave))
 
 
-def lay_nodes(n_samples: int, settings: Settings, node_step: int) -> Nodes:
+def lay_nodes(n_samples: int, settings: Settings, node_step: int, accuracy: float) -> Nodes:
     """The nodes, with one above the last scan line."""
     n_nodes = -(-len(settings.scan_lines()) // node_step) + 1
     f0 = line_frequencies(np.arange(n_nodes) * node_step, settings)
     sigma = f0 / (2 * math.pi * settings.q)
-    low = np.ceil((f0 - REACH * sigma) * n_samples).astype(np.int64)
-    high = np.floor((f0 + REACH * sigma) * n_samples).astype(np.int64)
+    reach = REACH * math.sqrt(max(accuracy, 1)) * sigma
+    low = np.ceil((f0 - reach) * n_samples).astype(np.int64)
+    high = np.floor((f0 + reach) * n_samples).astype(np.int64)
     low = np.maximum(low, -((n_samples - 1) // 2))
     high = np.maximum(np.minimum(high, n_samples // 2), low - 1)  # the band of a node may be empty
     return Nodes(f0, sigma, low, high)
@@ -228,7 +230,8 @@ def transform_lengths(
     """
     q, frames = settings.q, settings.frames(n_samples)
     per_frame = min(max(POINTS_PER_FRAME * math.sqrt(2 / q), FEWEST_PER_FRAME), POINTS_PER_FRAME)
-    oversampling = TIME_OVERSAMPLING * max(accuracy, 0.5)
+    # The band itself has grown by that square root already, see `REACH`.
+    oversampling = TIME_OVERSAMPLING * max(accuracy, 0.5) / math.sqrt(max(accuracy, 1))
     needed = np.maximum(nodes.widths * oversampling, per_frame * accuracy * frames)
     steps = np.ceil(4 * np.log2(np.maximum(needed, 16)))
     lengths = np.empty(len(nodes), dtype=np.int64)
@@ -238,10 +241,8 @@ def transform_lengths(
         lengths[group] = nearby_length(
             math.ceil(max(want, nodes.widths[group].max(), 1)), n_samples
         )
-    aligned = q / nodes.f0 < SAMPLES_TO_ALIGN * accuracy**2
-    if q >= CLICKS_BELOW_Q and accuracy <= 1:  # stored pictures have those above Nyquist unaligned
-        aligned &= nodes.f0 < 0.5
-    lengths[aligned] = n_samples
+    if q < CLICKS_BELOW_Q or accuracy > 1:  # pictures stored at q >= 1 and accuracy 1 stay
+        lengths[q / nodes.f0 < SAMPLES_TO_ALIGN * accuracy**2] = n_samples
     return lengths
 
 

@@ -39,7 +39,7 @@ class LinearReassignment(torch.nn.Module):
     sigma, so that an inverse transform needs only as many points as the band is wide, each
     standing for several samples; only scan lines 0.54 sigma apart (0.27 below q = 2) are
     transformed, and those between are interpolated; lines closer than 0.04 sigma are thinned out,
-    to five a bin at the least. `accuracy` scales all but the cut, and counts twice below q = 1.
+    to five a bin at the least. `accuracy` scales all of these, and counts twice below q = 1.
     Measured against the exact form on real and synthetic 2 s clips at 22,050 Hz with the default
     settings, q = 1, 2, 4, 8 (``benchmarks/hyperresolution/accuracy.json``), cosine similarity of
     the power and correlation of the pictures in dB over an 80 dB range, the lowest of all clips

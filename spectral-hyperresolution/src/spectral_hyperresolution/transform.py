@@ -55,10 +55,10 @@ class LinearReassignment(torch.nn.Module):
     4         0.9999  0.986           4
     ========  ======  ==============  ===============
 
-    Sparse clicks have few points each: their pictures agree to a cosine of 0.999 below q = 1, of
-    0.992 from q = 1 to 16 at accuracy 1, and of 0.9993 there at accuracy 2
+    Sparse clicks have few points each: their pictures agree to a cosine of 0.9997 below q = 1, of
+    0.990 from q = 1 to 16 at accuracy 1, and of 0.9993 there at accuracy 2
     (``benchmarks/hyperresolution/clicks.json``). The count threshold is unsure of them, down to
-    0.71: in digital silence rounding decides how many points there are, in the exact form too.
+    0.42: in digital silence rounding decides how many points there are, in the exact form too.
 
     **Gradients** do not pass: which bin a point falls into has none.
 

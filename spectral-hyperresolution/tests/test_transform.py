@@ -383,6 +383,15 @@ def test_consensus_errors_name_the_argument(changes, words):
         consensus_picture(**{"pictures": torch.zeros(2, 4, 4), "q": [1, 2], **changes})
 
 
+@pytest.mark.parametrize("radius", [0, 1])
+def test_consensus_of_an_array_is_that_of_the_tensor(radius):
+    pictures = np.random.default_rng(0).random((2, 3, 6, 7))
+    pictures[pictures < 0.4] = 0
+    array = consensus_picture(pictures, q=[1, 2, 4], agree=2, radius=radius)
+    expected = consensus_picture(torch.from_numpy(pictures), q=[1, 2, 4], agree=2, radius=radius)
+    np.testing.assert_allclose(array, expected, rtol=1e-12)
+
+
 def test_axes_carry_hertz_and_seconds():
     transform = LinearReassignment(22050)
     assert transform.frequencies.shape == (224,)

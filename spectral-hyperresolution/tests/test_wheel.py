@@ -33,21 +33,18 @@ def installed(tmp_path_factory) -> Path:
     return target
 
 
-def test_it_needs_four_packages_and_names_its_extras(installed):
+def test_it_needs_three_packages_and_names_its_extras(installed):
     (found,) = importlib.metadata.distributions(name="spectral-hyperresolution", path=[installed])
     needed = [line for line in found.requires if "extra ==" not in line]
-    assert [re.match(r"\w+", line).group() for line in needed] == [
-        "numpy",
-        "scipy",
-        "numba",
-        "torch",
-    ]
-    assert set(found.metadata.get_all("Provides-Extra")) == {"display", "compare"}
+    assert [re.match(r"\w+", line).group() for line in needed] == ["numpy", "scipy", "numba"]
+    assert set(found.metadata.get_all("Provides-Extra")) == {"torch", "display", "compare"}
 
 
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
 def test_examples_of_the_readme_run(installed, number):
-    code = f"import sys; sys.modules.update(dict.fromkeys({BLOCKED}))\n{EXAMPLES[number]}"
+    # The module's example needs torch, the function's must do without.
+    blocked = BLOCKED if "import torch" in EXAMPLES[number] else (*BLOCKED, "torch")
+    code = f"import sys; sys.modules.update(dict.fromkeys({blocked}))\n{EXAMPLES[number]}"
     code += "\nimport spectral_hyperresolution; print(spectral_hyperresolution.__file__)"
     result = subprocess.run(
         [sys.executable, "-c", code],
@@ -60,3 +57,16 @@ def test_examples_of_the_readme_run(installed, number):
     assert str(installed) in result.stdout
     for promised in re.findall(r"^# (\(.*)", EXAMPLES[number], re.MULTILINE):
         assert promised.replace(",", "") in result.stdout.replace(",", "")
+
+
+def test_without_torch_the_module_says_what_it_needs(installed):
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from spectral_hyperresolution import consensus_picture, renyi_entropy\n"
+        "from spectral_hyperresolution import LinearReassignment\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, env=environment, cwd=installed, capture_output=True, text=True)
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("ImportError: LinearReassignment needs PyTorch: pip install torch")

@@ -3,18 +3,36 @@
 `reassigned_spectrogram` takes and gives NumPy arrays, and numbers its frames as librosa does;
 `LinearReassignment` is the transform as a torch module, fast by default;
 `high_resolution_spectrogram` is the drop-in replacement of the published package's function.
+Names are loaded when they are first used; the last two need torch.
 """
 
-from .concentration import renyi_entropy
-from .consensus import consensus_picture
-from .linear_reassignment import high_resolution_spectrogram
-from .spectrogram import reassigned_spectrogram
-from .transform import LinearReassignment
+from importlib import import_module
 
-__all__ = [
-    "LinearReassignment",
-    "consensus_picture",
-    "high_resolution_spectrogram",
-    "reassigned_spectrogram",
-    "renyi_entropy",
-]
+_MODULES = {
+    "LinearReassignment": "transform",
+    "consensus_picture": "consensus",
+    "high_resolution_spectrogram": "linear_reassignment",
+    "reassigned_spectrogram": "spectrogram",
+    "renyi_entropy": "concentration",
+}
+
+__all__ = sorted(_MODULES)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        module = import_module(f"{__name__}.{_MODULES[name]}")
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise ImportError(
+            f"{name} needs PyTorch: pip install torch; reassigned_spectrogram works without it",
+            name="torch",
+        ) from None
+    return getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -3,15 +3,34 @@
 from __future__ import annotations
 
 import warnings
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 # A last axis this many times shorter than the one before it is hardly time.
 SURELY_NOT_TIME = 50
 
 # The sum of the power of a few hours of such samples still fits the precision.
 LARGEST_SINGLE, LARGEST_DOUBLE = 1e14, 1e140
+
+
+def as_float_array(x: np.ndarray, name: str) -> np.ndarray:
+    """`x` in this machine's byte order, as a float array, copied only where it must be.
+
+    Raises
+    ------
+    TypeError
+        If `x` is no array, or holds integers, booleans or complex numbers.
+    """
+    if not isinstance(x, np.ndarray):
+        raise TypeError(f"{name} must be a NumPy array, got {type(x).__name__}")
+    if x.dtype.kind != "f":
+        raise wrong_samples(name, x.dtype, is_integer=x.dtype.kind in "iu")
+    kind = np.float64 if x.dtype.itemsize > 8 else x.dtype.newbyteorder("=")
+    return np.ascontiguousarray(x, dtype=kind)
 
 
 def as_float_tensor(x: np.ndarray | torch.Tensor, name: str) -> torch.Tensor:
@@ -22,33 +41,27 @@ def as_float_tensor(x: np.ndarray | torch.Tensor, name: str) -> torch.Tensor:
     TypeError
         If `x` is no array or tensor, or holds integers, booleans or complex numbers.
     """
+    import torch
+
     if isinstance(x, np.ndarray):
-        if x.dtype.kind != "f":
-            raise TypeError(
-                f"{name} must hold real floating-point samples (float32 or float64), got {x.dtype}"
-                + integer_hint(x.dtype.kind in "iu")
-            )
-        # Negative strides, foreign byte order and long doubles have no tensor.
-        kind = np.float64 if x.dtype.itemsize > 8 else x.dtype.newbyteorder("=")
-        x = np.ascontiguousarray(x, dtype=kind)
-        x = torch.from_numpy(x if x.flags.writeable else x.copy())
-    elif not isinstance(x, torch.Tensor):
+        x = as_float_array(x, name)
+        return torch.from_numpy(x if x.flags.writeable else x.copy())
+    if not isinstance(x, torch.Tensor):
         raise TypeError(f"{name} must be a torch tensor or a NumPy array, got {type(x).__name__}")
     if not x.is_floating_point():
-        is_integer = not x.is_complex() and x.dtype != torch.bool
-        raise TypeError(
-            f"{name} must hold real floating-point samples (float32 or float64), got {x.dtype}"
-            + integer_hint(is_integer)
-        )
+        raise wrong_samples(name, x.dtype, not x.is_complex() and x.dtype != torch.bool)
     return x
 
 
-def integer_hint(is_integer: bool) -> str:
-    """The likely cure for the likely mistake."""
-    return "; divide 16-bit integers by 32768 first" if is_integer else ""
+def wrong_samples(name: str, dtype: object, is_integer: bool) -> TypeError:
+    """What is wrong, and the likely cure for the likely mistake."""
+    cure = "; divide 16-bit integers by 32768 first" if is_integer else ""
+    return TypeError(
+        f"{name} must hold real floating-point samples (float32 or float64), got {dtype}{cure}"
+    )
 
 
-def check_samples(x: torch.Tensor, name: str) -> None:
+def check_samples(x: np.ndarray | torch.Tensor, name: str) -> None:
     """ValueError unless time, the last axis, has two samples or more, all finite.
 
     Warns where the last axis is too short to be time.
@@ -66,19 +79,29 @@ def check_samples(x: torch.Tensor, name: str) -> None:
     check_finite(x, name)
 
 
-def check_finite(x: torch.Tensor, name: str) -> None:
+def check_finite(x: np.ndarray | torch.Tensor, name: str) -> None:
     """ValueError if a sample is NaN or infinite, or so large that its power would be."""
-    if x.numel() == 0:
+    if 0 in x.shape:
         return
-    # NumPy on a CPU: after a parallel torch operation its threads keep turning for a while, in the
-    # way of those of the compiled loops.
-    on_cpu = x.device.type == "cpu" and x.dtype != torch.bfloat16
-    peak = float(np.abs(x.detach().numpy()).max() if on_cpu else x.abs().max())
+    peak = float(abs(on_cpu(x)).max())
     if not np.isfinite(peak):
         raise ValueError(f"{name} must be finite, got NaN or infinity among its samples")
-    largest = LARGEST_DOUBLE if x.dtype == torch.float64 else LARGEST_SINGLE
+    largest, precision = LARGEST_SINGLE, "single"
+    if str(x.dtype).endswith("float64"):
+        largest, precision = LARGEST_DOUBLE, "double"
     if peak > largest:
         raise ValueError(
             f"{name} must lie within +-{largest:g}, so that its power is finite in "
-            f"{'double' if x.dtype == torch.float64 else 'single'} precision, got {peak:.3g}"
+            f"{precision} precision, got {peak:.3g}"
         )
+
+
+def on_cpu(x: np.ndarray | torch.Tensor) -> np.ndarray | torch.Tensor:
+    """`x` as an array where its memory and its type have one.
+
+    After a parallel torch operation its threads keep turning for a while, in the way of those of
+    the compiled loops.
+    """
+    if isinstance(x, np.ndarray) or x.device.type != "cpu" or str(x.dtype) == "torch.bfloat16":
+        return x
+    return x.detach().numpy()

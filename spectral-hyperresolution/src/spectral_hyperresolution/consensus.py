@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
+import numpy as np
+import scipy.ndimage
 
 from .grid import positive_number, whole_number
 
+if TYPE_CHECKING:
+    import torch
+
 
 def consensus_picture(
-    pictures: torch.Tensor,
+    pictures: np.ndarray | torch.Tensor,
     q: Sequence[float],
     agree: int | None = None,
     radius: int = 0,
-) -> torch.Tensor:
+) -> np.ndarray | torch.Tensor:
     r"""Energy that at least `agree` of several q put into the same place.
 
     A tone, a click or a glide is reassigned to the same place by every window that resolves it;
@@ -32,7 +37,7 @@ def consensus_picture(
 
     Parameters
     ----------
-    pictures : tensor, shape (..., q, frequency, time)
+    pictures : array or tensor, shape (..., q, frequency, time)
         Energy of each q on one grid, >= 0.
     q : sequence of float
         The q of each picture, > 0.
@@ -43,7 +48,7 @@ def consensus_picture(
 
     Returns
     -------
-    tensor, shape (..., frequency, time)
+    array or tensor as given, shape (..., frequency, time)
 
     Raises
     ------
@@ -56,11 +61,11 @@ def consensus_picture(
 
     Examples
     --------
-    >>> import torch
-    >>> pictures = torch.zeros(2, 5, 5)
+    >>> import numpy as np
+    >>> pictures = np.zeros((2, 5, 5))
     >>> pictures[:, 1, 1] = 1.0  # both q see this one
     >>> pictures[0, 4, 4] = 1.0  # only the first sees this one
-    >>> consensus_picture(pictures, q=[1, 2]).nonzero().tolist()
+    >>> np.argwhere(consensus_picture(pictures, q=[1, 2])).tolist()
     [[1, 1]]
     """
     n_q = len(q)
@@ -72,7 +77,19 @@ def consensus_picture(
     if agree > n_q:
         raise ValueError(f"agree must be between 1 and the number of q, {n_q}, got {agree}")
     radius = 0 if radius == 0 else whole_number(radius, "radius")
-    scale = pictures.new_tensor([positive_number(value, "q") for value in q])
+    values = [positive_number(value, "q") for value in q]
+    if isinstance(pictures, np.ndarray):
+        scale = np.array(values, dtype=pictures.dtype)
+        levelled = pictures * scale[:, None, None]
+        near = levelled
+        if radius:
+            size = (1,) * (levelled.ndim - 2) + (2 * radius + 1,) * 2
+            near = scipy.ndimage.maximum_filter(levelled, size, mode="constant")
+        supported = np.sort(near, axis=-3)[..., n_q - agree, :, :]
+        return np.minimum(levelled.mean(-3), supported) * (1 / scale).mean()
+    import torch
+
+    scale = pictures.new_tensor(values)
     levelled = pictures * scale[:, None, None]
     near = levelled
     if radius:

@@ -85,3 +85,10 @@ def standing_histograms(spectrum: np.ndarray, n_samples: int, settings: Settings
             energy[row] += power
             count[row] += samples
     return energy, count
+
+
+def histograms_of_batch(x: np.ndarray, settings: Settings) -> tuple[np.ndarray, np.ndarray]:
+    """Energy and count, both float64 and (batch, n_bins, frames), of signals (batch, N)."""
+    pairs = [histograms(scipy.fft.rfft(signal), len(signal), settings) for signal in x]
+    energies, counts = zip(*pairs, strict=True)
+    return np.stack(energies), np.stack(counts)

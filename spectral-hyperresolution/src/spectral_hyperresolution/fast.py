@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import scipy.fft
-import torch
 
 from . import kernels
 from .grid import Settings
@@ -56,44 +55,26 @@ def histograms(
 
 def strip(spectrum: np.ndarray, plan: Plan, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
     """Energy and count of one batch, float32, shape (batch.n_bins, frames)."""
+    nodes, n_samples, hop = batch.nodes, plan.n_samples, plan.settings.hop
     energy = np.zeros((batch.n_bins, plan.n_frames), dtype=np.float32)
     count = np.zeros_like(energy)
-    bands = np.empty((len(batch.low), 2, batch.length), dtype=np.complex64)
+    bands = np.empty((len(nodes), 2, batch.length), dtype=np.complex64)
     kernels.fill_bands(
-        spectrum, batch.low, batch.high, batch.slope, batch.offset, batch.window, bands
+        spectrum, nodes.low, nodes.high, batch.slope, batch.offset, batch.window, bands
     )
-    bands = scipy.fft.ifft(bands, axis=-1, norm="forward", overwrite_x=True)
-    step = plan.n_samples / batch.length
-    if not plan.settings.reassign:
-        kernels.sum_points(
-            bands.view(np.float32),
-            batch.node,
-            batch.weights,
-            batch.row,
-            step,
-            plan.n_samples,
-            plan.settings.hop,
-            energy,
-        )
-        return energy, count
-    kernels.bin_points(
-        bands.view(np.float32),
-        batch.node,
-        batch.weights,
-        batch.constants,
-        plan.log_coefficients,
-        step,
-        plan.n_samples,
-        plan.settings.hop,
-        step * batch.lines_each,
-        energy,
-        count,
-    )
+    bands = scipy.fft.ifft(bands, axis=-1, norm="forward", overwrite_x=True).view(np.float32)
+    step = n_samples / batch.length
+    if plan.settings.reassign:
+        point = step * batch.lines_each
+        log = plan.log_coefficients
+        kernels.bin_points(bands, batch.lines, log, step, n_samples, hop, point, energy, count)
+    else:
+        kernels.sum_points(bands, batch.lines, step, n_samples, hop, energy)
     return energy, count
 
 
 def histograms_of_batch(x: np.ndarray, settings: list[Settings], accuracy: float) -> list:
-    """(energy, count) tensors of each setting, shape (batch, n_bins, frames), from one transform.
+    """(energy, count) of each setting, shape (batch, n_bins, frames), from one transform.
 
     Parameters
     ----------
@@ -102,15 +83,16 @@ def histograms_of_batch(x: np.ndarray, settings: list[Settings], accuracy: float
     accuracy : float
         See `LinearReassignment`.
     """
-    n_samples = x.shape[-1]
-    results: list[list] = [[] for _ in settings]
+
+    def of_one(signal: np.ndarray, workers=map) -> list[tuple[np.ndarray, np.ndarray]]:
+        # In double precision, so that a DC offset leaves the small bins their digits.
+        spectrum = scipy.fft.rfft(signal.astype(np.float64))
+        return [histograms(spectrum, len(signal), one, accuracy, workers) for one in settings]
+
     with thread_pool() as workers:
-        for signal in x:
-            # In double precision, so that a DC offset leaves the small bins their digits.
-            spectrum = scipy.fft.rfft(signal.astype(np.float64))
-            for one, pairs in zip(settings, results, strict=True):
-                pairs.append(histograms(spectrum, n_samples, one, accuracy, workers))
+        # Of several signals each has a thread to itself, which waits for no other.
+        found = [of_one(x[0], workers)] if len(x) == 1 else list(workers(of_one, x))
     return [
-        tuple(torch.from_numpy(np.stack(part)) for part in zip(*pairs, strict=True))
-        for pairs in results
+        tuple(np.stack(part) for part in zip(*pairs, strict=True))
+        for pairs in zip(*found, strict=True)
     ]

@@ -193,16 +193,14 @@ TILE = 512
 
 
 @compiled(nogil=True, fastmath=True, error_model="numpy")
-def bin_points(
-    transformed, node, weights, constants, log, step, n_samples, hop, point, energy, count
-):
+def bin_points(transformed, lines, log, step, n_samples, hop, point, energy, count):
     """Interpolate the lines between the nodes, reassign their points, add them to a strip.
 
     Parameters
     ----------
     transformed : float32 array, shape (nodes, 2, 2 M)
         xi and eta of the nodes, real and imaginary parts alternating.
-    node, weights, constants : see `plan.Batch`
+    lines : structured array of `plan.LINE`
     log : float32 array, shape (7,), see `plan.log_polynomial`
     step : float
         Samples between two points, N / M.
@@ -214,64 +212,91 @@ def bin_points(
     length = transformed.shape[2] // 2
     rows, frames = energy.shape
     flat_energy, flat_count = energy.ravel(), count.ravel()
-    index = np.empty(TILE, np.int32)
-    power = np.empty(TILE, np.float32)
-    one, quarter, tiny = np.float32(1), np.float32(0.25), np.float32(1e-37)
+    cell, power = np.empty(TILE, np.int32), np.empty(TILE, np.float32)
     each = np.float32(point)
-    frame_step = np.float32(step / hop)
-    c1, c2, c3, c4, c5, c6, c7 = log[0], log[1], log[2], log[3], log[4], log[5], log[6]
-    last_row, n_frames, nothing = np.int32(rows - 1), np.int32(frames), np.int32(-1)
-    for line in range(node.shape[0]):
-        below, above = transformed[node[line]], transformed[node[line] + 1]
-        w = weights[line]
-        a0, a1, a2, a3, b0, b1, b2, b3 = w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7]
-        per_re, per_im = constants[line, 0], constants[line, 1]
-        bin0, gain, scale = constants[line, 2], constants[line, 3], constants[line, 4]
-        lowest, highest = constants[line, 5], constants[line, 6]
+    for k in range(lines.shape[0]):
+        line = lines[k]
+        below, above = transformed[line.node], transformed[line.node + 1]
         for start in range(0, length, TILE):
             n = min(TILE, length - start)
-            # Frames are counted from the tile's own, so that single precision is enough.
-            position = (1 + start * step) / hop
-            tile_frame = math.floor(position)
-            origin = np.float32(position - tile_frame)
-            earliest = np.float32(1 / hop - tile_frame)
-            latest = np.float32(n_samples / hop - tile_frame)
-            frame0 = np.int32(tile_frame)
-            xb, eb = below[0, 2 * start : 2 * (start + n)], below[1, 2 * start : 2 * (start + n)]
-            xa, ea = above[0, 2 * start : 2 * (start + n)], above[1, 2 * start : 2 * (start + n)]
+            tile = slice(2 * start, 2 * (start + n))
+            reassign(
+                below[0, tile], below[1, tile], above[0, tile], above[1, tile], line, log,
+                1 + start * step, step, n_samples, hop, rows, frames, each, cell, power,
+            )  # fmt: skip
             for i in range(n):
-                re, im = 2 * i, 2 * i + 1
-                xr = a0 * xb[re] + a1 * xa[re] + a2 * eb[re] + a3 * ea[re]
-                xm = a0 * xb[im] + a1 * xa[im] + a2 * eb[im] + a3 * ea[im]
-                er = b0 * xb[re] + b1 * xa[re] + b2 * eb[re] + b3 * ea[re]
-                em = b0 * xb[im] + b1 * xa[im] + b2 * eb[im] + b3 * ea[im]
-                square = xr * xr + xm * xm
-                inverse = one / (square + tiny)
-                u = -per_re * (er * xr + em * xm) * inverse
-                t = origin + frame_step * np.float32(i) + per_im * (em * xr - er * xm) * inverse
-                v = scale * u
-                series = c4 + v * (c5 + v * (c6 + v * c7))
-                series = v * (c1 + v * (c2 + v * (c3 + v * series)))
-                row = min(np.int32(bin0 + gain * series), last_row)
-                frame = np.int32(np.floor(t))
-                followed = (
-                    (er * er + em * em < quarter * square)
-                    & (u > lowest)
-                    & (u < highest)
-                    & (t >= earliest)
-                    & (t < latest)
-                )
-                index[i] = row * n_frames + frame0 + frame if followed else nothing
-                power[i] = square * each
-            for i in range(n):
-                where = index[i]
-                if where >= 0:
-                    flat_energy[where] += power[i]
-                    flat_count[where] += each
+                if cell[i] >= 0:
+                    flat_energy[cell[i]] += power[i]
+                    flat_count[cell[i]] += each
 
 
 @compiled(nogil=True, fastmath=True, error_model="numpy")
-def sum_points(transformed, node, weights, row, step, n_samples, hop, energy):
+def reassign(
+    xi_below, eta_below, xi_above, eta_above, line, log, time, step, n_samples, hop, rows,
+    frames, each, cell, power,
+):  # fmt: skip
+    """Where the points of a tile of a line go, and `each` times their |xi|^2.
+
+    Parameters
+    ----------
+    xi_below, eta_below, xi_above, eta_above : float32 arrays, shape (2 n,)
+        Of the nodes, real and imaginary parts alternating.
+    line : record of `plan.LINE`
+    time : float
+        Of the first point, in samples, where the first sample's is 1.
+    rows, frames : int
+        Shape of the strip.
+    cell : int32 array
+        Overwritten: index into the flat strip, -1 for a point that is not followed.
+    power : float32 array
+        Overwritten.
+    """
+    # Frames are counted from the tile's own, so that single precision is enough.
+    tile_frame = math.floor(time / hop)
+    first_frame = np.int32(tile_frame)
+    origin, frame_step = np.float32(time / hop - tile_frame), np.float32(step / hop)
+    earliest = np.float32(1 / hop - tile_frame)
+    latest = np.float32(n_samples / hop - tile_frame)
+    last_row, n_frames, nowhere = np.int32(rows - 1), np.int32(frames), np.int32(-1)
+    xi_xb, xi_xa, xi_eb, xi_ea = line.xi_weights
+    eta_xb, eta_xa, eta_eb, eta_ea = line.eta_weights
+    relative_sigma, frames_per_im, scale = line.relative_sigma, line.frames, line.scale
+    bin0, bins, lowest, highest = line.bin, line.bins, line.lowest, line.highest
+    c1, c2, c3, c4, c5, c6, c7 = log[0], log[1], log[2], log[3], log[4], log[5], log[6]
+    one, quarter, tiny = np.float32(1), np.float32(0.25), np.float32(1e-37)
+    for i in range(xi_below.shape[0] // 2):
+        re, im = 2 * i, 2 * i + 1
+        # xi and eta of the line
+        xb, xa, eb, ea = xi_below[re], xi_above[re], eta_below[re], eta_above[re]
+        xr = xi_xb * xb + xi_xa * xa + xi_eb * eb + xi_ea * ea
+        er = eta_xb * xb + eta_xa * xa + eta_eb * eb + eta_ea * ea
+        xb, xa, eb, ea = xi_below[im], xi_above[im], eta_below[im], eta_above[im]
+        xm = xi_xb * xb + xi_xa * xa + xi_eb * eb + xi_ea * ea
+        em = eta_xb * xb + eta_xa * xa + eta_eb * eb + eta_ea * ea
+        # relative frequency and frame from m = eta / xi
+        square = xr * xr + xm * xm
+        inverse = one / (square + tiny)
+        u = -relative_sigma * (er * xr + em * xm) * inverse
+        t = origin + frame_step * np.float32(i) + frames_per_im * (em * xr - er * xm) * inverse
+        # row from log(1 + v)
+        v = scale * u
+        series = c4 + v * (c5 + v * (c6 + v * c7))
+        series = v * (c1 + v * (c2 + v * (c3 + v * series)))
+        row = min(np.int32(bin0 + bins * series), last_row)
+        followed = (
+            (er * er + em * em < quarter * square)
+            & (u > lowest)
+            & (u < highest)
+            & (t >= earliest)
+            & (t < latest)
+        )
+        frame = first_frame + np.int32(np.floor(t))
+        cell[i] = row * n_frames + frame if followed else nowhere
+        power[i] = square * each
+
+
+@compiled(nogil=True, fastmath=True, error_model="numpy")
+def sum_points(transformed, lines, step, n_samples, hop, energy):
     """Interpolate the lines between the nodes, add their energy where they stand.
 
     A point stands for `step` samples around it. Where a frame ends among them it gets its share,
@@ -279,26 +304,24 @@ def sum_points(transformed, node, weights, row, step, n_samples, hop, energy):
 
     Parameters
     ----------
-    transformed, node, weights, step, n_samples, hop : see `bin_points`
-    row : int array, shape (lines,)
-        Row of `energy` that each line adds to; none where negative.
+    transformed, lines, step, n_samples, hop : see `bin_points`
     energy : float32 array, shape (bins, frames)
         Added to, in units of |M xi|^2.
     """
     length = transformed.shape[2] // 2
     frames = energy.shape[1]
     power = np.empty(length, np.float32)
-    for line in range(node.shape[0]):
-        if row[line] < 0:
+    for k in range(lines.shape[0]):
+        line = lines[k]
+        if line.row < 0:
             continue
-        below, above = transformed[node[line]], transformed[node[line] + 1]
+        below, above = transformed[line.node], transformed[line.node + 1]
         xb, eb, xa, ea = below[0], below[1], above[0], above[1]
-        w = weights[line]
-        a0, a1, a2, a3 = w[0], w[1], w[2], w[3]
+        xi_xb, xi_xa, xi_eb, xi_ea = line.xi_weights
         for i in range(length):
             re, im = 2 * i, 2 * i + 1
-            xr = a0 * xb[re] + a1 * xa[re] + a2 * eb[re] + a3 * ea[re]
-            xm = a0 * xb[im] + a1 * xa[im] + a2 * eb[im] + a3 * ea[im]
+            xr = xi_xb * xb[re] + xi_xa * xa[re] + xi_eb * eb[re] + xi_ea * ea[re]
+            xm = xi_xb * xb[im] + xi_xa * xa[im] + xi_eb * eb[im] + xi_ea * ea[im]
             power[i] = xr * xr + xm * xm
         # Point i stands for [i, i + 1) in units of `step` from half a step before the first one.
         stop = 0.0
@@ -312,4 +335,4 @@ def sum_points(transformed, node, weights, row, step, n_samples, hop, energy):
             total -= np.float32(start - first) * power[min(first, length - 1)]
             if last < length:
                 total += np.float32(stop - last) * power[last]
-            energy[row[line], frame] += np.float32(step) * total
+            energy[line.row, frame] += np.float32(step) * total

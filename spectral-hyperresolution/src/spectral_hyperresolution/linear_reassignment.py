@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import scipy.fft
 import torch
 
 from . import exact, torch_backend
@@ -128,10 +127,5 @@ def exact_histograms(
     """Energy and count, both (batch, n_bins, frames) in float64, of signals of shape (batch, N)."""
     if x.device.type != "cpu":
         return torch_backend.exact_histograms(x, settings, chunks)
-    n_samples = x.shape[-1]
-    energies, counts = [], []
-    for signal in x.detach().numpy():
-        energy, count = exact.histograms(scipy.fft.rfft(signal), n_samples, settings)
-        energies.append(energy)
-        counts.append(count)
-    return torch.from_numpy(np.stack(energies)), torch.from_numpy(np.stack(counts))
+    energy, count = exact.histograms_of_batch(x.detach().numpy(), settings)
+    return torch.from_numpy(energy), torch.from_numpy(count)

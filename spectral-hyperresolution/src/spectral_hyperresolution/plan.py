@@ -4,16 +4,19 @@ The Gaussian of a scan line is negligible more than a few sigmas from its centre
 transform needs only as many points as that band is wide. Spectrum bin k is laid at index k mod M
 of a transform of length M: no two bins of the band meet there, and point j of the result is the
 full-length one at sample j N / M, with phase and all. Each point stands for N / M samples.
+A click is followed for q / f0 samples only; where these are few, the points are the samples, as
+the exact form's are, because others would find other values of the click.
 
 Neighbouring scan lines are close together compared with sigma, so only some of them, the nodes,
 are transformed. Between two of them xi is interpolated as a cubic: eta is, but for its sign, how xi
 changes with f0 in units of sigma, so both ends bring their slope along (see `between_nodes`).
-Where lines lie closer than the picture needs, every second or fourth is taken, and counts as many.
+Where lines lie closer than the picture needs, some are left out, and the others count for them.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -22,30 +25,90 @@ import scipy.fft
 
 from .grid import MAX_DISPLACEMENT, Settings
 
-# Half-width of the band in sigmas: exp(-4^2 / 2) = 3e-4 of the Gaussian is cut off.
+# Half-width of the band in sigmas, up to accuracy 1: exp(-4^2 / 2) = 3e-4 of the Gaussian is cut.
+# Beyond it grows as the square root. A staircase, whose spectrum is steep, needs more than 4.
 REACH = 4.0
 
-# Points of a transform for each point that the band needs at the least, at accuracy 1.
+# Points of a transform for each point that the band needs at the least, at accuracy 1: 2.5 of them
+# while a click is followed.
 TIME_OVERSAMPLING = 2.0
+
+# Where a click is followed for fewer samples than this, times the accuracy squared, the points are
+# the samples; not at q >= 1 and accuracy 1.
+SAMPLES_TO_ALIGN = 3.5
 
 # Points per frame at the least, at accuracy 1: 16 up to q = 2, then less as 1 / sqrt(q), because a
 # longer window changes more slowly; never below 8.
 POINTS_PER_FRAME = 16.0
+FEWEST_PER_FRAME = 8.0
 
 # Distance of two nodes at most, in sigmas, at accuracy 1. Below q = 2 sigma changes too much from
-# one node to the next for the cubic, and straight lines between closer nodes do better.
+# one node to the next for the cubic, and straight lines between closer nodes do better; these hold
+# over no more than a sixteenth of f0.
 NODE_SPACING_CUBIC = 0.54
 NODE_SPACING_LINEAR = 0.27
+NODE_SPACING_OF_F0 = 1 / 16
 CUBIC_FROM_Q = 2.0
 
-# Distance of two lines at most, in sigmas, at accuracy 1.
+# Distance of two lines at most, in sigmas, at accuracy 1; and lines of a log-axis bin at the least.
+# A click's points stay on their lines, so fewer would leave some bins too many and some too few.
 LINE_SPACING = 0.04
+LINES_PER_BIN = 5
+
+# Below this q, which is for clicks, the accuracy is taken twice.
+CLICKS_BELOW_Q = 1.0
 
 # Complex points of one batch of transforms, so that it stays in the cache of one core.
 BATCH_POINTS = 1 << 17
 
 # Degree of the polynomial that stands for log(1 + v) on the small interval it is needed on.
 LOG_DEGREE = 7
+
+# One scan line, as the compiled loops take it.
+LINE = np.dtype(
+    [
+        ("node", np.int64),  # index of the node below
+        ("xi_weights", np.float32, 4),  # xi from (xi below, xi above, eta below, eta above)
+        ("eta_weights", np.float32, 4),  # eta from the same
+        ("relative_sigma", np.float32),  # sigma / f0: relative frequency per unit of -Re m
+        ("frames", np.float32),  # frames that a point moves per unit of Im m
+        ("bin", np.float32),  # f0 in bins, as a real number counted from the batch's first bin
+        ("bins", np.float32),  # bins per unit of log(1 + v); on the linear axis per unit of v
+        ("scale", np.float32),  # v per unit of relative frequency
+        ("lowest", np.float32),  # legal relative frequencies f / f0 - 1
+        ("highest", np.float32),
+        ("row", np.int64),  # bin that f0 itself lies in, counted likewise; -1 outside the range
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """The scan lines that are transformed.
+
+    Attributes
+    ----------
+    f0, sigma : float64 arrays, shape (nodes,)
+        Centre and standard deviation of the Gaussians in cycles per sample.
+    low, high : int64 arrays, shape (nodes,)
+        First and last spectrum bin of each band; negative bins are negative frequencies.
+    """
+
+    f0: np.ndarray
+    sigma: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.f0)
+
+    def __getitem__(self, part: slice) -> Nodes:
+        return Nodes(self.f0[part], self.sigma[part], self.low[part], self.high[part])
+
+    @property
+    def widths(self) -> np.ndarray:
+        """Bins in each band, which may be none."""
+        return self.high - self.low + 1
 
 
 @dataclass(frozen=True)
@@ -56,20 +119,12 @@ class Batch:
     ----------
     length : int
         M, points of the inverse transforms.
-    low, high : int64 arrays, shape (nodes,)
-        First and last spectrum bin of each band; negative bins are negative frequencies.
+    nodes : Nodes
     slope, offset : float64 arrays, shape (nodes,)
         (f - f0) / sigma = slope * bin - offset.
     window : float32 array, shape (sum of widths,)
         G over the bands, one after the other.
-    node : int64 array, shape (lines,)
-        Index of the node below each line.
-    weights : float32 array, shape (lines, 8)
-        xi and eta of a line from its nodes', see `between_nodes`.
-    constants : float32 array, shape (lines, 7)
-        See `line_constants`.
-    row : int64 array, shape (lines,)
-        Bin that each line stands in, counted from `first_bin`; -1 outside the frequency range.
+    lines : structured array of `LINE`, shape (lines,)
     first_bin, n_bins : int
         Range of the frequency bins that the lines can reach.
     lines_each : int
@@ -77,15 +132,11 @@ class Batch:
     """
 
     length: int
-    low: np.ndarray
-    high: np.ndarray
+    nodes: Nodes
     slope: np.ndarray
     offset: np.ndarray
     window: np.ndarray
-    node: np.ndarray
-    weights: np.ndarray
-    constants: np.ndarray
-    row: np.ndarray
+    lines: np.ndarray
     first_bin: int
     n_bins: int
     lines_each: int
@@ -104,109 +155,165 @@ class Plan:
     @property
     def n_points(self) -> int:
         """Points that are reassigned for one signal."""
-        return sum(batch.length * len(batch.node) for batch in self.batches)
+        return sum(batch.length * len(batch.lines) for batch in self.batches)
 
     @property
     def n_transformed(self) -> int:
         """Complex points of the inverse transforms for one signal, xi and eta together."""
-        return sum(2 * batch.length * len(batch.low) for batch in self.batches)
+        return sum(2 * batch.length * len(batch.nodes) for batch in self.batches)
 
 
 @lru_cache(maxsize=16)
 def make_plan(n_samples: int, settings: Settings, accuracy: float) -> Plan:
-    """Work out the batches; see the module docstring. Cached for the last 16 choices."""
-    q = settings.q
-    n_lines = len(settings.scan_lines())
-    lines_per_octave = settings.oversampling * settings.bins_per_octave
-    n_frames = settings.frames(n_samples)
-    spacing = 2 * math.pi * q * math.log(2) / lines_per_octave  # of neighbouring lines, in sigmas
-    # Lines that stay where they are must not be thinned: bins would get two or three at random.
-    skip = power_of_two(LINE_SPACING / accuracy / spacing) if settings.reassign else 1
-    widest = NODE_SPACING_CUBIC if q >= CUBIC_FROM_Q else NODE_SPACING_LINEAR
-    between = max(power_of_two(widest / math.sqrt(accuracy) / spacing) // skip, 1)
-    node_step = skip * between
-    per_frame = min(max(POINTS_PER_FRAME * math.sqrt(2 / q), 8.0), POINTS_PER_FRAME) * accuracy
+    """Lay the nodes, choose their transform lengths, and cut them into batches.
 
-    n_nodes = -(-n_lines // node_step) + 1  # one node above the last line
-    f0 = settings.fmin * 2.0 ** (np.arange(n_nodes) * node_step / lines_per_octave)
-    sigma = f0 / (2 * math.pi * q)
-    low = np.ceil((f0 - REACH * sigma) * n_samples).astype(np.int64)
-    high = np.floor((f0 + REACH * sigma) * n_samples).astype(np.int64)
+    Cached for the last 16 choices.
+    """
+    if settings.q < CLICKS_BELOW_Q:
+        accuracy = 2 * accuracy
+    skip, node_step = line_steps(settings, accuracy)
+    nodes = lay_nodes(n_samples, settings, node_step, accuracy)
+    lengths = transform_lengths(nodes, n_samples, settings, accuracy)
+    batches = tuple(
+        make_batch(nodes, start, stop, length, n_samples, settings, skip, node_step)
+        for start, stop, length in runs(lengths)
+    )
+    n_frames = settings.frames(n_samples)
+    return Plan(n_samples, n_frames, settings, batches, log_polynomial(settings))
+
+
+def line_steps(settings: Settings, accuracy: float) -> tuple[int, int]:
+    """Scan lines from one taken line to the next, and from one node to the next."""
+    q, spacing, per_bin = settings.q, line_spacing(settings), settings.oversampling
+    skip = 1
+    # Lines that stay where they are must not be thinned: bins would get two or three at random.
+    if settings.reassign:
+        most = min(LINE_SPACING / accuracy / spacing, per_bin / LINES_PER_BIN)
+        # A divisor, so that every bin keeps the same number of lines.
+        skip = max(d for d in range(1, per_bin + 1) if per_bin % d == 0 and d <= max(most, 1))
+    linear = min(NODE_SPACING_LINEAR, NODE_SPACING_OF_F0 * 2 * math.pi * q)
+    widest = NODE_SPACING_CUBIC if q >= CUBIC_FROM_Q else linear
+    return skip, skip * power_of_two(widest / math.sqrt(accuracy) / (skip * spacing))
+
+
+def line_spacing(settings: Settings) -> float:
+    """Distance of neighbouring scan lines in sigmas."""
+    lines_per_octave = settings.oversampling * settings.bins_per_octave
+    return 2 * math.pi * settings.q * math.log(2) / lines_per_octave
+
+
+def line_frequencies(number: np.ndarray, settings: Settings) -> np.ndarray:
+    """f0 of scan lines by their number, in cycles per sample."""
+    return settings.fmin * 2.0 ** (number / (settings.oversampling * settings.bins_per_octave))
+
+
+def lay_nodes(n_samples: int, settings: Settings, node_step: int, accuracy: float) -> Nodes:
+    """The nodes, with one above the last scan line."""
+    n_nodes = -(-len(settings.scan_lines()) // node_step) + 1
+    f0 = line_frequencies(np.arange(n_nodes) * node_step, settings)
+    sigma = f0 / (2 * math.pi * settings.q)
+    reach = REACH * math.sqrt(max(accuracy, 1)) * sigma
+    low = np.ceil((f0 - reach) * n_samples).astype(np.int64)
+    high = np.floor((f0 + reach) * n_samples).astype(np.int64)
     low = np.maximum(low, -((n_samples - 1) // 2))
     high = np.maximum(np.minimum(high, n_samples // 2), low - 1)  # the band of a node may be empty
-    needed = np.maximum(
-        (high - low + 1) * TIME_OVERSAMPLING * max(accuracy, 0.5), per_frame * n_frames
-    )
-    lengths = transform_lengths(needed, high - low + 1, n_samples)
+    return Nodes(f0, sigma, low, high)
 
-    batches = []
-    start = 0
-    while start < n_nodes - 1:
+
+def transform_lengths(
+    nodes: Nodes, n_samples: int, settings: Settings, accuracy: float
+) -> np.ndarray:
+    """Transform length of each node: enough points, a fast length, and few different ones.
+
+    Nodes are grouped in quarters of an octave by the points that they need, rounded up. One point a
+    sample is enough for any of them.
+    """
+    q, frames = settings.q, settings.frames(n_samples)
+    per_frame = min(max(POINTS_PER_FRAME * math.sqrt(2 / q), FEWEST_PER_FRAME), POINTS_PER_FRAME)
+    # The band itself has grown by that square root already, see `REACH`.
+    oversampling = TIME_OVERSAMPLING * max(accuracy, 0.5) / math.sqrt(max(accuracy, 1))
+    needed = np.maximum(nodes.widths * oversampling, per_frame * accuracy * frames)
+    steps = np.ceil(4 * np.log2(np.maximum(needed, 16)))
+    lengths = np.empty(len(nodes), dtype=np.int64)
+    for step in np.unique(steps):
+        group = steps == step
+        want = min(2 ** (step / 4), n_samples)
+        lengths[group] = nearby_length(
+            math.ceil(max(want, nodes.widths[group].max(), 1)), n_samples
+        )
+    if q < CLICKS_BELOW_Q or accuracy > 1:  # pictures stored at q >= 1 and accuracy 1 stay
+        lengths[q / nodes.f0 < SAMPLES_TO_ALIGN * accuracy**2] = n_samples
+    return lengths
+
+
+def nearby_length(want: int, n_samples: int) -> int:
+    """The fast length for `want` points.
+
+    A whole divisor of N where that is at most half longer: its points are samples of the signal.
+    """
+    for divisor in (3, 2, 1):
+        whole, rest = divmod(n_samples, divisor)
+        if rest == 0 and want <= whole <= 1.5 * want and is_fast(whole):
+            return whole
+    return scipy.fft.next_fast_len(want)
+
+
+def runs(lengths: np.ndarray) -> Iterator[tuple[int, int, int]]:
+    """(first node, last node, transform length) of each batch.
+
+    The last node of a batch is the first of the next one: lines need a node on either side.
+    """
+    start, last = 0, len(lengths) - 1
+    while start < last:
         length = int(lengths[start])
         most = max(BATCH_POINTS // (2 * length), 8)
-        # The last node of a batch is the first of the next one: lines need a node on either side.
         stop = start + 1
-        while stop < n_nodes - 1 and stop - start < most and lengths[stop] == length:
+        while stop < last and stop - start < most and lengths[stop] == length:
             stop += 1
-        nodes = slice(start, stop + 1)
-        length = int(max(length, lengths[stop])) if lengths[stop] > length else length
-        line = np.arange(start * node_step, min(stop * node_step, n_lines), skip)
-        widths = high[nodes] - low[nodes] + 1
-        bins = np.concatenate(
-            [np.arange(a, b + 1) for a, b in zip(low[nodes], high[nodes], strict=True)]
-        )
-        centre, width = np.repeat(f0[nodes], widths), np.repeat(sigma[nodes], widths)
-        u = (bins / n_samples - centre) / width
-        line_f0 = settings.fmin * 2.0 ** (line / lines_per_octave)
-        first, last = reachable_bins(line_f0, settings)
-        row = settings.rows(line_f0)
-        batches.append(
-            Batch(
-                length=length,
-                low=low[nodes],
-                high=high[nodes],
-                slope=1 / (n_samples * sigma[nodes]),
-                offset=f0[nodes] / sigma[nodes],
-                window=np.exp(-0.5 * u * u).astype(np.float32),
-                node=line // node_step - start,
-                weights=between_nodes((line % node_step) / node_step, spacing * node_step, q),
-                constants=line_constants(line_f0, first, settings),
-                row=np.where(row >= 0, row - first, -1),
-                first_bin=first,
-                n_bins=last - first + 1,
-                lines_each=skip,
-            )
-        )
+        yield start, stop, max(length, int(lengths[stop]))
         start = stop
-    return Plan(n_samples, n_frames, settings, tuple(batches), log_polynomial(settings))
+
+
+def make_batch(
+    nodes: Nodes,
+    start: int,
+    stop: int,
+    length: int,
+    n_samples: int,
+    settings: Settings,
+    skip: int,
+    node_step: int,
+) -> Batch:
+    """The batch of nodes `start` to `stop`, with every `skip`-th line between them."""
+    number = np.arange(start * node_step, stop * node_step, skip)
+    number = number[number < len(settings.scan_lines())]
+    f0 = line_frequencies(number, settings)
+    first_bin, last_bin = reachable_bins(f0, settings)
+    lines = line_table(f0, first_bin, settings)
+    lines["node"] = number // node_step - start
+    fraction = (number % node_step) / node_step
+    weights = between_nodes(fraction, line_spacing(settings) * node_step, settings.q)
+    lines["xi_weights"], lines["eta_weights"] = weights[:, :4], weights[:, 4:]
+    nodes = nodes[start : stop + 1]
+    bands = [np.arange(a, b + 1) for a, b in zip(nodes.low, nodes.high, strict=True)]
+    f0, sigma = (np.repeat(values, nodes.widths) for values in (nodes.f0, nodes.sigma))
+    u = (np.concatenate(bands) / n_samples - f0) / sigma
+    return Batch(
+        length=length,
+        nodes=nodes,
+        slope=1 / (n_samples * nodes.sigma),
+        offset=nodes.f0 / nodes.sigma,
+        window=np.exp(-0.5 * u * u).astype(np.float32),
+        lines=lines,
+        first_bin=first_bin,
+        n_bins=last_bin - first_bin + 1,
+        lines_each=skip,
+    )
 
 
 def power_of_two(ratio: float) -> int:
     """The largest power of two that is at most `ratio`, and at least 1."""
-    return 1 << max(math.floor(math.log2(ratio)), 0) if ratio >= 1 else 1
-
-
-def transform_lengths(needed: np.ndarray, widths: np.ndarray, n_samples: int) -> np.ndarray:
-    """Transform length of each node: enough points, a fast length, and few different ones.
-
-    Nodes are grouped in quarters of an octave by `needed`, rounded up. Where a third of the samples
-    or more are needed, a whole divisor of N is preferred: its points are samples of the signal, as
-    the exact form's are. One point a sample is enough for any of them.
-    """
-    steps = np.ceil(4 * np.log2(np.maximum(needed, 16)))
-    lengths = np.empty(len(needed), dtype=np.int64)
-    for step in np.unique(steps):
-        group = steps == step
-        want = min(2 ** (step / 4), n_samples)
-        want = math.ceil(max(want, int(widths[group].max()), 1))
-        length = scipy.fft.next_fast_len(want)
-        for divisor in (3, 2, 1):
-            whole = n_samples // divisor
-            if n_samples % divisor == 0 and want <= whole <= 1.5 * want and is_fast(whole):
-                length = whole
-                break
-        lengths[group] = length
-    return lengths
+    return 1 << math.floor(math.log2(ratio)) if ratio >= 1 else 1
 
 
 def is_fast(length: int) -> bool:
@@ -289,31 +396,23 @@ def between_nodes(fraction: np.ndarray, h: float, q: float) -> np.ndarray:
     return np.stack(weights, axis=1).astype(np.float32)
 
 
-def line_constants(f0: np.ndarray, first_bin: int, settings: Settings) -> np.ndarray:
-    """What the point loop needs for each line, float32, shape (lines, 7).
-
-    Columns: relative frequency per unit of Re m; frames per unit of Im m; bin (as a real number,
-    from the first of the strip) at f0; bins per unit of the logarithm; scale from relative
-    frequency to v; lowest and highest legal relative frequency.
-    """
+def line_table(f0: np.ndarray, first_bin: int, settings: Settings) -> np.ndarray:
+    """What the loops over points need of each line by itself: `LINE`s without nodes and weights."""
     kind, a, b, c = settings.axis_parameters()
+    lines = np.zeros(len(f0), dtype=LINE)
     if kind == 0:
-        at_f0 = c + 0.5 - a * np.log2(b / f0)
-        gain, scale = np.full_like(f0, a / math.log(2)), np.ones_like(f0)
+        lines["bin"] = c + 0.5 - a * np.log2(b / f0) - first_bin
+        lines["bins"], lines["scale"] = a / math.log(2), 1
     elif kind == 1:
-        at_f0 = (np.log1p(f0 * a) - b) * c
-        gain, scale = np.full_like(f0, c), f0 * a / (1 + f0 * a)
+        lines["bin"] = (np.log1p(f0 * a) - b) * c - first_bin
+        lines["bins"], lines["scale"] = c, f0 * a / (1 + f0 * a)
     else:
-        at_f0 = (f0 - a) * b
-        gain, scale = f0 * b, np.ones_like(f0)
+        lines["bin"] = (f0 - a) * b - first_bin
+        lines["bins"], lines["scale"] = f0 * b, 1
     sigma = f0 / (2 * math.pi * settings.q)
-    columns = (
-        sigma / f0,
-        1 / (2 * math.pi * sigma * settings.hop),
-        at_f0 - first_bin,
-        gain,
-        scale,
-        settings.fmin / f0 - 1,
-        settings.fmax / f0 - 1,
-    )
-    return np.stack(columns, axis=1).astype(np.float32)
+    lines["relative_sigma"] = sigma / f0
+    lines["frames"] = 1 / (2 * math.pi * sigma * settings.hop)
+    lines["lowest"], lines["highest"] = settings.fmin / f0 - 1, settings.fmax / f0 - 1
+    row = settings.rows(f0)
+    lines["row"] = np.where(row >= 0, row - first_bin, -1)
+    return lines

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
+import scipy.fft
 
-from .checks import as_float_tensor, check_samples
-from .grid import positive_number
-from .transform import LinearReassignment
+from .analysis import histograms, make_analysis, pictures
+from .checks import as_float_array, check_samples
+from .consensus import consensus_picture
 
 
 def reassigned_spectrogram(
@@ -33,9 +33,9 @@ def reassigned_spectrogram(
 ) -> np.ndarray | tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Power on a grid of frequencies and times, each point where reassignment moves it.
 
-    `LinearReassignment` does the work, on a CPU; its docstring has the equations and says more
-    about the fast form. Here frame j is centred on sample j hop_length, as librosa's are, and
-    silence surrounds the signal.
+    The same as `LinearReassignment` on a CPU, whose docstring has the equations and says more about
+    the fast form; torch is not needed. Here frame j is centred on sample j hop_length, as librosa's
+    are, and silence surrounds the signal.
 
     Parameters
     ----------
@@ -111,34 +111,42 @@ def reassigned_spectrogram(
         librosa.display.specshow(level, x_coords=times, y_coords=frequencies,
                                  x_axis="time", y_axis="log")
     """
-    transform = LinearReassignment(
-        sample_rate=positive_number(sr, "sr"),
-        q=q,
-        hop_length=hop_length,
-        bins_per_octave=bins_per_octave,
-        fmin=fmin,
-        fmax=fmax,
-        oversampling=oversampling,
-        exact=exact,
-        reassign=reassign,
-        axis=axis,
-        n_bins=n_bins,
-        count_threshold=count_threshold,
-        consensus=consensus,
-        accuracy=accuracy,
+    analysis = make_analysis(
+        sr,
+        q,
+        hop_length,
+        bins_per_octave,
+        fmin,
+        fmax,
+        oversampling,
+        exact,
+        reassign,
+        axis,
+        n_bins,
+        count_threshold,
+        consensus,
+        accuracy,
+        rate_name="sr",
     )
-    if not isinstance(y, np.ndarray):
-        raise TypeError(f"y must be a NumPy array, got {type(y).__name__}")
-    waveform = as_float_tensor(y, "y")
-    check_samples(waveform, "y")
-    hop, n = transform.hop_length, y.shape[-1]
-    n_frames = 1 + n // hop
-    # The module's frame j holds the times j hop <= t < (j + 1) hop, the first sample's being 1.
+    y = as_float_array(y, "y")
+    check_samples(y, "y")
+    one, n = analysis.settings[0], y.shape[-1]
+    hop, n_frames = one.hop, 1 + n // one.hop
+    # Frame j of the grid holds the times j hop <= t < (j + 1) hop, the first sample's being 1.
     # This much silence before it puts sample 0 into the middle of frame 1.
     before = hop + hop // 2 - 1
-    after = max((1 + n_frames) * hop - before - n, 0)
-    power = transform(torch.nn.functional.pad(waveform, (before, after)))
-    power = power[..., 1 : 1 + n_frames].numpy()
+    n_padded = scipy.fft.next_fast_len(max(before + n, (1 + n_frames) * hop))
+    dtype = np.float64 if y.dtype == np.float64 else np.float32
+    padded = np.zeros((y[..., 0].size, n_padded), dtype=dtype)
+    padded[:, before : before + n] = y.reshape(-1, n)
+    power = np.zeros((0, len(analysis.q), one.n_bins, one.frames(n_padded)), dtype=dtype)
+    if len(padded):
+        power = pictures(histograms(padded, analysis, analysis.settings), analysis, dtype)
+    power = power[..., 1 : 1 + n_frames].reshape(*y.shape[:-1], len(analysis.q), one.n_bins, -1)
+    if analysis.consensus is not None:
+        power = consensus_picture(power, analysis.q, analysis.consensus)
+    elif not analysis.several_q:
+        power = power[..., 0, :, :]
     if not return_axes:
         return power
-    return power, transform.frequencies, np.arange(n_frames) * hop / transform.sample_rate
+    return power, one.frequencies() * float(sr), np.arange(n_frames) * hop / float(sr)

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-import torch
+
+def thread_count() -> int:
+    """As many as torch is set to use where it is loaded, else the cores that this process may."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        return torch.get_num_threads()
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @contextmanager
 def thread_pool() -> Iterator:
-    """A ``map`` over as many threads as torch is set to use."""
-    n_threads = torch.get_num_threads()
+    """A ``map`` over `thread_count` threads."""
+    n_threads = thread_count()
     if n_threads == 1:
         yield map
         return

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
+import numpy as np
 import torch
 
 from .grid import MAX_DISPLACEMENT, Settings
-from .plan import Plan, make_plan
+from .plan import LINE, Batch, Plan, make_plan
 
 # Points that are in work at one time; some 100 bytes each.
 CHUNK_POINTS = 1 << 24
@@ -94,8 +95,8 @@ def plan_tensors(n_samples: int, settings: Settings, accuracy: float, device: to
     plan = make_plan(n_samples, settings, accuracy)
     on_device = []
     for batch in plan.batches:
-        low = torch.as_tensor(batch.low, device=device)
-        width = torch.as_tensor(batch.high - batch.low + 1, device=device)
+        low = torch.as_tensor(batch.nodes.low, device=device)
+        width = torch.as_tensor(batch.nodes.widths, device=device)
         node = torch.repeat_interleave(torch.arange(len(low), device=device), width)
         first = torch.cumsum(width, 0) - width
         k = torch.arange(len(node), device=device) - first[node] + low[node]
@@ -109,10 +110,10 @@ def plan_tensors(n_samples: int, settings: Settings, accuracy: float, device: to
                 "target": node * 2 * batch.length + k % batch.length,
                 "window": window,
                 "derivative": -u.float() * window,
-                "node": torch.as_tensor(batch.node, device=device),
-                "weights": torch.as_tensor(batch.weights, device=device),
-                "constants": torch.as_tensor(batch.constants, device=device),
-                "row": torch.as_tensor(batch.row, device=device),
+                "lines": {
+                    name: torch.as_tensor(np.ascontiguousarray(batch.lines[name]), device=device)
+                    for name in LINE.names
+                },
             }
         )
     return plan, on_device
@@ -146,11 +147,12 @@ def fast_histograms(
         energy = torch.zeros(shape, device=x.device)
         count = torch.zeros_like(energy)
         for batch, arrays in zip(plan.batches, batches, strict=True):
-            signals = max(1, CHUNK_POINTS // (batch.length * len(batch.low)))
+            n_nodes = len(batch.nodes)
+            signals = max(1, CHUNK_POINTS // (batch.length * n_nodes))
             for start in range(0, len(x), signals):
                 part = slice(start, start + signals)
-                bands = node_bands(normal[part], batch.length, len(batch.low), arrays)
-                add_points(bands, plan, batch, arrays, energy[part], count[part])
+                bands = node_bands(normal[part], batch.length, n_nodes, arrays)
+                add_points(bands, plan, batch, arrays["lines"], energy[part], count[part])
         results.append((energy * loudness, count))
     return results
 
@@ -171,12 +173,15 @@ def node_bands(
 def add_points(
     bands: torch.Tensor,
     plan: Plan,
-    batch,
-    arrays: dict[str, torch.Tensor],
+    batch: Batch,
+    lines: dict[str, torch.Tensor],
     energy: torch.Tensor,
     count: torch.Tensor,
 ) -> None:
-    """Interpolate the lines between the nodes and add their points to the histograms."""
+    """Interpolate the lines between the nodes and add their points to the histograms.
+
+    The steps are those of `kernels.reassign`.
+    """
     settings, device = plan.settings, bands.device
     step = plan.n_samples / batch.length
     each = step * batch.lines_each
@@ -189,33 +194,35 @@ def add_points(
     frame0 = frame0.long()
     signal = torch.arange(len(bands), device=device)[:, None, None] * energy[0].numel()
     c = [float(value) for value in plan.log_coefficients]
-    lines = max(1, CHUNK_POINTS // (len(bands) * batch.length))
-    for start in range(0, len(batch.node), lines):
-        part = slice(start, start + lines)
-        node = arrays["node"][part]
+    at_a_time = max(1, CHUNK_POINTS // (len(bands) * batch.length))
+    for start in range(0, len(batch.lines), at_a_time):
+        line = {name: values[start : start + at_a_time] for name, values in lines.items()}
+        node = line["node"]
         xb, eb = bands[:, node, 0], bands[:, node, 1]
         xa, ea = bands[:, node + 1, 0], bands[:, node + 1, 1]
-        w = arrays["weights"][part].T[:, :, None, None]
+        w = line["xi_weights"].T[:, :, None, None]
         x = w[0] * xb + w[1] * xa + w[2] * eb + w[3] * ea
         if not settings.reassign:
-            rows = arrays["row"][part]
+            rows = line["row"]
             rows = torch.where(rows < 0, rows, rows + batch.first_bin)
             add_standing(x.square().sum(-1), rows, plan.n_samples, settings.hop, energy)
             continue
-        e = w[4] * xb + w[5] * xa + w[6] * eb + w[7] * ea
+        w = line["eta_weights"].T[:, :, None, None]
+        e = w[0] * xb + w[1] * xa + w[2] * eb + w[3] * ea
         (xr, xm), (er, em) = x.unbind(-1), e.unbind(-1)
-        per_re, per_im, bin0, gain, scale, lowest, highest = arrays["constants"][part].T[:, :, None]
         square = xr * xr + xm * xm
         inverse = 1 / (square + TINY)
-        u = -per_re * (er * xr + em * xm) * inverse
-        t = origin + per_im * (em * xr - er * xm) * inverse
-        v = scale * u
+        u = -line["relative_sigma"][:, None] * (er * xr + em * xm) * inverse
+        t = origin + line["frames"][:, None] * (em * xr - er * xm) * inverse
+        v = line["scale"][:, None] * u
         series = torch.full_like(v, c[-1])
         for coefficient in c[-2::-1]:
             series = coefficient + v * series
         followed = er * er + em * em < MAX_DISPLACEMENT**2 * square
-        followed &= (u > lowest) & (u < highest) & (t >= earliest) & (t < latest)
-        row = batch.first_bin + (bin0 + gain * v * series).long().clamp(max=batch.n_bins - 1)
+        followed &= (u > line["lowest"][:, None]) & (u < line["highest"][:, None])
+        followed &= (t >= earliest) & (t < latest)
+        row = line["bin"][:, None] + line["bins"][:, None] * v * series
+        row = batch.first_bin + row.long().clamp(max=batch.n_bins - 1)
         where = row * plan.n_frames + frame0 + torch.floor(t).long() + signal
         where, power = where[followed], square[followed] * each
         energy.view(-1).index_add_(0, where, power)

@@ -84,14 +84,13 @@ def histograms_of_batch(x: np.ndarray, settings: list[Settings], accuracy: float
         See `LinearReassignment`.
     """
 
-    def of_one(signal: np.ndarray, workers=map) -> list[tuple[np.ndarray, np.ndarray]]:
+    def of_one(signal: np.ndarray, workers) -> list[tuple[np.ndarray, np.ndarray]]:
         # In double precision, so that a DC offset leaves the small bins their digits.
         spectrum = scipy.fft.rfft(signal.astype(np.float64))
         return [histograms(spectrum, len(signal), one, accuracy, workers) for one in settings]
 
     with thread_pool() as workers:
-        # Of several signals each has a thread to itself, which waits for no other.
-        found = [of_one(x[0], workers)] if len(x) == 1 else list(workers(of_one, x))
+        found = [of_one(signal, workers) for signal in x]
     return [
         tuple(np.stack(part) for part in zip(*pairs, strict=True))
         for pairs in zip(*found, strict=True)

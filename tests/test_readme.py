@@ -58,8 +58,9 @@ def test_microcalls():
 
 
 @pytest.mark.parametrize("q", [2, 8])
-def test_pretrained(q):
-    tests = pd.read_csv(RESULTS / "esc10" / "pretrained" / "contrasts.csv")
+@pytest.mark.parametrize("dataset", ["esc10", "insectset32"])
+def test_pretrained(dataset, q):
+    tests = pd.read_csv(RESULTS / dataset / "pretrained" / "contrasts.csv")
     tests = tests[(tests["metric"] == "map3") & (tests["reference"] == f"gabor_q{q}")]
     (row,) = tests.to_dict("records")
     text = " ".join((ROOT / "README.md").read_text().split())

@@ -142,29 +142,34 @@ def scoreboard(folder: Path) -> str:
     summaries = {n: pd.read_csv(folder / n / "summary.csv").set_index("variant") for n in names}
     scores = pd.DataFrame({name: own["map3"] for name, own in summaries.items()})
     scores = scores.sort_values(names[0], ascending=False)
-    cells = scores.map("{:.3f}".format)
-    for name in names:
+    accuracy, published = "esc10, top-1 accuracy", "*published: FSDKaggle2018, top-3 error*"
+    scores[accuracy] = summaries["esc10"]["top1_accuracy"]
+    others = systems(folder)
+    scores = scores.reindex([*scores.index, *others.index.unique()])
+    for name, own in others.groupby("data set"):
+        scores.loc[own.index, name] = own["map3"]
+        if name == "esc10":
+            scores.loc[own.index, accuracy] = own["top1_accuracy"]
+    cells = scores.map("{:.3f}".format, "ignore")
+    for name in scores:
         best = scores[name] == scores[name].max()
         cells.loc[best, name] = "**" + cells.loc[best, name] + "**"
-    accuracy, published = "esc10, top-1 accuracy", "*published: FSDKaggle2018, top-3 error*"
-    cells[accuracy] = summaries["esc10"]["top1_accuracy"].map("{:.3f}".format)
     errors = pd.read_csv(folder / REFERENCE / "results.csv").set_index("variant")["top3_error"]
     cells[published] = errors.map("*{:.4f}*".format)
-    others = systems(folder)
-    cells = cells.reindex([*cells.index, *others.index.unique()])
-    for name, own in others.groupby("data set"):
-        cells.loc[own.index, name] = own["map3"].map("{:.3f}".format)
-        if name == "esc10":
-            cells.loc[own.index, accuracy] = own["top1_accuracy"].map("{:.3f}".format)
     reported = pd.read_csv(folder / REFERENCE / "systems.csv").set_index("system")
     reported = reported.rename(index=lambda place: SYSTEMS[place]).map("*{:g}*".format, "ignore")
     cells.loc[reported.index, published] = reported["fsdkaggle2018_top3_error"]
     cells["*published: ESC-10, top-1 accuracy*"] = reported["esc10_top1_accuracy"]
-    seeds = others["seeds"].groupby(level=0).max()
-    named = {name: f"{name} ({n} seed{'s' if n > 1 else ''})" for name, n in seeds.items()}
+    named = {name: f"{name} ({_seeds(own)})" for name, own in others["seeds"].groupby(level=0)}
     return markdown(
         cells.rename(index=named).fillna("").rename_axis("representation or system").reset_index()
     )
+
+
+def _seeds(numbers: pd.Series) -> str:
+    """Return in words how many seeds there are; data sets may differ in that."""
+    least, most = numbers.min(), numbers.max()
+    return ("" if least == most else f"{least} to ") + (f"{most} seeds" if most > 1 else "1 seed")
 
 
 def systems(folder: Path) -> pd.DataFrame:

@@ -52,10 +52,7 @@ def run(options: argparse.Namespace) -> int:
     _check(options)
     from freesound_tagging.runs.notebooks import run_experiment
 
-    dataset = options.dataset
-    if is_table(dataset):
-        dataset = str(Path(dataset).expanduser().resolve())
-    return run_experiment(dataset, options.profile)
+    return run_experiment(options.dataset, options.profile)
 
 
 def neighbours(options: argparse.Namespace) -> int:
@@ -140,8 +137,11 @@ def report(_: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> None:
     check_dataset(options.dataset)
-    if is_table(options.dataset) and not Path(options.dataset).expanduser().is_file():
-        raise DataError(f"{options.dataset}: there is no such table")
+    if is_table(options.dataset):
+        table = Path(options.dataset).expanduser().resolve()
+        if not table.is_file():
+            raise DataError(f"{options.dataset}: there is no such table")
+        options.dataset = str(table)  # notebooks run in a folder of their own
     if options.profile:
         get_profile(options.profile)
     parse_seeds(os.environ.get("SEEDS"))

@@ -82,11 +82,11 @@ def make_analysis(
     )
     if consensus is not None:
         consensus = whole_number(consensus, "consensus")
-        most = len(values) if several_q else 0
-        if consensus > most:
+        given = f"{len(values)} given" if several_q else "q is one number"
+        if not several_q or consensus > len(values):
             raise ValueError(
                 "consensus must be between 1 and the number of q in a sequence "
-                f"({most} given), got {consensus}"
+                f"({given}), got {consensus}"
             )
     accuracy = positive_number(accuracy, "accuracy")
     if not 0.25 <= accuracy <= 8:

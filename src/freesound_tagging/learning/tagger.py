@@ -276,8 +276,9 @@ class Tagger:
     def _prepare(self, waveform: np.ndarray | Tensor, sample_rate: int) -> np.ndarray:
         values = np.asarray(waveform)
         if values.ndim not in (1, 2) or (values.ndim == 2 and values.shape[0] > values.shape[1]):
+            hint = "; waveform.T is that" if values.ndim == 2 else ""
             raise DataError(
-                f"waveform has the shape {values.shape}; give (time,) or (channels, time)"
+                f"waveform has the shape {values.shape}; give (time,) or (channels, time){hint}"
             )
         if not (isinstance(sample_rate, int | np.integer) and sample_rate > 0):
             raise DataError(f"sample_rate={sample_rate!r}: give a whole number of Hz, 1 or more")

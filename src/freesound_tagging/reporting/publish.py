@@ -98,7 +98,9 @@ def how_much(results: pd.DataFrame, folds: list[int]) -> str:
     for seed in range(seeds):
         done = {variant for (variant, own), full in whole.items() if full and own == seed}
         part = (
-            f", {len(done & planned)} of {len(planned)} of the contrasts" if done & planned else ""
+            f", {len(done & planned)} of the {len(planned)} that the contrasts need"
+            if done & planned
+            else ""
         )
         words.append(f"seed {seed}: {len(done)} representations on all {len(folds)} folds{part}")
     return "; ".join(words)

@@ -75,12 +75,14 @@ def make_model(
             "temperature": how_sure.pop("temperature"),
             "threshold": how_sure.pop("threshold"),
             "expected": {**expected[name], **how_sure, "foreign": {}},
-            "key": keys[name],
         }
-    settings = _describe(experiment, table) | {"networks": networks}
+    settings = _describe(experiment, table[~table.index.isin(store.failed)]) | {
+        "networks": networks
+    }
     save(folder, settings, weights)
     for name, alarms in count_false_alarms(folder, experiment, list(networks)).items():
         networks[name]["expected"]["foreign"] = alarms
+        networks[name]["key"] = keys[name]  # a model without keys is not finished
     save(folder, settings, weights)
     return folder
 

@@ -157,12 +157,19 @@ def describe(tagger: Tagger) -> str:
         if expected
         else "How often it is right was not measured."
     )
+    is_smoke = about["profile"] == "smoke"
+    learned = (
+        f"Learned from {sounds['clips']} clips",
+        f"licence: {sounds['licence']}",
+        sounds["citation"],
+    )
     lines = [
-        f"Model: {about['dataset']}, {about['profile']}, {tagger.representation}. {measured}",
+        f"Model: {about['dataset']}, {about['profile']}, {tagger.representation}. {measured}"
+        + (" It was made to see that all runs: its labels say nothing." * is_smoke),
         f'"{NOT_KNOWN}": the best probability is below {tagger.about["threshold"]:.2f}. One in ten '
         "sounds of the classes falls below it"
         + (f"; a label is given to {' and '.join(alarms)}." if alarms else "."),
-        f"Learned from {sounds['clips']} clips; licence: {sounds['licence']}; {sounds['citation']}",
+        "; ".join(part for part in learned if part),
     ]
     if not expected:
         del lines[1]  # nor was the threshold
@@ -306,13 +313,22 @@ def picture(tagger: Tagger, file: Path, tags: Tags) -> bytes:
     return content.getvalue()
 
 
-def write_beside(
-    folder: Path, files: Sequence[Path], ending: str, contents: Iterable[bytes]
-) -> list[Path]:
+def _pictures(
+    tagger: Tagger, tagged: Iterable[tuple[Path, Tags]], problems: list[str]
+) -> Iterator[tuple[Path, bytes]]:
+    """Yield each file with its picture; where there is none, add a line to ``problems``."""
+    for file, tags in tagged:
+        try:
+            yield file, picture(tagger, file, tags)
+        except DataError as error:
+            problems.append(f"error: {file}: it has no picture ({error})")
+
+
+def write_beside(folder: Path, contents: Iterable[tuple[Path, bytes]], ending: str) -> list[Path]:
     """Write one file for each sound into ``folder``, named after it, and return where they are."""
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
-    for file, content in zip(files, contents, strict=True):
+    for file, content in contents:
         target, number = folder / f"{file.stem}{ending}", 2
         while target in written:
             target, number = folder / f"{file.stem}-{number}{ending}", number + 1
@@ -342,19 +358,15 @@ def tag(
     for place in (folder.absolute().parent, Path(csv_file or "-").absolute().parent):
         if not place.is_dir():
             raise DataError(f"{place}: there is no such folder to write into")
+    if csv_file and Path(csv_file).is_dir():
+        raise DataError(f"--csv {csv_file}: this is a folder; name a file, or - for the screen")
     from freesound_tagging.learning.tagger import Tagger
 
     tagger = Tagger(model or newest_model(), representation)
     answers = list(tag_files(tagger, files, longest))
     tagged = [(file, tags) for file, tags in answers if not isinstance(tags, DataError)]
-    sounds = [file for file, _ in tagged]
     written: list[Path] = []
-    if audacity:
-        labels = (as_audacity(tags).encode() for _, tags in tagged)
-        written += write_beside(folder, sounds, ".labels.txt", labels)
-    if pictures:
-        images = (picture(tagger, file, tags) for file, tags in tagged)
-        written += write_beside(folder, sounds, ".tags.png", images)
+    problems: list[str] = []
     if csv_file == "-":
         print(as_csv(answers, top), end="")
     else:
@@ -364,6 +376,12 @@ def tag(
         if csv_file:
             write_atomically(Path(csv_file), as_csv(answers, top).encode())
             written.append(Path(csv_file))
-        for file in written:
-            print(f"wrote {os.path.relpath(file)}")
-    return 0 if len(tagged) == len(answers) else 2
+    if audacity:
+        labels = ((file, as_audacity(tags).encode()) for file, tags in tagged)
+        written += write_beside(folder, labels, ".labels.txt")
+    if pictures:
+        written += write_beside(folder, _pictures(tagger, tagged, problems), ".tags.png")
+    if csv_file != "-":
+        for line in [*problems, *(f"wrote {os.path.relpath(file)}" for file in written)]:
+            print(line)
+    return 0 if len(tagged) == len(answers) and not problems else 2

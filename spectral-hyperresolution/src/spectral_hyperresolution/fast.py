@@ -33,31 +33,27 @@ def histograms(
     energy, count : float32 arrays, shape (n_bins, frames), low frequencies first
     """
     plan = make_plan(n_samples, settings, accuracy)
-    energy = np.zeros((settings.n_bins, plan.n_frames), dtype=np.float32)
-    count = np.zeros_like(energy)
+    bins = np.zeros((settings.n_bins, plan.n_frames, 2), dtype=np.float32)
     peak = float(np.abs(spectrum).max())
     if peak == 0:
-        return energy, count
+        return bins[:, :, 0], bins[:, :, 1]
     # In units of the peak, squares stay within single precision for any loudness.
     normal = (spectrum / peak).astype(np.complex64)
 
-    def one_batch(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+    def one_batch(batch: Batch) -> np.ndarray:
         return strip(normal, plan, batch)
 
     # Added in the order of the batches whatever thread was first: same input, same bytes.
-    for batch, (e, c) in zip(plan.batches, workers(one_batch, plan.batches), strict=True):
-        rows = slice(batch.first_bin, batch.first_bin + batch.n_bins)
-        energy[rows] += e
-        count[rows] += c
-    energy *= np.float32((peak / n_samples) ** 2)
-    return energy, count
+    for batch, of_batch in zip(plan.batches, workers(one_batch, plan.batches), strict=True):
+        bins[batch.first_bin : batch.first_bin + batch.n_bins] += of_batch
+    bins[:, :, 0] *= np.float32((peak / n_samples) ** 2)
+    return bins[:, :, 0], bins[:, :, 1]
 
 
-def strip(spectrum: np.ndarray, plan: Plan, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
-    """Energy and count of one batch, float32, shape (batch.n_bins, frames)."""
+def strip(spectrum: np.ndarray, plan: Plan, batch: Batch) -> np.ndarray:
+    """Energy and count of one batch, float32, shape (batch.n_bins, frames, 2)."""
     nodes, n_samples, hop = batch.nodes, plan.n_samples, plan.settings.hop
-    energy = np.zeros((batch.n_bins, plan.n_frames), dtype=np.float32)
-    count = np.zeros_like(energy)
+    bins = np.zeros((batch.n_bins, plan.n_frames, 2), dtype=np.float32)
     bands = np.empty((len(nodes), 2, batch.length), dtype=np.complex64)
     kernels.fill_bands(
         spectrum, nodes.low, nodes.high, batch.slope, batch.offset, batch.window, bands
@@ -67,10 +63,10 @@ def strip(spectrum: np.ndarray, plan: Plan, batch: Batch) -> tuple[np.ndarray, n
     if plan.settings.reassign:
         point = step * batch.lines_each
         log = plan.log_coefficients
-        kernels.bin_points(bands, batch.lines, log, step, n_samples, hop, point, energy, count)
+        kernels.bin_points(bands, batch.lines, log, step, n_samples, hop, point, bins)
     else:
-        kernels.sum_points(bands, batch.lines, step, n_samples, hop, energy)
-    return energy, count
+        kernels.sum_points(bands, batch.lines, step, n_samples, hop, bins[:, :, 0])
+    return bins
 
 
 def histograms_of_batch(x: np.ndarray, settings: list[Settings], accuracy: float) -> list:

@@ -144,6 +144,24 @@ def test_with_three_classes_or_fewer_map3_ranks_and_that_is_said(work_folder, ca
     assert ("by out-of-fold top-3 error" in said) == (classes > 3)
 
 
+def test_the_status_after_ctrl_c_is_ours_wherever_it_fell(tmp_path):
+    """In an exec of text, too: there CPython would end the process by SIGINT after all."""
+    (tmp_path / "sitecustomize.py").write_text("""
+from freesound_tagging import cli
+
+def main():
+    try:
+        exec("raise KeyboardInterrupt")
+    except KeyboardInterrupt:
+        return cli.STOPPED
+
+cli.main = main
+""")
+    command = [sys.executable, "-m", "freesound_tagging"]
+    ran = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert ran.returncode == STOPPED
+
+
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX process groups and SIGINT")
 def test_ctrl_c_in_the_middle_of_a_run(work_folder):
     """The real thing: the whole process group gets SIGINT, kernel and workers too."""

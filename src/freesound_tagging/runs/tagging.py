@@ -146,33 +146,26 @@ def _clock(seconds: float) -> str:
 def describe(tagger: Tagger) -> str:
     """Say what a model is, how often it is right, and whose sounds it knows, a line each."""
     about, expected, sounds = tagger.settings, tagger.about["expected"], tagger.settings["sounds"]
-    alarms = [
-        f"{value['labelled']:.0%} of {value['n']} sounds of {name}"
-        for name, value in expected.get("foreign", {}).items()
-    ]
-    measured = (
-        f"On clips that it did not learn from, the first label is right for "
-        f"{expected['top1_accuracy']:.0%}, one of the first three for "
-        f"{1 - expected['top3_error']:.0%}."
-        if expected
-        else "How often it is right was not measured."
-    )
-    is_smoke = about["profile"] == "smoke"
-    learned = (
-        f"Learned from {sounds['clips']} clips",
-        f"licence: {sounds['licence']}",
-        sounds["citation"],
-    )
-    lines = [
-        f"Model: {about['dataset']}, {about['profile']}, {tagger.representation}. {measured}"
-        + (" It was made to see that all runs: its labels say nothing." * is_smoke),
-        f'"{NOT_KNOWN}": the best probability is below {tagger.about["threshold"]:.2f}. One in ten '
-        "sounds of the classes falls below it"
-        + (f"; a label is given to {' and '.join(alarms)}." if alarms else "."),
-        "; ".join(part for part in learned if part),
-    ]
-    if not expected:
-        del lines[1]  # nor was the threshold
+    lines = [f"Model: {about['dataset']}, {about['profile']}, {tagger.representation}."]
+    if about["profile"] == "smoke":
+        lines.append("It was made to see that everything runs: its labels say nothing.")
+    if expected:
+        first, three = expected["top1_accuracy"], 1 - expected["top3_error"]
+        alarms = " and ".join(
+            f"{value['labelled']:.0%} of {value['n']} sounds of {name}"
+            for name, value in expected["foreign"].items()
+        )
+        lines += [
+            "On clips that it did not learn from, the first label is right for "
+            f"{first:.0%}, one of the first three for {three:.0%}.",
+            f'"{NOT_KNOWN}": the best probability is below {tagger.about["threshold"]:.2f}. One in '
+            "ten sounds of the classes falls below it"
+            + (f"; a label is given to {alarms}." if alarms else "."),
+        ]
+    else:
+        lines.append("How often it is right was not measured.")
+    source = f"Learned from {sounds['clips']} clips; licence: {sounds['licence']}"
+    lines.append(f"{source}; {sounds['citation']}" if sounds["citation"] else source)
     return "\n".join(lines)
 
 

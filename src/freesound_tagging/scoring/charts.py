@@ -103,10 +103,11 @@ def show_against(
     tests : data set -> paired tests, as `freesound_tagging.scoring.statistics.paired_tests`.
     representations : the rows, from the top; a data set that lacks one leaves its row empty.
     """
-    lines = -(-len(tests) // 3)
+    columns = 2 if len(tests) in (2, 4) else 3  # so that no row is nearly empty
+    lines = -(-len(tests) // columns)
     figure, axes = plt.subplots(
         lines,
-        3,
+        columns,
         figsize=(9.8, lines * (0.3 * len(representations) + 1.3)),
         sharey=True,
         squeeze=False,
@@ -123,7 +124,7 @@ def show_against(
         ax.set_yticks(range(len(representations)), representations)
         ax.set(title=name, xlabel=f"{METRIC_TITLES[metric]} minus that of {reference}")
         ax.grid(axis="x", alpha=0.3)
-    axes[0, 0].invert_yaxis()
+    axes[0, 0].set_ylim(len(representations) - 0.5, -0.5)
     return figure
 
 

@@ -3,8 +3,8 @@
     python parts.py [--repeats 15]
 
 CPU ms for a 2 s clip on the reference setting, as in `peers.py`: the FFTs, the loop over points,
-the whole; the whole for each clip of a batch of 32; and librosa's reassigned_spectrogram, which
-bins nothing, in turns with them. Medians.
+the whole; and librosa's reassigned_spectrogram, which bins nothing, in turns with them. Then, by
+the clock and with a thread for each core, a clip alone and each of a batch of 32. Medians.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from spectral_hyperresolution import LinearReassignment, kernels, signals  # noq
 from spectral_hyperresolution.plan import make_plan  # noqa: E402
 
 
-def cpu_ms(call: Callable) -> float:
-    """CPU time of a call."""
-    start = time.process_time()
+def ms(call: Callable, clock: Callable = time.process_time) -> float:
+    """Time of a call, of the processor if nothing else is said."""
+    start = clock()
     call()
-    return 1e3 * (time.process_time() - start)
+    return 1e3 * (clock() - start)
 
 
 def parts_ms(call: Callable) -> dict[str, float]:
@@ -80,13 +80,18 @@ def main() -> None:
     for call in (peer, *(lambda t=t: t(single) for t in transforms.values())):
         call()  # compile, plan
     for _ in range(repeats):
-        of_librosa.append(cpu_ms(peer))
+        of_librosa.append(ms(peer))
         for name, transform in transforms.items():
-            found[name]["whole"].append(cpu_ms(lambda t=transform: t(single)))
+            found[name]["whole"].append(ms(lambda t=transform: t(single)))
             for part, spent in parts_ms(lambda t=transform: t(single)).items():
                 found[name][part].append(spent)
-    for name, transform in transforms.items():
-        found[name]["each_of_32"] = [cpu_ms(lambda t=transform: t(batch)) / 32 for _ in range(3)]
+    torch.set_num_threads(os.cpu_count())
+    for _ in range(5):
+        for name, transform in transforms.items():
+            alone = [ms(lambda t=transform: t(single), time.perf_counter) for _ in range(32)]
+            of_batch = ms(lambda t=transform: t(batch), time.perf_counter)
+            found[name]["alone_by_clock"].append(sum(alone) / 32)
+            found[name]["each_of_32_by_clock"].append(of_batch / 32)
     librosa_ms = float(np.median(of_librosa))
     rows = {}
     for name, lists in found.items():
@@ -96,9 +101,15 @@ def main() -> None:
             "million_points": round(plan.n_points / 1e6, 1),
             "whole_over_ffts": round(row["whole"] / row["ffts"], 1),
             "whole_over_librosa": round(row["whole"] / librosa_ms, 1),
+            "batch_over_alone": round(row["each_of_32_by_clock"] / row["alone_by_clock"], 2),
         }
         rows[name] = row
-    results = {"load_average": load, "librosa_ms": round(librosa_ms, 1), "cpu_ms": rows}
+    results = {
+        "load_average": load,
+        "threads_by_clock": os.cpu_count(),
+        "librosa_ms": round(librosa_ms, 1),
+        "ms": rows,
+    }
     print(results)
     record.write("parts.json", results)
 

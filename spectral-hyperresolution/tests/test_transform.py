@@ -297,16 +297,18 @@ def test_batch_is_single_and_runs_repeat_to_the_byte(exact):
 
 
 def test_thread_count_changes_no_byte():
-    x = tensor(signals.noise(RATE, 0.5))
+    """Three signals: two threads take a signal each, four share one signal after the other."""
+    x = tensor(signals.noise(RATE, 0.75)).reshape(3, -1)
     before = torch.get_num_threads()
+    found = []
     try:
-        torch.set_num_threads(1)
-        one = make()(x)
-        torch.set_num_threads(2)
-        two = make()(x)
+        for threads in (1, 2, 4):
+            torch.set_num_threads(threads)
+            found.append(make()(x))
     finally:
         torch.set_num_threads(before)
-    assert torch.equal(one, two)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
 
 
 @pytest.mark.parametrize("exact", [False, True])

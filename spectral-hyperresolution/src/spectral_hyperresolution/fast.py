@@ -8,7 +8,7 @@ import scipy.fft
 from . import kernels
 from .grid import Settings
 from .plan import Batch, Plan, make_plan
-from .threads import thread_pool
+from .threads import thread_count, thread_pool
 
 
 def histograms(
@@ -80,13 +80,16 @@ def histograms_of_batch(x: np.ndarray, settings: list[Settings], accuracy: float
         See `LinearReassignment`.
     """
 
-    def of_one(signal: np.ndarray, workers) -> list[tuple[np.ndarray, np.ndarray]]:
+    def of_one(signal: np.ndarray, workers=map) -> list[tuple[np.ndarray, np.ndarray]]:
         # In double precision, so that a DC offset leaves the small bins their digits.
         spectrum = scipy.fft.rfft(signal.astype(np.float64))
         return [histograms(spectrum, len(signal), one, accuracy, workers) for one in settings]
 
     with thread_pool() as workers:
-        found = [of_one(signal, workers) for signal in x]
+        if len(x) < thread_count():
+            found = [of_one(signal, workers) for signal in x]
+        else:  # a whole signal per thread: none waits for the others' pieces
+            found = list(workers(of_one, x))
     return [
         tuple(np.stack(part) for part in zip(*pairs, strict=True))
         for pairs in zip(*found, strict=True)

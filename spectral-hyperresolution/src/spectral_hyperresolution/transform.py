@@ -48,11 +48,11 @@ class LinearReassignment(torch.nn.Module):
     ========  ======  ==============  ===============
     accuracy  cosine  dB correlation  relative points
     ========  ======  ==============  ===============
-    0.25      0.98    0.90            0.2
-    0.5       0.993   0.94            0.3
+    0.25      0.986   0.91            0.3
+    0.5       0.993   0.94            0.4
     1         0.999   0.977           1
-    2         0.9998  0.984           2.5
-    4         0.9999  0.986           4
+    2         0.9998  0.992           2.4
+    4         0.9999  0.994           5
     ========  ======  ==============  ===============
 
     Sparse clicks have few points each: their pictures agree to a cosine of 0.9997 below q = 1, of

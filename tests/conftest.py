@@ -1,11 +1,18 @@
-"""A few dozen short sounds, the table of them and its store, made once for all tests."""
+"""A few dozen short sounds, the table of them and its store, made once for all tests.
+
+The process that hands out tests reads this file too: torch is loaded by the fixtures that need it.
+"""
+
+from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Tests, and the notebooks and programs that they start, share the cores: each process has one
 # thread, for several would wait for each other (read when numpy and torch are loaded), and starts
@@ -13,25 +20,20 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("LOKY_MAX_CPU_COUNT", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")  # tests draw, nobody looks
 
-import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile as sf
-import torch
 
-from freesound_tagging.features import store as stores
-from freesound_tagging.features.grid import Grid
-from freesound_tagging.features.store import Store
-from freesound_tagging.features.variants import CHANNELS, get_channel
 from freesound_tagging.files import hold_alone
-from freesound_tagging.learning import networks
-from freesound_tagging.learning.profiles import PROFILES, Profile
 from freesound_tagging.sounds import catalogue
-from freesound_tagging.sounds.microcalls import CALLS
 
-matplotlib.use("Agg")  # tests draw, nobody looks
+if TYPE_CHECKING:
+    from freesound_tagging.features.grid import Grid
+    from freesound_tagging.features.store import Store
+    from freesound_tagging.learning.profiles import Profile
 
 RATE = 22_050
 LABELS = ("clicks", "sweep", "tone")
@@ -76,21 +78,39 @@ def make_table(folder: Path, labels=LABELS, folds=FOLDS, takes: int = TAKES) -> 
 @pytest.fixture(scope="session", autouse=True)
 def on_the_cpu():
     """Train on the CPU on every machine: its runs are the ones that repeat to the byte."""
+    import torch
+
+    from freesound_tagging.learning import networks
+
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(networks, "best_device", lambda: torch.device("cpu"))
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_idle_workers():
+    """End the worker processes that joblib keeps for the next call; each holds all of torch."""
+    yield
+    if "joblib" in sys.modules:
+        from joblib.externals.loky import get_reusable_executor
+
+        get_reusable_executor().shutdown(wait=True)
+
+
 @pytest.fixture(scope="session")
 def grid() -> Grid:
     """The smallest grid there is: 29 rows, 28 columns."""
+    from freesound_tagging.learning.profiles import PROFILES
+
     return PROFILES["smoke"].grid
 
 
 @pytest.fixture(scope="session")
 def profile() -> Profile:
     """The smoke profile on all folds, with batches that divide the clips unevenly."""
+    from freesound_tagging.learning.profiles import PROFILES
+
     return replace(PROFILES["smoke"], folds=None, batch_size=7, max_clips=None)
 
 
@@ -116,6 +136,9 @@ def table(_table: pd.DataFrame) -> pd.DataFrame:
 @pytest.fixture(scope="session")
 def store(_table: pd.DataFrame, grid: Grid, shared: Path) -> Store:
     """The store of `table` with every channel."""
+    from freesound_tagging.features import store as stores
+    from freesound_tagging.features.variants import CHANNELS
+
     return stores.build(_table, list(CHANNELS), grid, shared / "store", n_jobs=1, progress=False)
 
 
@@ -130,7 +153,7 @@ def small_table(tmp_path: Path) -> pd.DataFrame:
 @pytest.fixture
 def small_batches(monkeypatch) -> int:
     """Make the store cut clips into batches of two, so that few clips make many files."""
-    monkeypatch.setattr(stores, "BATCH_CLIPS", 2)
+    monkeypatch.setattr("freesound_tagging.features.store.BATCH_CLIPS", 2)
     return 2
 
 
@@ -158,6 +181,8 @@ def list_clips(name: str, root: str | Path, **options) -> pd.DataFrame:
             for take in range(10)
         ]
     elif name == "microcalls":
+        from freesound_tagging.sounds.microcalls import CALLS
+
         rows = [
             (f"{label}-{index:04d}", label, index % 5, f"{label}-{index:04d}")
             for label in CALLS
@@ -178,6 +203,9 @@ def list_clips(name: str, root: str | Path, **options) -> pd.DataFrame:
 
 def list_pictures(table: pd.DataFrame, channels, grid: Grid, folder: Path, **options) -> Store:
     """Return the store that would be built; nothing is computed."""
+    from freesound_tagging.features.store import Store
+    from freesound_tagging.features.variants import get_channel
+
     sounds = hashlib.sha256("".join(table["path"]).encode()).hexdigest()[:8]
     places = {}
     for name in channels:
@@ -193,8 +221,8 @@ def plan_study(monkeypatch, tmp_path) -> Callable:
 
     ``plan_study(study, dataset)`` returns the experiment and the study's cells.
     """
-    # Imported here: most tests train nothing and need not wait for fastai.
-    from freesound_tagging.runs import studies
+    from freesound_tagging.features import store as stores
+    from freesound_tagging.runs import studies  # most tests train nothing: no fastai for them
 
     monkeypatch.setenv("WORK_FOLDER", str(tmp_path))
     monkeypatch.delenv("SEEDS", raising=False)

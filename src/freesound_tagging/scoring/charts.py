@@ -4,7 +4,6 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from sklearn.metrics import ConfusionMatrixDisplay
 
 from freesound_tagging.features.plots import FAMILY_COLOURS, colour_of
 from freesound_tagging.scoring.metrics import METRIC_TITLES, rank_metric
@@ -185,6 +184,8 @@ def show_confusion(counts: pd.DataFrame, *, ax: Axes | None = None, title: str =
     Of more than `MOST_CLASSES` classes those with the largest share of errors are shown, and the
     title says so. Up to 20 classes, cells carry their number.
     """
+    from sklearn.metrics import ConfusionMatrixDisplay  # two seconds, for this chart alone
+
     shares = 100 * counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
     if len(counts) > MOST_CLASSES:
         right = pd.Series(shares.to_numpy().diagonal(), shares.index)

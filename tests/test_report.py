@@ -107,6 +107,7 @@ QUOTED = [
     (PRETRAINED, MIXES, f"mix {INTERVAL}, {{verdict}}"),
     (INSECTS, contrast("hires_q2", "gabor_q2"), f"q = 2 {INTERVAL}, {{verdict}}"),
     (INSECTS, contrast("hires_q8", "gabor_q8"), f"q = 8 {INTERVAL}, {{verdict}}"),
+    (INSECTS, MIXES, f"mix {INTERVAL}, {{verdict}}"),
     ("esc10/tests.csv", against_log_db("hires_q2"), f"q = 2 {INTERVAL}, {{verdict}}"),
     ("esc10/tests.csv", against_log_db("hires_q8"), f"q = 8 {INTERVAL}, {{verdict}}"),
     ("fsdd/tests.csv", against_log_db("hires_q4"), f"q = 4 {INTERVAL}, {{verdict}}"),

@@ -20,7 +20,7 @@ drawn = given(
 def test_energy_is_close_to_that_of_the_exact_form(kind, n, how_many, q, seed):
     x = DRAWN[kind](n, how_many, seed)
     exact, _ = histograms(x, q, exact=True)
-    least = 0.999 if q < 1 else 0.98 if kind == "clicks" else 0.998
+    least = 0.999
     assert cosine(histograms(x, q)[0], exact) > least
     if q >= 1:
         assert cosine(histograms(x, q, accuracy=4)[0], exact) > 0.999

@@ -214,7 +214,7 @@ def bin_points(transformed, lines, log, step, n_samples, hop, point, bins):
     rows, frames, _ = bins.shape
     flat_bins = bins.reshape(rows * frames, 2)
     cell, power = np.empty(TILE, np.int32), np.empty(TILE, np.float32)
-    followed = np.empty(TILE, np.uint16)
+    weight, followed = np.empty(TILE, np.float32), np.empty(TILE, np.uint16)
     each = np.float32(point)
     for k in range(lines.shape[0]):
         line = lines[k]
@@ -224,7 +224,7 @@ def bin_points(transformed, lines, log, step, n_samples, hop, point, bins):
             tile = slice(2 * start, 2 * (start + n))
             reassign(
                 below[0, tile], below[1, tile], above[0, tile], above[1, tile], line, log,
-                1 + start * step, step, n_samples, hop, rows, frames, each, cell, power,
+                1 + start * step, step, n_samples, hop, rows, frames, each, cell, power, weight,
             )  # fmt: skip
             # A third of the points is followed. They are listed without a branch, because the
             # processor would often guess it wrong.
@@ -235,15 +235,20 @@ def bin_points(transformed, lines, log, step, n_samples, hop, point, bins):
             for i in followed[:n_followed]:
                 where = np.uint32(cell[i])  # unsigned: numba need not count it from the end
                 flat_bins[where, 0] += power[i]
-                flat_bins[where, 1] += each
+                flat_bins[where, 1] += weight[i]
 
 
 @compiled(nogil=True, fastmath=True, error_model="numpy")
 def reassign(
     xi_below, eta_below, xi_above, eta_above, line, log, time, step, n_samples, hop, rows,
-    frames, each, cell, power,
+    frames, each, cell, power, weight,
 ):  # fmt: skip
-    """Where the points of a tile of a line go, and `each` times their |xi|^2.
+    """Where the points of a tile of a line go, how many they are, and their |xi|^2.
+
+    A point stands for the samples around it, and for lines that were left out beside its own. Where
+    the edge |m| = 1/2 runs between them it stands for a share of them. While a click passes, Im m
+    changes by half of `time_ramp` from point to point; beside a tone, Re m by half of `line_ramp`
+    from line to line. So |m|^2 changes by the ramps times |Im m| and |Re m|.
 
     Parameters
     ----------
@@ -256,8 +261,8 @@ def reassign(
         Shape of the strip.
     cell : int32 array
         Overwritten: index into the flat strip, -1 for a point that is not followed.
-    power : float32 array
-        Overwritten.
+    power, weight : float32 arrays
+        Overwritten: weight is `each` or a share of it, power that times |xi|^2.
     """
     # Frames are counted from the tile's own, so that single precision is enough.
     tile_frame = math.floor(time / hop)
@@ -265,13 +270,16 @@ def reassign(
     origin, frame_step = np.float32(time / hop - tile_frame), np.float32(step / hop)
     earliest = np.float32(1 / hop - tile_frame)
     latest = np.float32(n_samples / hop - tile_frame)
-    last_row, n_frames, nowhere = np.int32(rows - 1), np.int32(frames), np.int32(-1)
+    first_row, last_row = np.int32(0), np.int32(rows - 1)
+    n_frames, nowhere = np.int32(frames), np.int32(-1)
     xi_xb, xi_xa, xi_eb, xi_ea = line.xi_weights
     eta_xb, eta_xa, eta_eb, eta_ea = line.eta_weights
     relative_sigma, frames_per_im, scale = line.relative_sigma, line.frames, line.scale
     bin0, bins, lowest, highest = line.bin, line.bins, line.lowest, line.highest
     c1, c2, c3, c4, c5, c6, c7 = log[0], log[1], log[2], log[3], log[4], log[5], log[6]
-    one, quarter, tiny = np.float32(1), np.float32(0.25), np.float32(1e-37)
+    time_ramp, line_ramp = line.time_ramp, line.line_ramp
+    zero, quarter, half, one = np.float32(0), np.float32(0.25), np.float32(0.5), np.float32(1)
+    tiny = np.float32(1e-37)
     for i in range(xi_below.shape[0] // 2):
         re, im = 2 * i, 2 * i + 1
         # xi and eta of the line
@@ -281,19 +289,23 @@ def reassign(
         xb, xa, eb, ea = xi_below[im], xi_above[im], eta_below[im], eta_above[im]
         xm = xi_xb * xb + xi_xa * xa + xi_eb * eb + xi_ea * ea
         em = eta_xb * xb + eta_xa * xa + eta_eb * eb + eta_ea * ea
-        # relative frequency and frame from m = eta / xi
+        # m = eta / xi, and how much of the point lies within |m| < 1/2
         square = xr * xr + xm * xm
         inverse = one / (square + tiny)
-        u = -relative_sigma * (er * xr + em * xm) * inverse
-        moved = frames_per_im * (em * xr - er * xm) * inverse
-        t = origin + frame_step * np.float32(np.int32(i)) + moved  # int32: see below
+        m_re, m_im = (er * xr + em * xm) * inverse, (em * xr - er * xm) * inverse
+        ramp = abs(m_im) * time_ramp + abs(m_re) * line_ramp + tiny
+        share = min(half + (quarter - m_re * m_re - m_im * m_im) / ramp, one)
+        # relative frequency and frame
+        u = -relative_sigma * m_re
+        t = origin + frame_step * np.float32(np.int32(i)) + frames_per_im * m_im  # int32: see below
         # row from log(1 + v)
         v = scale * u
         series = c4 + v * (c5 + v * (c6 + v * c7))
         series = v * (c1 + v * (c2 + v * (c3 + v * series)))
-        row = min(np.int32(bin0 + bins * series), last_row)
+        row = max(min(np.int32(bin0 + bins * series), last_row), first_row)
         followed = (
-            (er * er + em * em < quarter * square)
+            (share > zero)
+            & (square > tiny)
             & (u > lowest)
             & (u < highest)
             & (t >= earliest)
@@ -302,7 +314,8 @@ def reassign(
         frame = first_frame + np.int32(np.floor(t))
         # int32, because numba's own 64 bits would take half as many points at a time
         cell[i] = np.int32(row * n_frames) + frame if followed else nowhere
-        power[i] = square * each
+        weight[i] = share * each
+        power[i] = square * weight[i]
 
 
 @compiled(nogil=True, fastmath=True, error_model="numpy")

@@ -25,35 +25,38 @@ import scipy.fft
 
 from .grid import MAX_DISPLACEMENT, Settings
 
-# Half-width of the band in sigmas, up to accuracy 1: exp(-4^2 / 2) = 3e-4 of the Gaussian is cut.
-# Beyond it grows as the square root. A staircase, whose spectrum is steep, needs more than 4.
-REACH = 4.0
+# Half-width of the band in sigmas, up to accuracy 1; beyond it grows as the square root. A noise
+# needs 4, a staircase, whose spectrum is steep, 6.
+REACH = 6.0
 
-# Points of a transform for each point that the band needs at the least, at accuracy 1: 2.5 of them
-# while a click is followed.
-TIME_OVERSAMPLING = 2.0
+# Points of a transform for each point that the band needs at the least, at accuracy 1: 16 for each
+# sigma, 2.5 of them while a click is followed.
+TIME_OVERSAMPLING = 4 / 3
 
-# Where a click is followed for fewer samples than this, times the accuracy squared, the points are
-# the samples; not at q >= 1 and accuracy 1.
-SAMPLES_TO_ALIGN = 3.5
+# Where a window is shorter than this many samples, times the accuracy squared, the points are the
+# samples: a click that a handful of samples sees weighs as many of them as happen to be near.
+SAMPLES_TO_ALIGN = 7.0
 
 # Points per frame at the least, at accuracy 1: 16 up to q = 2, then less as 1 / sqrt(q), because a
-# longer window changes more slowly; never below 8.
+# longer window changes more slowly; never below 10.
 POINTS_PER_FRAME = 16.0
-FEWEST_PER_FRAME = 8.0
+FEWEST_PER_FRAME = 10.0
 
-# Distance of two nodes at most, in sigmas, at accuracy 1. Below q = 2 sigma changes too much from
+# Distance of two nodes at most, in sigmas, at accuracy 1. Up to q = 2 sigma changes too much from
 # one node to the next for the cubic, and straight lines between closer nodes do better; these hold
 # over no more than a sixteenth of f0.
 NODE_SPACING_CUBIC = 0.54
 NODE_SPACING_LINEAR = 0.27
 NODE_SPACING_OF_F0 = 1 / 16
-CUBIC_FROM_Q = 2.0
+LINEAR_TO_Q = 2.0
 
 # Distance of two lines at most, in sigmas, at accuracy 1; and lines of a log-axis bin at the least.
 # A click's points stay on their lines, so fewer would leave some bins too many and some too few.
-LINE_SPACING = 0.04
+LINE_SPACING = 0.07
 LINES_PER_BIN = 5
+
+# A point that gets a share, see `kernels.reassign`, may move this many sigmas in frequency.
+FURTHEST = 1.3 * MAX_DISPLACEMENT
 
 # Below this q, which is for clicks, the accuracy is taken twice.
 CLICKS_BELOW_Q = 1.0
@@ -75,6 +78,11 @@ LINE = np.dtype(
         ("bin", np.float32),  # f0 in bins, as a real number counted from the batch's first bin
         ("bins", np.float32),  # bins per unit of log(1 + v); on the linear axis per unit of v
         ("scale", np.float32),  # v per unit of relative frequency
+        (
+            "time_ramp",
+            np.float32,
+        ),  # twice what Im m changes from point to point while a click passes
+        ("line_ramp", np.float32),  # twice what Re m changes from line to line beside a tone
         ("lowest", np.float32),  # legal relative frequencies f / f0 - 1
         ("highest", np.float32),
         ("row", np.int64),  # bin that f0 itself lies in, counted likewise; -1 outside the range
@@ -192,7 +200,7 @@ def line_steps(settings: Settings, accuracy: float) -> tuple[int, int]:
         # A divisor, so that every bin keeps the same number of lines.
         skip = max(d for d in range(1, per_bin + 1) if per_bin % d == 0 and d <= max(most, 1))
     linear = min(NODE_SPACING_LINEAR, NODE_SPACING_OF_F0 * 2 * math.pi * q)
-    widest = NODE_SPACING_CUBIC if q >= CUBIC_FROM_Q else linear
+    widest = NODE_SPACING_CUBIC if q > LINEAR_TO_Q else linear
     return skip, skip * power_of_two(widest / math.sqrt(accuracy) / (skip * spacing))
 
 
@@ -241,8 +249,7 @@ def transform_lengths(
         lengths[group] = nearby_length(
             math.ceil(max(want, nodes.widths[group].max(), 1)), n_samples
         )
-    if q < CLICKS_BELOW_Q or accuracy > 1:  # pictures stored at q >= 1 and accuracy 1 stay
-        lengths[q / nodes.f0 < SAMPLES_TO_ALIGN * accuracy**2] = n_samples
+    lengths[q / nodes.f0 < SAMPLES_TO_ALIGN * accuracy**2] = n_samples
     return lengths
 
 
@@ -294,6 +301,11 @@ def make_batch(
     fraction = (number % node_step) / node_step
     weights = between_nodes(fraction, line_spacing(settings) * node_step, settings.q)
     lines["xi_weights"], lines["eta_weights"] = weights[:, :4], weights[:, 4:]
+    # Where the points are the samples, and the lines all there are, the edge is the exact form's.
+    if length < n_samples:
+        lines["time_ramp"] = 2 * n_samples / length * f0 / settings.q
+    if skip > 1:
+        lines["line_ramp"] = 2 * skip * line_spacing(settings)
     nodes = nodes[start : stop + 1]
     bands = [np.arange(a, b + 1) for a, b in zip(nodes.low, nodes.high, strict=True)]
     f0, sigma = (np.repeat(values, nodes.widths) for values in (nodes.f0, nodes.sigma))
@@ -323,7 +335,7 @@ def is_fast(length: int) -> bool:
 
 def reachable_bins(f0: np.ndarray, settings: Settings) -> tuple[int, int]:
     """First and last bin that points of these lines can be reassigned to, with one to spare."""
-    spread = MAX_DISPLACEMENT / (2 * math.pi * settings.q)
+    spread = FURTHEST / (2 * math.pi * settings.q)
     edges = settings.bin_edges()
     ends = np.array([f0.min() * (1 - spread), f0.max() * (1 + spread)])
     found = np.searchsorted(edges, np.clip(ends, settings.fmin, settings.fmax)) - 1
@@ -334,13 +346,13 @@ def reachable_bins(f0: np.ndarray, settings: Settings) -> tuple[int, int]:
 def log_polynomial(settings: Settings) -> np.ndarray:
     """Coefficients c[1..7] with sum c[d] v^d = log(1 + v), or = v for the linear axis.
 
-    A followed point lies within sigma / 2 of its line, so |v| <= 1 / (4 pi q): an interval so short
-    that a polynomial of degree 7 is exact to single precision for q >= 0.5. Where the interval
-    would reach the pole it is cut short; such points lie far below fmin.
+    A followed point lies within `FURTHEST` sigmas of its line, so |v| <= 0.65 / (2 pi q): an
+    interval so short that a polynomial of degree 7 is exact to single precision for q >= 0.5. Where
+    the interval would reach the pole it is cut short; such points lie far below fmin.
     """
     if settings.axis == "linear":
         return np.eye(LOG_DEGREE, dtype=np.float32)[0]
-    reach = min(MAX_DISPLACEMENT / (2 * math.pi * settings.q), 0.9)
+    reach = min(FURTHEST / (2 * math.pi * settings.q), 0.9)
     v = reach * np.cos(np.pi * (np.arange(64) + 0.5) / 64)
     powers = v[:, None] ** np.arange(1, LOG_DEGREE + 1)
     # Weighted so that the relative error is even: points near their line are the most.
@@ -360,7 +372,7 @@ def between_nodes(fraction: np.ndarray, h: float, q: float) -> np.ndarray:
 
     the second part because sigma grows with f0. It is small, and the curvature of xi gives it well
     enough: zeta = xi - d eta / ds. So xi is the cubic with these values and slopes at the nodes,
-    and eta follows from its derivative. Below q = 2 both are simply interpolated linearly.
+    and eta follows from its derivative. Up to q = 2 both are interpolated linearly.
 
     Parameters
     ----------
@@ -376,9 +388,12 @@ def between_nodes(fraction: np.ndarray, h: float, q: float) -> np.ndarray:
         Weights of (xi below, xi above, eta below, eta above) for xi, then the four for eta.
     """
     w, c = fraction, 1 / (2 * math.pi * q)
-    if q < CUBIC_FROM_Q:
-        no = np.zeros_like(w)
-        return np.stack((1 - w, w, no, no, no, no, 1 - w, w), axis=1).astype(np.float32)
+    if q <= LINEAR_TO_Q:
+        # A straight line falls short of a tone's Gaussian by w (1 - w) h^2 / 2 of it, and of a
+        # click's by next to nothing. Half of that is added to both: it is the same for xi and eta.
+        full, no = 1 + w * (1 - w) * h * h / 4, np.zeros_like(w)
+        below, above = full * (1 - w), full * w
+        return np.stack((below, above, no, no, no, no, below, above), axis=1).astype(np.float32)
     value_above = w * w * (3 - 2 * w)
     slope_below, slope_above = w * (1 - w) ** 2, w * w * (w - 1)
     rise = 6 * w * (1 - w)  # derivative of value_above

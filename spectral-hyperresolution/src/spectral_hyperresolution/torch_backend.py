@@ -212,21 +212,25 @@ def add_points(
         (xr, xm), (er, em) = x.unbind(-1), e.unbind(-1)
         square = xr * xr + xm * xm
         inverse = 1 / (square + TINY)
-        u = -line["relative_sigma"][:, None] * (er * xr + em * xm) * inverse
-        t = origin + line["frames"][:, None] * (em * xr - er * xm) * inverse
+        m_re, m_im = (er * xr + em * xm) * inverse, (em * xr - er * xm) * inverse
+        ramp = m_im.abs() * line["time_ramp"][:, None] + m_re.abs() * line["line_ramp"][:, None]
+        within = MAX_DISPLACEMENT**2 - m_re.square() - m_im.square()
+        weight = each * (0.5 + within / (ramp + TINY)).clamp(max=1)
+        u = -line["relative_sigma"][:, None] * m_re
+        t = origin + line["frames"][:, None] * m_im
         v = line["scale"][:, None] * u
         series = torch.full_like(v, c[-1])
         for coefficient in c[-2::-1]:
             series = coefficient + v * series
-        followed = er * er + em * em < MAX_DISPLACEMENT**2 * square
+        followed = (weight > 0) & (square > TINY)
         followed &= (u > line["lowest"][:, None]) & (u < line["highest"][:, None])
         followed &= (t >= earliest) & (t < latest)
         row = line["bin"][:, None] + line["bins"][:, None] * v * series
-        row = batch.first_bin + row.long().clamp(max=batch.n_bins - 1)
+        row = batch.first_bin + row.long().clamp(0, batch.n_bins - 1)
         where = row * plan.n_frames + frame0 + torch.floor(t).long() + signal
-        where, power = where[followed], square[followed] * each
-        energy.view(-1).index_add_(0, where, power)
-        count.view(-1).index_add_(0, where, torch.full_like(power, each))
+        where, weight = where[followed], weight[followed]
+        energy.view(-1).index_add_(0, where, square[followed] * weight)
+        count.view(-1).index_add_(0, where, weight)
 
 
 def add_standing(

@@ -31,7 +31,11 @@ from freesound_tagging.features.spectrograms import (
 if TYPE_CHECKING:
     from spectral_hyperresolution import LinearReassignment
 
-# Keys of the first kinds hold these four settings whether a kind has them or not.
+FAST_FORM = {"fast_form": 2}
+"""Version of the transform's fast form. It is part of the keys of all that is computed with it; raise
+it when the same settings give other numbers."""
+
+# Keys of standard channels hold these four settings, of which they have the first.
 _FIRST_SETTINGS = {"n_fft": None, "q": None, "count_threshold": True, "consensus": None}
 
 
@@ -43,10 +47,12 @@ class Channel(ABC):
     axis : of its rows, see `freesound_tagging.features.spectrograms.axis_frequencies`; or
         ``"mfcc"`` or ``"waveform"``.
     family : which representations it stands with in charts.
+    version : what its keys hold besides its settings.
     """
 
     axis: str
     family: ClassVar[str] = "standard"
+    version: ClassVar[dict] = {}
 
     @abstractmethod
     def compute(self, waveform: Tensor, grid: Grid) -> Tensor:
@@ -84,9 +90,9 @@ class Channel(ABC):
             name: value.settings() if isinstance(value, Channel) else value
             for name, value in values.items()
         }
-        if type(self) in (Standard, Reassigned, Consensus):
+        if type(self) is Standard:
             return {**_FIRST_SETTINGS, **own}
-        return {"kind": type(self).__name__, **own}
+        return {"kind": type(self).__name__, **self.version, **own}
 
 
 @dataclass(frozen=True)
@@ -118,6 +124,7 @@ class Reassigned(Channel):
 
     family: ClassVar[str] = "high resolution"
     reassign: ClassVar[bool] = True
+    version: ClassVar[dict] = FAST_FORM
 
     def compute(self, waveform: Tensor, grid: Grid) -> Tensor:
         return self.compute_alike([self], waveform, grid)[0]
@@ -151,6 +158,7 @@ class Consensus(Channel):
     consensus: int
 
     family: ClassVar[str] = "high resolution"
+    version: ClassVar[dict] = FAST_FORM
 
     def compute(self, waveform: Tensor, grid: Grid) -> Tensor:
         transform = _transform(grid, self.axis, self.q, consensus=self.consensus)

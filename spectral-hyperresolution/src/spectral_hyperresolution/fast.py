@@ -7,24 +7,20 @@ import scipy.fft
 
 from . import kernels
 from .grid import Settings
-from .plan import Batch, Plan, make_plan
+from .plan import Batch, Plan, make_plan, pad
 from .threads import thread_count, thread_pool
 
 
-def histograms(
-    spectrum: np.ndarray, n_samples: int, settings: Settings, accuracy: float, workers
-) -> tuple[np.ndarray, np.ndarray]:
+def histograms(spectra: dict, peak: float, plan: Plan, workers) -> tuple[np.ndarray, np.ndarray]:
     """Energy and count of the reassigned points of one signal, approximately.
 
     Parameters
     ----------
-    spectrum : complex128 array, shape (N // 2 + 1,)
-        ``rfft`` of the signal.
-    n_samples : int
-        N.
-    settings : Settings
-    accuracy : float
-        See `LinearReassignment`.
+    spectra : complex64 array by period, each of shape (period // 2 + 1,)
+        ``rfft`` of the padded signal in units of the period times `peak`, so that squares stay
+        within single precision for any loudness.
+    peak : float
+    plan : Plan
     workers : callable
         ``map`` of a thread pool, or the built-in one.
 
@@ -32,21 +28,17 @@ def histograms(
     -------
     energy, count : float32 arrays, shape (n_bins, frames), low frequencies first
     """
-    plan = make_plan(n_samples, settings, accuracy)
-    bins = np.zeros((settings.n_bins, plan.n_frames, 2), dtype=np.float32)
-    peak = float(np.abs(spectrum).max())
+    bins = np.zeros((plan.settings.n_bins, plan.n_frames, 2), dtype=np.float32)
     if peak == 0:
         return bins[:, :, 0], bins[:, :, 1]
-    # In units of the peak, squares stay within single precision for any loudness.
-    normal = (spectrum / peak).astype(np.complex64)
 
     def one_batch(batch: Batch) -> np.ndarray:
-        return strip(normal, plan, batch)
+        return strip(spectra[batch.period], plan, batch)
 
     # Added in the order of the batches whatever thread was first: same input, same bytes.
     for batch, of_batch in zip(plan.batches, workers(one_batch, plan.batches), strict=True):
         bins[batch.first_bin : batch.first_bin + batch.n_bins] += of_batch
-    bins[:, :, 0] *= np.float32((peak / n_samples) ** 2)
+    bins[:, :, 0] *= np.float32(peak**2)
     return bins[:, :, 0], bins[:, :, 1]
 
 
@@ -59,13 +51,13 @@ def strip(spectrum: np.ndarray, plan: Plan, batch: Batch) -> np.ndarray:
         spectrum, nodes.low, nodes.high, batch.slope, batch.offset, batch.window, bands
     )
     bands = scipy.fft.ifft(bands, axis=-1, norm="forward", overwrite_x=True).view(np.float32)
-    step = n_samples / batch.length
+    points, step = plan.points(batch), batch.period / batch.length
     if plan.settings.reassign:
         point = step * batch.lines_each
         log = plan.log_coefficients
-        kernels.bin_points(bands, batch.lines, log, step, n_samples, hop, point, bins)
+        kernels.bin_points(bands, points, batch.lines, log, step, n_samples, hop, point, bins)
     else:
-        kernels.sum_points(bands, batch.lines, step, n_samples, hop, bins[:, :, 0])
+        kernels.sum_points(bands, points, batch.lines, step, n_samples, hop, bins[:, :, 0])
     return bins
 
 
@@ -80,10 +72,15 @@ def histograms_of_batch(x: np.ndarray, settings: list[Settings], accuracy: float
         See `LinearReassignment`.
     """
 
+    plans = [make_plan(x.shape[-1], one, accuracy) for one in settings]
+    periods = {batch.period for plan in plans for batch in plan.batches}
+
     def of_one(signal: np.ndarray, workers=map) -> list[tuple[np.ndarray, np.ndarray]]:
         # In double precision, so that a DC offset leaves the small bins their digits.
-        spectrum = scipy.fft.rfft(signal.astype(np.float64))
-        return [histograms(spectrum, len(signal), one, accuracy, workers) for one in settings]
+        spectra = {n: scipy.fft.rfft(pad(signal, n).astype(np.float64)) / n for n in periods}
+        peak = max(float(np.abs(spectrum).max()) for spectrum in spectra.values())
+        spectra = {n: (s / (peak or 1)).astype(np.complex64) for n, s in spectra.items()}
+        return [histograms(spectra, peak, plan, workers) for plan in plans]
 
     with thread_pool() as workers:
         if len(x) < thread_count():

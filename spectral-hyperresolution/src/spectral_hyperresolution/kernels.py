@@ -193,13 +193,15 @@ TILE = 512
 
 
 @compiled(nogil=True, fastmath=True, error_model="numpy")
-def bin_points(transformed, lines, log, step, n_samples, hop, point, bins):
+def bin_points(transformed, length, lines, log, step, n_samples, hop, point, bins):
     """Interpolate the lines between the nodes, reassign their points, add them to a strip.
 
     Parameters
     ----------
     transformed : float32 array, shape (nodes, 2, 2 M)
         xi and eta of the nodes, real and imaginary parts alternating.
+    length : int
+        Of M points those that are taken.
     lines : structured array of `plan.LINE`
     log : float32 array, shape (7,), see `plan.log_polynomial`
     step : float
@@ -210,7 +212,6 @@ def bin_points(transformed, lines, log, step, n_samples, hop, point, bins):
         Energy and count, side by side so that one cache line holds both. Added to. Energy is in
         units of |M xi|^2.
     """
-    length = transformed.shape[2] // 2
     rows, frames, _ = bins.shape
     flat_bins = bins.reshape(rows * frames, 2)
     cell, power = np.empty(TILE, np.int32), np.empty(TILE, np.float32)
@@ -319,7 +320,7 @@ def reassign(
 
 
 @compiled(nogil=True, fastmath=True, error_model="numpy")
-def sum_points(transformed, lines, step, n_samples, hop, energy):
+def sum_points(transformed, length, lines, step, n_samples, hop, energy):
     """Interpolate the lines between the nodes, add their energy where they stand.
 
     A point stands for `step` samples around it. Where a frame ends among them it gets its share,
@@ -327,11 +328,10 @@ def sum_points(transformed, lines, step, n_samples, hop, energy):
 
     Parameters
     ----------
-    transformed, lines, step, n_samples, hop : see `bin_points`
+    transformed, length, lines, step, n_samples, hop : see `bin_points`
     energy : float32 array, shape (bins, frames)
         Added to, in units of |M xi|^2.
     """
-    length = transformed.shape[2] // 2
     frames = energy.shape[1]
     power = np.empty(length, np.float32)
     for k in range(lines.shape[0]):

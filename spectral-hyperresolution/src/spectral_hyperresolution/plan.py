@@ -127,6 +127,8 @@ class Batch:
     ----------
     length : int
         M, points of the inverse transforms.
+    period : int
+        Samples that they span: N, or `padded_length`.
     nodes : Nodes
     slope, offset : float64 arrays, shape (nodes,)
         (f - f0) / sigma = slope * bin - offset.
@@ -140,6 +142,7 @@ class Batch:
     """
 
     length: int
+    period: int
     nodes: Nodes
     slope: np.ndarray
     offset: np.ndarray
@@ -160,10 +163,14 @@ class Plan:
     batches: tuple[Batch, ...]
     log_coefficients: np.ndarray
 
+    def points(self, batch: Batch) -> int:
+        """Points of a batch's lines: all of a transform's, but for those of the padding."""
+        return min(batch.length, self.n_samples) if batch.length == batch.period else batch.length
+
     @property
     def n_points(self) -> int:
         """Points that are reassigned for one signal."""
-        return sum(batch.length * len(batch.lines) for batch in self.batches)
+        return sum(self.points(batch) * len(batch.lines) for batch in self.batches)
 
     @property
     def n_transformed(self) -> int:
@@ -180,14 +187,41 @@ def make_plan(n_samples: int, settings: Settings, accuracy: float) -> Plan:
     if settings.q < CLICKS_BELOW_Q:
         accuracy = 2 * accuracy
     skip, node_step = line_steps(settings, accuracy)
+    padded = padded_length(n_samples, accuracy)
     nodes = lay_nodes(n_samples, settings, node_step, accuracy)
+    aligned = settings.q / nodes.f0 < SAMPLES_TO_ALIGN * accuracy**2
     lengths = transform_lengths(nodes, n_samples, settings, accuracy)
+    lengths[aligned] = padded
+    of_padded = lay_nodes(padded, settings, node_step, accuracy)
     batches = tuple(
-        make_batch(nodes, start, stop, length, n_samples, settings, skip, node_step)
+        make_batch(of_padded, start, stop, padded, padded, settings, skip, node_step)
+        if aligned[stop]
+        else make_batch(nodes, start, stop, length, n_samples, settings, skip, node_step)
         for start, stop, length in runs(lengths)
     )
     n_frames = settings.frames(n_samples)
     return Plan(n_samples, n_frames, settings, batches, log_polynomial(settings))
+
+
+def padded_length(n_samples: int, accuracy: float) -> int:
+    """N where it is a fast length, else one with room for four windows on either side.
+
+    Only windows of at most `SAMPLES_TO_ALIGN` samples, times the accuracy squared, see the padding.
+    """
+    if is_fast(n_samples):
+        return n_samples
+    return scipy.fft.next_fast_len(n_samples + math.ceil(8 * SAMPLES_TO_ALIGN * accuracy**2))
+
+
+def pad(signal, padded: int):
+    """The array or tensor (..., N), made longer: half by its beginning, half by its end.
+
+    So every sample has the neighbours that it has where the signal of N samples goes round.
+    """
+    n_samples = signal.shape[-1]
+    sample = np.arange(padded)
+    sample[(n_samples + padded) // 2 :] -= padded * (padded > n_samples)
+    return signal[..., sample % n_samples]
 
 
 def line_steps(settings: Settings, accuracy: float) -> tuple[int, int]:
@@ -249,7 +283,6 @@ def transform_lengths(
         lengths[group] = nearby_length(
             math.ceil(max(want, nodes.widths[group].max(), 1)), n_samples
         )
-    lengths[q / nodes.f0 < SAMPLES_TO_ALIGN * accuracy**2] = n_samples
     return lengths
 
 
@@ -286,7 +319,7 @@ def make_batch(
     start: int,
     stop: int,
     length: int,
-    n_samples: int,
+    period: int,
     settings: Settings,
     skip: int,
     node_step: int,
@@ -302,18 +335,19 @@ def make_batch(
     weights = between_nodes(fraction, line_spacing(settings) * node_step, settings.q)
     lines["xi_weights"], lines["eta_weights"] = weights[:, :4], weights[:, 4:]
     # Where the points are the samples, and the lines all there are, the edge is the exact form's.
-    if length < n_samples:
-        lines["time_ramp"] = 2 * n_samples / length * f0 / settings.q
+    if length < period:
+        lines["time_ramp"] = 2 * period / length * f0 / settings.q
     if skip > 1:
         lines["line_ramp"] = 2 * skip * line_spacing(settings)
     nodes = nodes[start : stop + 1]
     bands = [np.arange(a, b + 1) for a, b in zip(nodes.low, nodes.high, strict=True)]
     f0, sigma = (np.repeat(values, nodes.widths) for values in (nodes.f0, nodes.sigma))
-    u = (np.concatenate(bands) / n_samples - f0) / sigma
+    u = (np.concatenate(bands) / period - f0) / sigma
     return Batch(
         length=length,
+        period=period,
         nodes=nodes,
-        slope=1 / (n_samples * nodes.sigma),
+        slope=1 / (period * nodes.sigma),
         offset=nodes.f0 / nodes.sigma,
         window=np.exp(-0.5 * u * u).astype(np.float32),
         lines=lines,

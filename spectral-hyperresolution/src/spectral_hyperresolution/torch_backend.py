@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from .grid import MAX_DISPLACEMENT, Settings
-from .plan import LINE, Batch, Plan, make_plan
+from .plan import LINE, Batch, Plan, make_plan, pad
 
 # Points that are in work at one time; some 100 bytes each.
 CHUNK_POINTS = 1 << 24
@@ -135,14 +135,15 @@ def fast_histograms(
     -------
     list of (energy, count), float32 tensors, shape (batch, n_bins, frames), low frequencies first
     """
-    n_samples = x.shape[-1]
-    spectrum = torch.fft.rfft(x.double())
-    peak = spectrum.abs().amax(-1, keepdim=True)
-    normal = (spectrum / torch.where(peak > 0, peak, 1.0)).to(torch.complex64)
-    loudness = ((peak / n_samples) ** 2).float()[..., None]
+    planned = [plan_tensors(x.shape[-1], one, accuracy, x.device) for one in settings]
+    periods = {batch.period for plan, _ in planned for batch in plan.batches}
+    spectra = {n: torch.fft.rfft(pad(x, n).double()) / n for n in periods}
+    peak = torch.stack([spectrum.abs().amax(-1) for spectrum in spectra.values()]).amax(0)[:, None]
+    unit = torch.where(peak > 0, peak, 1.0)
+    spectra = {n: (spectrum / unit).to(torch.complex64) for n, spectrum in spectra.items()}
+    loudness = (peak**2).float()[..., None]
     results = []
-    for one in settings:
-        plan, batches = plan_tensors(n_samples, one, accuracy, x.device)
+    for one, (plan, batches) in zip(settings, planned, strict=True):
         shape = (len(x), one.n_bins, plan.n_frames)
         energy = torch.zeros(shape, device=x.device)
         count = torch.zeros_like(energy)
@@ -151,7 +152,9 @@ def fast_histograms(
             signals = max(1, CHUNK_POINTS // (batch.length * n_nodes))
             for start in range(0, len(x), signals):
                 part = slice(start, start + signals)
-                bands = node_bands(normal[part], batch.length, n_nodes, arrays)
+                spectrum = spectra[batch.period][part]
+                bands = node_bands(spectrum, batch.length, n_nodes, arrays)
+                bands = bands[..., : plan.points(batch), :]
                 add_points(bands, plan, batch, arrays["lines"], energy[part], count[part])
         results.append((energy * loudness, count))
     return results
@@ -183,9 +186,9 @@ def add_points(
     The steps are those of `kernels.reassign`.
     """
     settings, device = plan.settings, bands.device
-    step = plan.n_samples / batch.length
+    step, points = batch.period / batch.length, plan.points(batch)
     each = step * batch.lines_each
-    position = (1 + step * torch.arange(batch.length, device=device).double()) / settings.hop
+    position = (1 + step * torch.arange(points, device=device).double()) / settings.hop
     frame0 = torch.floor(position)
     # Frames are counted from each point's own, so that single precision is enough.
     origin = (position - frame0).float()
@@ -194,7 +197,7 @@ def add_points(
     frame0 = frame0.long()
     signal = torch.arange(len(bands), device=device)[:, None, None] * energy[0].numel()
     c = [float(value) for value in plan.log_coefficients]
-    at_a_time = max(1, CHUNK_POINTS // (len(bands) * batch.length))
+    at_a_time = max(1, CHUNK_POINTS // (len(bands) * points))
     for start in range(0, len(batch.lines), at_a_time):
         line = {name: values[start : start + at_a_time] for name, values in lines.items()}
         node = line["node"]

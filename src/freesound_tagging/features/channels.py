@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from spectral_hyperresolution import LinearReassignment
 
 FAST_FORM = {"fast_form": 2}
-"""Version of the transform's fast form. It is part of the keys of all that is computed with it; raise
+"""Version of the transform's fast form, part of the keys of all that is computed with it. Raise
 it when the same settings give other numbers."""
 
 # Keys of standard channels hold these four settings, of which they have the first.

@@ -2,7 +2,7 @@
 
 import numpy as np
 from hyperresolution_helpers import DRAWN, cosine, histograms, thresholded
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 drawn = given(
@@ -22,9 +22,8 @@ drawn = given(
 def test_energy_is_close_to_that_of_the_exact_form(kind, n, how_many, q, seed):
     x = DRAWN[kind](n, how_many, seed)
     exact, _ = histograms(x, q, exact=True)
-    # A point on the edge of two bins may fall to either, and clicks have few.
-    least = 0.998 if kind == "clicks" else 0.999
-    assert cosine(histograms(x, q)[0], exact) > least
+    # Nearly always 0.999 and more; but a point on the edge of two bins may fall to either.
+    assert cosine(histograms(x, q)[0], exact) > 0.998
     if q >= 1:
         assert cosine(histograms(x, q, accuracy=4)[0], exact) > 0.999
 
@@ -36,6 +35,7 @@ def test_threshold_keeps_what_is_clear_of_its_limit(kind, n, how_many, q, seed):
     # Over faint noise: in digital silence rounding decides how many points there are.
     x = DRAWN[kind](n, how_many, seed) + 1e-3 * DRAWN["noise"](n, 0, seed)
     exact, number = histograms(x, q, exact=True)
+    assume(number.max() > 10)  # of a single step at a small q hardly a point is followed
     ratio = number / np.sqrt(number.max())
     clear = (ratio > 1.5) | (ratio < 1 / 1.5)
     fast = thresholded(*histograms(x, q))

@@ -4,8 +4,9 @@ The Gaussian of a scan line is negligible more than a few sigmas from its centre
 transform needs only as many points as that band is wide. Spectrum bin k is laid at index k mod M
 of a transform of length M: no two bins of the band meet there, and point j of the result is the
 full-length one at sample j N / M, with phase and all. Each point stands for N / M samples.
-A click is followed for q / f0 samples only; where these are few, the points are the samples, as
-the exact form's are, because others would find other values of the click.
+A click is followed for q / f0 samples only. Where these are few, the points are the samples, as the
+exact form's are; where they are more, a point at the edge counts for the share of its samples that
+lie within it (see `kernels.reassign`).
 
 Neighbouring scan lines are close together compared with sigma, so only some of them, the nodes,
 are transformed. Between two of them xi is interpolated as a cubic: eta is, but for its sign, how xi

@@ -205,13 +205,18 @@ def make_plan(n_samples: int, settings: Settings, accuracy: float) -> Plan:
 
 
 def padded_length(n_samples: int, accuracy: float) -> int:
-    """N where it is a fast length, else one with room for four windows on either side.
+    """N where it is a fast length, else one with room for 16 windows on either side.
 
-    Only windows of at most `SAMPLES_TO_ALIGN` samples, times the accuracy squared, see the padding.
+    Only windows of at most `SAMPLES_TO_ALIGN` samples, times the accuracy squared, see the padding;
+    those that Nyquist's frequency cuts short ring on. Odd where N is odd: then neither has a bin at
+    Nyquist's frequency.
     """
     if is_fast(n_samples):
         return n_samples
-    return scipy.fft.next_fast_len(n_samples + math.ceil(8 * SAMPLES_TO_ALIGN * accuracy**2))
+    padded = n_samples + 2 * math.ceil(16 * SAMPLES_TO_ALIGN * accuracy**2)
+    while not is_fast(padded):
+        padded += 2
+    return padded
 
 
 def pad(signal, padded: int):

@@ -101,6 +101,7 @@ def contrast(variant: str, reference: str) -> dict[str, str]:
 MIXES = contrast("3ch_hires_q1_q8_log_db", "3ch_gabor_q1_q8_log_db")
 PRETRAINED = "esc10/pretrained/contrasts.csv"
 INSECTS = "insectset32/pretrained/contrasts.csv"
+RATES = "esc10/pretrained/rates/conditions.csv"
 QUOTED = [
     (PRETRAINED, contrast("hires_q2", "gabor_q2"), f"q = 2 {INTERVAL}, {{verdict}}"),
     (PRETRAINED, contrast("hires_q8", "gabor_q8"), f"q = 8 {INTERVAL}, {{verdict}}"),
@@ -108,6 +109,9 @@ QUOTED = [
     (INSECTS, contrast("hires_q2", "gabor_q2"), f"q = 2 {INTERVAL}, {{verdict}}"),
     (INSECTS, contrast("hires_q8", "gabor_q8"), f"q = 8 {INTERVAL}, {{verdict}}"),
     (INSECTS, MIXES, f"mix {INTERVAL}, {{verdict}}"),
+    (RATES, {"cell": "from_scratch"}, f"From scratch {INTERVAL}, {{verdict}}"),
+    (RATES, {"cell": "one_rate"}, f"one rate for all layers {INTERVAL}, {{verdict}}"),
+    (RATES, {"cell": "frozen_then_slice"}, f"a slice of rates {INTERVAL}, {{verdict}}"),
     ("esc10/tests.csv", against_log_db("hires_q2"), f"q = 2 {INTERVAL}, {{verdict}}"),
     ("esc10/tests.csv", against_log_db("hires_q8"), f"q = 8 {INTERVAL}, {{verdict}}"),
     ("fsdd/tests.csv", against_log_db("hires_q4"), f"q = 4 {INTERVAL}, {{verdict}}"),

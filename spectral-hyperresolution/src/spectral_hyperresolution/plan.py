@@ -26,8 +26,8 @@ import scipy.fft
 
 from .grid import MAX_DISPLACEMENT, Settings
 
-# Half-width of the band in sigmas, up to accuracy 1; beyond it grows as the square root. A noise
-# needs 4, a staircase, whose spectrum is steep, 6.
+# Half-width of the band in sigmas, up to accuracy 1; beyond it grows as the square root. For
+# noise 4 would do; a staircase, whose spectrum is steep, needs 6.
 REACH = 6.0
 
 # Points of a transform for each point that the band needs at the least, at accuracy 1: 16 for each
@@ -79,11 +79,8 @@ LINE = np.dtype(
         ("bin", np.float32),  # f0 in bins, as a real number counted from the batch's first bin
         ("bins", np.float32),  # bins per unit of log(1 + v); on the linear axis per unit of v
         ("scale", np.float32),  # v per unit of relative frequency
-        (
-            "time_ramp",
-            np.float32,
-        ),  # twice what Im m changes from point to point while a click passes
-        ("line_ramp", np.float32),  # twice what Re m changes from line to line beside a tone
+        ("time_ramp", np.float32),  # twice the change of Im m from point to point, at a click
+        ("line_ramp", np.float32),  # twice the change of Re m from line to line, at a tone
         ("lowest", np.float32),  # legal relative frequencies f / f0 - 1
         ("highest", np.float32),
         ("row", np.int64),  # bin that f0 itself lies in, counted likewise; -1 outside the range
@@ -225,8 +222,10 @@ def pad(signal, padded: int):
     So every sample has the neighbours that it has where the signal of N samples goes round.
     """
     n_samples = signal.shape[-1]
+    if padded == n_samples:
+        return signal
     sample = np.arange(padded)
-    sample[(n_samples + padded) // 2 :] -= padded * (padded > n_samples)
+    sample[(n_samples + padded) // 2 :] -= padded  # counted from the end
     return signal[..., sample % n_samples]
 
 

@@ -60,7 +60,7 @@ class LinearReassignment(torch.nn.Module):
     On clicks, staircases, noise and glides drawn at random the cosine is at least 0.999 for every q
     from 0.25 to 16 (``benchmarks/hyperresolution/clicks.json``). The count threshold is unsure of
     sparse clicks at q <= 2, down to 0.54: in digital silence rounding decides how many points there
-    are, and the exact form in single precision is as unsure.
+    are, and the exact form in single precision is hardly surer.
 
     **Gradients** do not pass: which bin a point falls into has none.
 

@@ -123,6 +123,7 @@ def show_against(
         ax.set_yticks(range(len(representations)), representations)
         ax.set(title=name, xlabel=f"{METRIC_TITLES[metric]} minus that of {reference}")
         ax.grid(axis="x", alpha=0.3)
+        ax.locator_params(axis="x", nbins=5)
     axes[0, 0].set_ylim(len(representations) - 0.5, -0.5)
     return figure
 

@@ -321,7 +321,7 @@ def test_silence_gives_zeros_without_nan(grid):
 
 GOLDEN = Path(__file__).parent / "codes_of_a_fixed_clip.npz"
 """Codes as the stores hold them: those of standard channels since the first one, those of the
-transform since its fast form's second version. A channel that comes later need not be added."""
+transform since its fast form's third version. A channel that comes later need not be added."""
 
 
 def test_codes_and_keys_of_a_fixed_clip_stay():

@@ -198,11 +198,23 @@ def test_accuracy_costs_points():
     assert points[2] > 2 * points[0]
 
 
-def test_lines_between_nodes_pass_through_the_nodes():
-    for q in (1.0, 4.0):
-        below, above = between_nodes(np.array([0.0, 1.0]), 0.5, q)
-        assert below == pytest.approx([1, 0, 0, 0, 0, 0, 1, 0], abs=1e-6)
-        assert above == pytest.approx([0, 1, 0, 0, 0, 0, 0, 1], abs=1e-6)
+@pytest.mark.parametrize("q", [0.25, 1.0, 2.0, 8.0])
+def test_lines_between_nodes_have_the_filters_of_their_own_frequency(q):
+    c, h = 1 / (2 * np.pi * q), min(0.8, 2 * np.pi * q / 24)
+    f = np.linspace(1 - 8 * c, 1 + 9 * c, 5000)
+
+    def filters(f0):
+        u = (f / f0 - 1) / c
+        return np.array([np.exp(-0.5 * u**2), -u * np.exp(-0.5 * u**2)])
+
+    below, above = filters(1), filters(np.exp(c * h))
+    nodes = np.array([below[0], above[0], below[1], above[1]])
+    weights = between_nodes(4, h, q)
+    np.testing.assert_array_equal(weights[0], [1, 0, 0, 0, 0, 0, 1, 0])
+    for line, (xi, eta) in enumerate(weights.reshape(4, 2, 4)):
+        expected = filters(np.exp(c * h * line / 4))
+        np.testing.assert_allclose(xi @ nodes, expected[0], atol=2e-3)
+        np.testing.assert_allclose(eta @ nodes, expected[1], atol=6e-3)
 
 
 @pytest.mark.parametrize("axis", [("log", None), ("mel", 60), ("linear", 90)])

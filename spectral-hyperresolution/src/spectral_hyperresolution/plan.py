@@ -9,8 +9,8 @@ exact form's are; where they are more, a point at the edge counts for the share 
 lie within it (see `kernels.reassign`).
 
 Neighbouring scan lines are close together compared with sigma, so only some of them, the nodes,
-are transformed. Between two of them xi is interpolated as a cubic: eta is, but for its sign, how xi
-changes with f0 in units of sigma, so both ends bring their slope along (see `between_nodes`).
+are transformed. xi and eta of a line between two nodes are weighted sums of theirs: eta says how xi
+changes with f0, so both ends bring their slope along (see `between_nodes`).
 Where lines lie closer than the picture needs, some are left out, and the others count for them.
 """
 
@@ -38,18 +38,14 @@ TIME_OVERSAMPLING = 4 / 3
 # samples: a click that a handful of samples sees weighs as many of them as happen to be near.
 SAMPLES_TO_ALIGN = 7.0
 
-# Points per frame at the least, at accuracy 1: 16 up to q = 2, then less as 1 / sqrt(q), because a
+# Points per frame at the least, at accuracy 1: 18 up to q = 2, then less as 1 / sqrt(q), because a
 # longer window changes more slowly; never below 10.
-POINTS_PER_FRAME = 16.0
+POINTS_PER_FRAME = 18.0
 FEWEST_PER_FRAME = 10.0
 
-# Distance of two nodes at most, in sigmas, at accuracy 1. Up to q = 2 sigma changes too much from
-# one node to the next for the cubic, and straight lines between closer nodes do better; these hold
-# over no more than a sixteenth of f0.
-NODE_SPACING_CUBIC = 0.54
-NODE_SPACING_LINEAR = 0.27
-NODE_SPACING_OF_F0 = 1 / 16
-LINEAR_TO_Q = 2.0
+# Distance of two nodes at most, in sigmas and as a part of f0, at accuracy 1.
+NODE_SPACING = 0.7
+NODE_SPACING_OF_F0 = 1 / 24
 
 # Distance of two lines at most, in sigmas, at accuracy 1; and lines of a log-axis bin at the least.
 # A click's points stay on their lines, so fewer would leave some bins too many and some too few.
@@ -59,7 +55,7 @@ LINES_PER_BIN = 5
 # A point that gets a share, see `kernels.reassign`, may move this many sigmas in frequency.
 FURTHEST = 1.3 * MAX_DISPLACEMENT
 
-# Below this q, which is for clicks, the accuracy is taken twice.
+# Below this q, which is for clicks, the accuracy is taken three times.
 CLICKS_BELOW_Q = 1.0
 
 # Complex points of one batch of transforms, so that it stays in the cache of one core.
@@ -183,7 +179,7 @@ def make_plan(n_samples: int, settings: Settings, accuracy: float) -> Plan:
     Cached for the last 16 choices.
     """
     if settings.q < CLICKS_BELOW_Q:
-        accuracy = 2 * accuracy
+        accuracy = 3 * accuracy
     skip, node_step = line_steps(settings, accuracy)
     padded = padded_length(n_samples, accuracy)
     nodes = lay_nodes(n_samples, settings, node_step, accuracy)
@@ -238,9 +234,8 @@ def line_steps(settings: Settings, accuracy: float) -> tuple[int, int]:
         most = min(LINE_SPACING / accuracy / spacing, per_bin / LINES_PER_BIN)
         # A divisor, so that every bin keeps the same number of lines.
         skip = max(d for d in range(1, per_bin + 1) if per_bin % d == 0 and d <= max(most, 1))
-    linear = min(NODE_SPACING_LINEAR, NODE_SPACING_OF_F0 * 2 * math.pi * q)
-    widest = NODE_SPACING_CUBIC if q > LINEAR_TO_Q else linear
-    return skip, skip * power_of_two(widest / math.sqrt(accuracy) / (skip * spacing))
+    widest = min(NODE_SPACING, NODE_SPACING_OF_F0 * 2 * math.pi * q) / math.sqrt(accuracy)
+    return skip, skip * max(math.floor(widest / (skip * spacing)), 1)
 
 
 def line_spacing(settings: Settings) -> float:
@@ -306,16 +301,18 @@ def nearby_length(want: int, n_samples: int) -> int:
 def runs(lengths: np.ndarray) -> Iterator[tuple[int, int, int]]:
     """(first node, last node, transform length) of each batch.
 
-    The last node of a batch is the first of the next one: lines need a node on either side.
+    Lines between two nodes take the longer of their lengths. The last node of a batch is the first
+    of the next one: lines need a node on either side.
     """
-    start, last = 0, len(lengths) - 1
-    while start < last:
-        length = int(lengths[start])
+    between = np.maximum(lengths[:-1], lengths[1:])
+    start = 0
+    while start < len(between):
+        length = int(between[start])
         most = max(BATCH_POINTS // (2 * length), 8)
         stop = start + 1
-        while stop < last and stop - start < most and lengths[stop] == length:
+        while stop < len(between) and stop - start < most and between[stop] == length:
             stop += 1
-        yield start, stop, max(length, int(lengths[stop]))
+        yield start, stop, length
         start = stop
 
 
@@ -336,8 +333,8 @@ def make_batch(
     first_bin, last_bin = reachable_bins(f0, settings)
     lines = line_table(f0, first_bin, settings)
     lines["node"] = number // node_step - start
-    fraction = (number % node_step) / node_step
-    weights = between_nodes(fraction, line_spacing(settings) * node_step, settings.q)
+    weights = between_nodes(node_step // skip, line_spacing(settings) * node_step, settings.q)
+    weights = weights[number % node_step // skip]
     lines["xi_weights"], lines["eta_weights"] = weights[:, :4], weights[:, 4:]
     # Where the points are the samples, and the lines all there are, the edge is the exact form's.
     if length < period:
@@ -360,11 +357,6 @@ def make_batch(
         n_bins=last_bin - first_bin + 1,
         lines_each=skip,
     )
-
-
-def power_of_two(ratio: float) -> int:
-    """The largest power of two that is at most `ratio`, and at least 1."""
-    return 1 << math.floor(math.log2(ratio)) if ratio >= 1 else 1
 
 
 def is_fast(length: int) -> bool:
@@ -400,54 +392,41 @@ def log_polynomial(settings: Settings) -> np.ndarray:
     return (solution / scale).astype(np.float32)
 
 
-def between_nodes(fraction: np.ndarray, h: float, q: float) -> np.ndarray:
-    r"""Weights that give xi and eta of a line between two nodes, float32, shape (lines, 8).
+@lru_cache(maxsize=16)
+def between_nodes(n_lines: int, h: float, q: float) -> np.ndarray:
+    r"""Weights that give xi and eta of evenly spaced lines from two nodes, the lower one first.
 
-    With s = 2 pi q ln f0 (so that one unit is one sigma) and c = 1 / (2 pi q),
-
-    .. math::
-        \frac{d\xi}{ds} = -\eta + c\,\zeta, \qquad \zeta = F^{-1}[u^2 G X], \quad
-        u = (f - f_0) / \sigma,
-
-    the second part because sigma grows with f0. It is small, and the curvature of xi gives it well
-    enough: zeta = xi - d eta / ds. So xi is the cubic with these values and slopes at the nodes,
-    and eta follows from its derivative. Up to q = 2 both are interpolated linearly.
+    The filters of a line are G(u) and -u G(u), with u = (f - f0) / sigma. Its weights are those
+    with which the four filters of the nodes come closest to them, in least squares over frequency.
+    Filters of a constant q depend on f / f0 alone, so the weights do for any pair of nodes.
 
     Parameters
     ----------
-    fraction : float array, shape (lines,)
-        Place of each line between the nodes, 0 (below) to 1 (above), in s.
+    n_lines : int
+        Lines from a node, with it, to the next one, without it.
     h : float
-        Distance of the nodes in s.
+        Distance of the nodes in sigmas, 2 pi q times that of log f0.
     q : float
 
     Returns
     -------
-    float32 array, shape (lines, 8)
+    float32 array, shape (n_lines, 8)
         Weights of (xi below, xi above, eta below, eta above) for xi, then the four for eta.
     """
-    w, c = fraction, 1 / (2 * math.pi * q)
-    if q <= LINEAR_TO_Q:
-        # A straight line falls short of a tone's Gaussian by w (1 - w) h^2 / 2 of it, and of a
-        # click's by next to nothing. Half of that is added to both: it is the same for xi and eta.
-        full, no = 1 + w * (1 - w) * h * h / 4, np.zeros_like(w)
-        below, above = full * (1 - w), full * w
-        return np.stack((below, above, no, no, no, no, below, above), axis=1).astype(np.float32)
-    value_above = w * w * (3 - 2 * w)
-    slope_below, slope_above = w * (1 - w) ** 2, w * w * (w - 1)
-    rise = 6 * w * (1 - w)  # derivative of value_above
-    both = c * h * (slope_below + slope_above)
-    weights = (
-        1 - value_above + both / 2,
-        value_above + both / 2,
-        -h * slope_below + both / h,
-        -h * slope_above - both / h,
-        rise / h + rise * c / 2,
-        -rise / h + rise * c / 2,
-        (1 - w) * (1 - 3 * w) + rise * c / h,
-        w * (3 * w - 2) - rise * c / h,
-    )
-    return np.stack(weights, axis=1).astype(np.float32)
+    c = 1 / (2 * math.pi * q)  # sigma / f0
+    ratio = math.exp(c * h)
+    f = np.linspace(1 - REACH * c, ratio * (1 + REACH * c), 2048)
+
+    def filters(f0: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        u = (f[:, None] / f0 - 1) / c
+        g = np.exp(-0.5 * u * u)
+        return g, -u * g
+
+    nodes = np.hstack(filters(np.array([1, ratio])))
+    lines = filters(ratio ** (np.arange(n_lines) / n_lines))
+    xi, eta = (np.linalg.lstsq(nodes, wanted)[0].T for wanted in lines)
+    # Rounded, so that the line on a node is that node to the bit.
+    return np.hstack((xi, eta)).round(8).astype(np.float32)
 
 
 def line_table(f0: np.ndarray, first_bin: int, settings: Settings) -> np.ndarray:

@@ -31,7 +31,7 @@ from freesound_tagging.features.spectrograms import (
 if TYPE_CHECKING:
     from spectral_hyperresolution import LinearReassignment
 
-FAST_FORM = {"fast_form": 2}
+FAST_FORM = {"fast_form": 3}
 """Version of the transform's fast form, part of the keys of all that is computed with it. Raise
 it when the same settings give other numbers."""
 

@@ -51,11 +51,11 @@ class LinearReassignment(torch.nn.Module):
     ========  ======  ==============  ===============
     accuracy  cosine  dB correlation  relative points
     ========  ======  ==============  ===============
-    0.25      0.993   0.92            0.4
-    0.5       0.997   0.97            0.5
-    1         0.999   0.980           1
-    2         0.9999  0.992           2.8
-    4         0.9999  0.997           6
+    0.25      0.996   0.92            0.4
+    0.5       0.997   0.97            0.6
+    1         0.999   0.981           1
+    2         0.9999  0.992           3.1
+    4         0.9999  0.997           6.6
     ========  ======  ==============  ===============
 
     On clicks, staircases, noise and glides drawn at random the cosine is at least 0.999 for every q

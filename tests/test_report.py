@@ -106,6 +106,7 @@ QUOTED = [
     (PRETRAINED, contrast("hires_q2", "gabor_q2"), f"q = 2 {INTERVAL}, {{verdict}}"),
     (PRETRAINED, contrast("hires_q8", "gabor_q8"), f"q = 8 {INTERVAL}, {{verdict}}"),
     (PRETRAINED, MIXES, f"mix {INTERVAL}, {{verdict}}"),
+    ("esc10/pretrained/tests.csv", against_log_db("hires_q8"), f"log dB {INTERVAL}, {{verdict}}"),
     (INSECTS, contrast("hires_q2", "gabor_q2"), f"q = 2 {INTERVAL}, {{verdict}}"),
     (INSECTS, contrast("hires_q8", "gabor_q8"), f"q = 8 {INTERVAL}, {{verdict}}"),
     (INSECTS, MIXES, f"mix {INTERVAL}, {{verdict}}"),

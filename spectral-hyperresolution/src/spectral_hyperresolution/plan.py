@@ -39,9 +39,9 @@ TIME_OVERSAMPLING = 4 / 3
 SAMPLES_TO_ALIGN = 7.0
 
 # Points per frame at the least, at accuracy 1: 18 up to q = 2, then less as 1 / sqrt(q), because a
-# longer window changes more slowly; never below 10.
+# longer window changes more slowly; never below 12.
 POINTS_PER_FRAME = 18.0
-FEWEST_PER_FRAME = 10.0
+FEWEST_PER_FRAME = 12.0
 
 # Distance of two nodes at most, in sigmas and as a part of f0, at accuracy 1.
 NODE_SPACING = 0.7
@@ -416,10 +416,11 @@ def between_nodes(n_lines: int, h: float, q: float) -> np.ndarray:
     c = 1 / (2 * math.pi * q)  # sigma / f0
     ratio = math.exp(c * h)
     f = np.linspace(1 - REACH * c, ratio * (1 + REACH * c), 2048)
+    weight = 1 / np.maximum(np.abs(f), 0.5)[:, None]  # spectra of steps and voices fall with f
 
     def filters(f0: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         u = (f[:, None] / f0 - 1) / c
-        g = np.exp(-0.5 * u * u)
+        g = weight * np.exp(-0.5 * u * u)
         return g, -u * g
 
     nodes = np.hstack(filters(np.array([1, ratio])))

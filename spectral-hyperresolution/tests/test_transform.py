@@ -14,7 +14,12 @@ from spectral_hyperresolution import (
     high_resolution_spectrogram,
     signals,
 )
-from spectral_hyperresolution.plan import between_nodes, make_plan
+from spectral_hyperresolution.plan import (
+    NODE_SPACING,
+    NODE_SPACING_OF_F0,
+    between_nodes,
+    make_plan,
+)
 
 RATE = 8000
 GRID = {"hop_length": 80, "bins_per_octave": 12, "fmin": 100.0, "oversampling": 6}
@@ -200,7 +205,8 @@ def test_accuracy_costs_points():
 
 @pytest.mark.parametrize("q", [0.25, 1.0, 2.0, 8.0])
 def test_lines_between_nodes_have_the_filters_of_their_own_frequency(q):
-    c, h = 1 / (2 * np.pi * q), min(0.8, 2 * np.pi * q / 24)
+    c = 1 / (2 * np.pi * q)  # sigma / f0
+    h = min(NODE_SPACING, NODE_SPACING_OF_F0 / c)
     f = np.linspace(1 - 8 * c, 1 + 9 * c, 5000)
 
     def filters(f0):

@@ -394,7 +394,7 @@ def log_polynomial(settings: Settings) -> np.ndarray:
 
 @lru_cache(maxsize=16)
 def between_nodes(n_lines: int, h: float, q: float) -> np.ndarray:
-    r"""Weights that give xi and eta of evenly spaced lines from two nodes, the lower one first.
+    """Weights that give xi and eta of evenly spaced lines from two nodes, the lower one first.
 
     The filters of a line are G(u) and -u G(u), with u = (f - f0) / sigma. Its weights are those
     with which the four filters of the nodes come closest to them, in least squares over frequency.

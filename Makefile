@@ -11,6 +11,8 @@ BIN := .venv/bin
 # Of a Dask cluster, for example tcp://host:8786: its workers then make the pictures and the runs.
 SCHEDULER ?=
 export SCHEDULER
+# Where this is set, as in many containers, each kernel and worker compiles torch and fastai anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup run neighbours study model demo test lint notebooks publish report clean
 
@@ -48,7 +50,7 @@ demo: setup
 	$(BIN)/python -m freesound_tagging demo
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: setup
 	$(BIN)/ruff format --check .

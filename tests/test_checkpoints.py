@@ -1,10 +1,9 @@
 """A run that is killed in training goes on from its checkpoint and ends with the same bytes."""
 
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 
@@ -254,43 +253,23 @@ def test_a_damaged_checkpoint_is_named_and_not_used(
     assert not (tmp_path / "sprung").exists()
 
 
-KILL_ME = """
-import sys
-from dataclasses import replace
-import pandas as pd
-import torch
-from freesound_tagging.learning import checkpoints
-from freesound_tagging.features import store
-from freesound_tagging.learning import networks
-from freesound_tagging.runs.grid import make_runs, plan_runs
-from freesound_tagging.learning.profiles import PROFILES
-networks.best_device = lambda: torch.device("cpu")
-checkpoints.EVERY_SECONDS = 0
-table = pd.read_json(sys.argv[1], dtype=False).rename_axis("clip_id")
-profile = replace(PROFILES["smoke"], folds=1, max_clips=None, epochs=30)
-pictures = store.build(table, ["log"], profile.grid, sys.argv[2], n_jobs=1, progress=False)
-names = dict(dataset="tiny", profile_name="smoke")
-runs = plan_runs(table, pictures, ["log_db"], profile, sys.argv[3], **names)
-make_runs(runs, n_jobs=1, progress=False)
-"""
-
-
 def test_kill_9_in_training_loses_an_epoch_at_most_and_leaves_no_half_file(
     table, tmp_path, monkeypatch
 ):
-    table.to_json(tmp_path / "table.json")
     settings = replace(PROFILES["smoke"], folds=1, max_clips=None, epochs=30)
     folder = tmp_path / "store"
     store = stores.build(table, ["log"], settings.grid, folder, n_jobs=1, progress=False)
     whole, broken = (plan(table, store, settings, tmp_path / name) for name in ("whole", "broken"))
     make_runs([whole], n_jobs=1, progress=False)
-    arguments = [tmp_path / "table.json", folder, tmp_path / "broken"]
-    killed = subprocess.Popen([sys.executable, "-c", KILL_ME, *map(str, arguments)])
+    fork = multiprocessing.get_context("fork")  # a fresh process takes seconds to load fastai
+    settled = {"n_jobs": 1, "progress": False}
+    killed = fork.Process(target=make_runs, args=([broken],), kwargs=settled)
+    killed.start()
     while not checkpoint_of(broken).exists():
-        assert killed.poll() is None
+        assert killed.exitcode is None
         time.sleep(0.005)
     os.kill(killed.pid, signal.SIGKILL)
-    killed.wait()
+    killed.join()
     assert not broken.score_file.exists()
     place = broken.place.parent
     (place / ".fold0-seed0.checkpoint.pt.half").write_bytes(b"half of one")

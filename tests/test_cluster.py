@@ -13,8 +13,10 @@ from functools import partial
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
+import dask
 import pytest
 from distributed import Client, LocalCluster
+from distributed.utils import get_mp_context
 
 from freesound_tagging import cli
 from freesound_tagging import jobs as cluster_module
@@ -24,6 +26,14 @@ from freesound_tagging.runs import run as run_module
 from freesound_tagging.runs.grid import collect_results, make_runs, plan_runs
 
 NAMES = {"dataset": "tiny", "profile_name": "smoke"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_workers():
+    """Fork workers from a process that has loaded what runs need: it takes each ten seconds."""
+    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+        get_mp_context().set_forkserver_preload(["distributed", "freesound_tagging.runs.run"])
+        yield
 
 
 @pytest.fixture(scope="module")

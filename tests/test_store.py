@@ -3,10 +3,9 @@
 import errno
 import hashlib
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -182,24 +181,17 @@ def test_one_more_channel_computes_only_that_channel(small_table, grid, tmp_path
     assert set(store.places) == {"log", "mel"}
 
 
-KILLED_BUILD = """
-import os, signal, sys
-import pandas as pd
-from freesound_tagging.features import store
-from freesound_tagging.learning.profiles import PROFILES
+def build_and_be_killed(table, grid, folder: Path) -> None:
+    """Build a store in this process, which ends in the middle of its fourth write."""
+    writes = []
 
-table, folder = pd.read_pickle(sys.argv[1]), sys.argv[2]
-store.BATCH_CLIPS = 2
-writes = []
+    def fsync(handle):
+        writes.append(handle)
+        if len(writes) == 4:  # its bytes are written, its name is not
+            os.kill(os.getpid(), signal.SIGKILL)
 
-def fsync(handle):
-    writes.append(handle)
-    if len(writes) == 4:  # its bytes are written, its name is not: in the middle of a write
-        os.kill(os.getpid(), signal.SIGKILL)
-
-os.fsync = fsync
-store.build(table, ["log", "mel"], PROFILES["smoke"].grid, folder, n_jobs=1, progress=False)
-"""
+    os.fsync = fsync
+    build(table, ["log", "mel"], grid, folder, n_jobs=1, progress=False)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no kill -9")
@@ -208,13 +200,11 @@ def test_killed_in_mid_write_it_resumes_to_the_same_bytes(
 ):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     quick_build(small_table, grid, whole)
-    small_table.to_pickle(tmp_path / "table.pickle")
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED_BUILD, tmp_path / "table.pickle", killed],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    fork = multiprocessing.get_context("fork")  # a fresh process takes seconds to load torch
+    building = fork.Process(target=build_and_be_killed, args=(small_table, grid, killed))
+    building.start()
+    building.join()
+    assert building.exitcode == -signal.SIGKILL
     left = digests(killed)
     temporaries = [name for name in left if Path(name).name.startswith(".")]
     finished = {name: digest for name, digest in left.items() if name not in temporaries}

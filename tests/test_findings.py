@@ -23,6 +23,7 @@ from freesound_tagging.sounds.microcalls import CALLS, class_table
 
 LABELS = sorted(CALLS)
 TAGGER = {condition.name: condition for condition in STUDIES["tagger"].conditions}
+STEPS = TAGGER_STEPS["tagger"]
 PICTURES = sorted({picture for _, *both in CLAIMS for picture in both})
 
 
@@ -358,23 +359,28 @@ def test_averaging_seeds_is_the_mean_of_probabilities_a_clip(clips, data, n_seed
 def steps_of(clips, n_seeds: int, seed: int = 0) -> tuple[dict, pd.DataFrame]:
     """Return the scores of every step of the tagger, and the seconds of their runs."""
     scores, rows = {}, []
-    for number, name in enumerate(TAGGER_STEPS):
+    for number, name in enumerate(STEPS):
         (variant,) = TAGGER[name].variants
-        seeds = tuple(range(n_seeds if number == len(TAGGER_STEPS) - 1 else 1))
+        seeds = tuple(range(n_seeds if number == len(STEPS) - 1 else 1))
         ranks = random_ranks(clips, 100 * seed + number, len(seeds))
         scores[name] = {variant: scores_of(clips, ranks, seeds)}
-        rows += [(name, one, 10.0 * number + second) for one in seeds for second in (1.0, 3.0)]
-    return scores, pd.DataFrame(rows, columns=["cell", "seed", "seconds"])
+        rows += [
+            (name, variant, one, fold, 10.0 * number + second)
+            for one in seeds
+            for fold, second in enumerate((1.0, 3.0))
+        ]
+    columns = ["cell", "variant", "seed", "fold", "seconds"]
+    return scores, pd.DataFrame(rows, columns=columns)
 
 
 @settings(deadline=None, max_examples=5)
 @given(seed=st.integers(0, 1000), n_seeds=st.integers(1, 3))
 def test_gains_of_the_steps_add_up(clips, seed, n_seeds):
     scores, results = steps_of(clips, n_seeds, seed)
-    found = tagger_steps(scores, results, clips)
-    names = list(TAGGER_STEPS)
+    found = tagger_steps(scores, results, clips, STEPS)
+    names = list(STEPS)
     assert found["step"].tolist() == names + ["averaged"] * (n_seeds > 1)
-    assert found["adds"].tolist()[: len(names)] == list(TAGGER_STEPS.values())
+    assert found["adds"].tolist()[: len(names)] == list(STEPS.values())
     assert found["gain"].isna().tolist() == [True] + [False] * (len(found) - 1)
     frames = [frame for name in names for frame in scores[name].values()]
     if n_seeds > 1:
@@ -396,11 +402,11 @@ def test_gains_of_the_steps_add_up(clips, seed, n_seeds):
 
 
 def test_a_step_takes_what_its_runs_took_and_an_average_all_of_them(clips):
-    found = tagger_steps(*steps_of(clips, 3), clips)
-    expected = [10.0 * number + 2 for number in range(len(TAGGER_STEPS))]
+    found = tagger_steps(*steps_of(clips, 3), clips, STEPS)
+    expected = [10.0 * number + 2 for number in range(len(STEPS))]
     assert found["seconds_per_run"].tolist() == [*expected, 3 * expected[-1]]
     assert found["adds"].iloc[-1] == "3 networks' probabilities averaged"
-    assert found["seeds"].tolist() == [1] * (len(TAGGER_STEPS) - 1) + [3, 1]
+    assert found["seeds"].tolist() == [1] * (len(STEPS) - 1) + [3, 1]
 
 
 def test_the_last_row_averages_every_network_of_the_grid(clips):
@@ -412,14 +418,37 @@ def test_the_last_row_averages_every_network_of_the_grid(clips):
     folds = clips["fold"].unique()
     runs = [(v, fold, seed, 7.0) for v in grid for fold in folds for seed in (0, 1)]
     grid_results = pd.DataFrame(runs, columns=["variant", "fold", "seed", "seconds"])
-    found = tagger_steps(steps, results, clips, grid, grid_results)
+    found = tagger_steps(steps, results, clips, STEPS, [(grid, grid_results)])
     last = found.iloc[-1]
     assert (last["step"], last["seconds_per_run"]) == ("representations", 7.0 * 2 * len(COMPARED))
     assert last["adds"].startswith(f"all {2 * len(COMPARED)} networks of the grid")
     scored = pd.concat(grid.values()).groupby(["clip_id", "label"])[LABELS].mean().reset_index()
     right = scored[LABELS].idxmax(axis=1) == scored["label"]
     assert last["top1_accuracy"] == pytest.approx(right.mean())
-    pd.testing.assert_frame_equal(found.iloc[:-1], tagger_steps(steps, results, clips))
+    pd.testing.assert_frame_equal(found.iloc[:-1], tagger_steps(steps, results, clips, STEPS))
+
+
+def test_with_two_grids_everything_is_averaged(clips):
+    steps, results = steps_of(clips, 2)
+    last = list(STEPS)[-1]
+    more = scores_of(clips, random_ranks(clips, 99, 1), (0,))
+    steps[last]["mel_db"] = more
+    row = {"cell": last, "variant": "mel_db", "seed": 0, "fold": 0, "seconds": 5.0}
+    results = pd.concat([results, pd.DataFrame([row])], ignore_index=True)
+    grid = {"log_db": scores_of(clips, random_ranks(clips, 7, 1), (0,))}
+    grid_results = pd.DataFrame({"variant": ["log_db"], "fold": 0, "seed": 0, "seconds": 7.0})
+    grids = [(grid, grid_results)] * 2
+    found = tagger_steps(steps, results, clips, STEPS, grids).set_index("step")
+    assert found.index[-3:].tolist() == ["averaged", "representations", "everything"]
+    assert found.loc["averaged", "adds"] == "3 networks' probabilities averaged"
+    assert found.loc["everything", "adds"].startswith("all 5: ")
+    for name, frames in {
+        "averaged": [*steps[last].values()],
+        "everything": [*steps[last].values(), *grid.values(), *grid.values()],
+    }.items():
+        scored = pd.concat(frames).groupby(["clip_id", "label"])[LABELS].mean().reset_index()
+        right = scored[LABELS].idxmax(axis=1) == scored["label"]
+        assert found.loc[name, "top1_accuracy"] == pytest.approx(right.mean())
 
 
 def test_the_metric_of_the_verdict_is_better_higher():

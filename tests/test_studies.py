@@ -4,6 +4,7 @@ import json
 import re
 from collections import Counter
 from dataclasses import asdict, replace
+from itertools import pairwise
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -43,6 +44,7 @@ ASKED = [
 CLASSES = ["a", "b", "c", "d"]
 TRIALS = {condition.name: condition.settings for condition in STUDIES["trials"].conditions}
 TAGGER = {condition.name: condition for condition in STUDIES["tagger"].conditions}
+STEPS = TAGGER_STEPS["tagger"]
 
 
 def inner_scores(table: pd.DataFrame, variants, n_trials: int, seed: int = 0) -> dict:
@@ -262,12 +264,22 @@ def test_digits_and_speakers_are_told_in_the_main_grids_networks(planned):
     assert {run.fold for run in cell.runs} == set(range(5))
 
 
+def test_every_step_of_the_pretrained_tagger_keeps_what_those_before_added():
+    conditions = STUDIES["pretrained_tagger"].conditions
+    assert [condition.name for condition in conditions] == list(TAGGER_STEPS["pretrained_tagger"])
+    for before, after in pairwise(conditions):
+        assert before.variants[0] == after.variants[0]
+        assert before.grid.items() <= after.grid.items()
+        assert before.settings.items() <= after.settings.items()
+        assert (before.grid, before.settings) != (after.grid, after.settings)
+
+
 def test_every_step_of_the_tagger_adds_what_it_declares_to_those_before(planned):
     experiment, cells = planned("tagger", "esc10")
-    assert [cell.name for cell in cells] == list(TAGGER_STEPS)
+    assert [cell.name for cell in cells] == list(STEPS)
     base = experiment.profile
     before = base
-    for cell, (name, words) in zip(cells, TAGGER_STEPS.items(), strict=True):
+    for cell, (name, words) in zip(cells, STEPS.items(), strict=True):
         declared = TAGGER[name].settings
         assert {run.variant for run in cell.runs} == set(TAGGER[name].variants)
         assert {run.fold for run in cell.runs} == set(range(5))

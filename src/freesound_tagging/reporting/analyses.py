@@ -5,9 +5,11 @@ same code answers from a run just made and from the scores committed under ``res
 difference follows the one rule of `freesound_tagging.scoring.statistics`.
 """
 
+from collections.abc import Sequence
+
 import pandas as pd
 
-from freesound_tagging.runs.questions import COMPARED, CONTRASTS, STUDIES, TAGGER_STEPS
+from freesound_tagging.runs.questions import COMPARED, CONTRASTS, STUDIES
 from freesound_tagging.scoring.metrics import (
     average_networks,
     bootstrap_interval,
@@ -289,14 +291,21 @@ def tagger_steps(
     scores: Scores,
     results: pd.DataFrame,
     table: pd.DataFrame,
-    grid: dict[str, pd.DataFrame] | None = None,
-    grid_results: pd.DataFrame | None = None,
+    steps: dict[str, str],
+    grids: Sequence[tuple[dict[str, pd.DataFrame], pd.DataFrame]] = (),
 ) -> pd.DataFrame:
-    """Return what every ingredient of the tagger gains over the step before it.
+    """Return what every ingredient of a tagger gains over the step before it.
 
-    Where the last step has several seeds, a row more averages its networks. With the scores and
-    results of the main grid, a last row averages all of the grid's networks in their place: every
-    representation and every seed, none chosen.
+    A step is its first representation. Where the last step has several networks, by representation
+    or seed, a row more averages them. With published grids, a row averages all networks of the
+    first in their place, every representation and every seed, none chosen; and where there are
+    more grids, a last row those of all grids and of the last step.
+
+    Parameters
+    ----------
+    scores, results, table : of the study.
+    steps : entry of `TAGGER_STEPS`: what each step adds, in words.
+    grids : scores and results of each grid.
 
     Returns
     -------
@@ -304,28 +313,28 @@ def tagger_steps(
     top3_error, map3, gain of top-1 accuracy over the step before (seed 0 of both), gain_low,
     gain_high, and seconds_per_run (wall clock, one core; of an average, all its networks').
     """
-    steps = {}
-    for name, adds in TAGGER_STEPS.items():
-        (frame,) = scores[name].values()
-        seconds = results.loc[results["cell"] == name, "seconds"].mean()
-        steps[name] = (adds, frame, seconds)
-    _, last, seconds = steps[name]
-    n_seeds = last["seed"].nunique()
-    if n_seeds > 1:
-        adds = f"{n_seeds} networks' probabilities averaged"
-        steps["averaged"] = (adds, average_networks(last), n_seeds * seconds)
-    if grid is not None:
-        n = grid_results.groupby(["variant", "seed"]).ngroups
-        adds = f"all {n} networks of the grid in their place, {len(grid)} representations, averaged"
-        seconds = grid_results["seconds"].sum() / grid_results["fold"].nunique()
-        steps["representations"] = (adds, average_networks(pd.concat(grid.values())), seconds)
-    first = {name: frame[frame["seed"] == 0] for name, (_, frame, _) in steps.items()}
-    names = list(steps)
+    measured = {}  # step -> what it adds, its scores, seconds a fold
+    for name, adds in steps.items():
+        variant, frame = next(iter(scores[name].items()))
+        own = results[(results["cell"] == name) & (results["variant"] == variant)]
+        measured[name] = (adds, frame, own["seconds"].mean())
+    last = results[results["cell"] == name]
+    sources = [(scores[name], last)]
+    if _networks(last) > 1:
+        measured["averaged"] = _average("{n} networks' probabilities averaged", sources)
+    if grids:
+        words = "all {n} networks of the grid in their place, {variants} representations, averaged"
+        measured["representations"] = _average(words, grids[:1])
+    if len(grids) > 1:
+        words = "all {n}: these, those of the last step, those of the small network's grid"
+        measured["everything"] = _average(words, [*sources, *grids])
+    first = {name: frame[frame["seed"] == 0] for name, (_, frame, _) in measured.items()}
+    names = list(measured)
     pairs = list(zip(names[1:], names, strict=False))
     gains = compare(first, table, pairs, ["top1_accuracy"]).set_index("variant")
     gains = gains[["difference", "low", "high"]].add_prefix("gain_")
     rows = []
-    for name, (adds, frame, seconds) in steps.items():
+    for name, (adds, frame, seconds) in measured.items():
         metrics = clip_metrics(frame)
         rows.append(
             {
@@ -341,6 +350,21 @@ def tagger_steps(
     gains = gains.rename(columns={"gain_difference": "gain"})
     frame = pd.DataFrame(rows).join(gains, on="step")
     return frame[[*frame.columns.drop("seconds_per_run"), "seconds_per_run"]]
+
+
+def _networks(results: pd.DataFrame) -> int:
+    """Return how many networks score each clip."""
+    return results.groupby(["variant", "seed"]).ngroups
+
+
+def _average(
+    words: str, sources: Sequence[tuple[dict[str, pd.DataFrame], pd.DataFrame]]
+) -> tuple[str, pd.DataFrame, float]:
+    """Return words with numbers, scores averaged over all networks, and what those took a fold."""
+    frames = [frame for scores, _ in sources for frame in scores.values()]
+    n = sum(_networks(results) for _, results in sources)
+    seconds = sum(own["seconds"].sum() / own["fold"].nunique() for _, own in sources)
+    return words.format(n=n, variants=len(frames)), average_networks(pd.concat(frames)), seconds
 
 
 def chosen_settings(choices: pd.DataFrame, study: str) -> pd.DataFrame:

@@ -294,9 +294,9 @@ def choices(folder: Path, name: str) -> str:
     return markdown(wide.rename_axis("representation").reset_index())
 
 
-def tagger(folder: Path, name: str) -> str:
-    """Return the steps of the tagger with the gain of each."""
-    frame = pd.read_csv(folder / name / "tagger" / "steps.csv")
+def tagger(folder: Path, study: str) -> str:
+    """Return the steps of a tagger, the study in that folder, with the gain of each."""
+    frame = pd.read_csv(folder / study / "steps.csv")
     rows = [
         {
             "step": row.step,

@@ -21,7 +21,7 @@ from freesound_tagging.reporting import analyses, answers
 from freesound_tagging.reporting.scores import pack_scores, read_cells, read_scores, unpack_scores
 from freesound_tagging.runs import grid, studies
 from freesound_tagging.runs.experiment import ROOT, Experiment, open_experiment
-from freesound_tagging.runs.questions import CONTRASTS, STUDIES
+from freesound_tagging.runs.questions import CONTRASTS, STUDIES, TAGGER_STEPS
 from freesound_tagging.runs.stack import stack_networks
 from freesound_tagging.scoring import charts
 from freesound_tagging.scoring.statistics import VERDICT_METRIC
@@ -165,9 +165,12 @@ def analyse_study(study: str, folder: Path) -> dict[str, pd.DataFrame]:
         return {"conditions": analyses.beside_grid(scores, table, published)}
     if study == "tuned":
         return {"tuned": analyses.compare_tuned(scores, table)}
-    published, _ = read_scores(folder.parent)
-    published_results = pd.read_csv(folder.parent / "results.csv")
-    return {"steps": analyses.tagger_steps(scores, results, table, published, published_results)}
+    grids = [
+        (read_scores(grid)[0], pd.read_csv(grid / "results.csv"))
+        for grid in (folder.parent, folder.parent.parent)
+        if (grid / "results.csv").exists()
+    ]
+    return {"steps": analyses.tagger_steps(scores, results, table, TAGGER_STEPS[study], grids)}
 
 
 CHOSEN_ON_INNER_FOLDS = ("trials", "optimizer_trials")

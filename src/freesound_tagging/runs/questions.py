@@ -131,18 +131,26 @@ _TRIALS = tuple(
     for column, rate in enumerate(rates)
 )
 
-# What the tagger is made of, each step with all of those before; fixed before any was measured, but
+# What a tagger is made of, each step with all of those before; fixed before any was measured, but
 # for "wider", which was added when the steps before it had been.
 _MIX = ("3ch_hires_q1_q8_log_db",)
 _WHOLE = {"duration": 5.0}
-TAGGER_STEPS: dict[str, str] = {
-    "plain": "only shifted in time",
-    "mask": "hidden bands (SpecAugment)",
-    "mixup": "mixup",
-    "stack": "q = 1, q = 8 and log dB as channels",
-    "crops": "random 2 s of all 5 s",
-    "longer": "half as many epochs again",
-    "wider": "twice as many channels in every layer",
+TAGGER_STEPS: dict[str, dict[str, str]] = {
+    "tagger": {
+        "plain": "only shifted in time",
+        "mask": "hidden bands (SpecAugment)",
+        "mixup": "mixup",
+        "stack": "q = 1, q = 8 and log dB as channels",
+        "crops": "random 2 s of all 5 s",
+        "longer": "half as many epochs again",
+        "wider": "twice as many channels in every layer",
+    },
+    "pretrained_tagger": {
+        "plain": "the grid's network, log dB",
+        "whole": "all 5 s in one spectrogram, columns twice as long",
+        "all_layers": "all layers learn, at one rate",
+        "varied": "mixup, hidden bands, shifts in time; twice as many epochs",
+    },
 }
 _TAGGER = (
     Condition("plain", ("log_db",), {"mask": 0.0, "mixup": 0.0}, seeds=1),
@@ -152,6 +160,16 @@ _TAGGER = (
     Condition("crops", _MIX, {"crop": 0.4}, _WHOLE, seeds=1),
     Condition("longer", _MIX, {"crop": 0.4, "epochs": 60}, _WHOLE, seeds=1),
     Condition("wider", _MIX, {"crop": 0.4, "epochs": 60, "width": 16}, _WHOLE),
+)
+
+_PICTURE = {"duration": 5.0, "hop_length": 788}
+_ALL_LAYERS = {"fine_tuning": "one_rate"}
+_VARIED = _ALL_LAYERS | {"mixup": 0.3, "mask": 0.1, "time_shift": 0.5, "epochs": 16}
+_PRETRAINED_TAGGER = (
+    Condition("plain", ("log_db",)),
+    Condition("whole", ("log_db",), {}, _PICTURE),
+    Condition("all_layers", ("log_db",), _ALL_LAYERS, _PICTURE),
+    Condition("varied", ("log_db", "mel_db"), _VARIED, _PICTURE),
 )
 
 # Of each optimizer two rates; a trial has half the epochs of the judges.
@@ -362,6 +380,13 @@ STUDIES: dict[str, Study] = {
         seeds=1,
     ),
     "tagger": Study("How good a tagger does this make, from scratch?", ("esc10",), _TAGGER),
+    "pretrained_tagger": Study(
+        "How good a tagger does a pretrained network make?",
+        ("esc10",),
+        _PRETRAINED_TAGGER,
+        profile="pretrained",
+        seeds=1,
+    ),
 }
 
 

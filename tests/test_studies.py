@@ -25,7 +25,7 @@ from freesound_tagging.runs.questions import COMPARED, STUDIES, TAGGER_STEPS, Co
 from freesound_tagging.runs.studies import (
     choose_trials,
     digit_and_speaker,
-    load_scores,
+    load_study_scores,
     open_study,
     pair_of,
     run_study,
@@ -75,12 +75,12 @@ def planned(plan_study, monkeypatch):
         table = open_experiment(dataset, "cpu").load_table()
         if study == "tuned":
             trials = inner_scores(table, COMPARED, len(TRIALS))
-            monkeypatch.setattr(studies, "load_scores", lambda *given, **options: trials)
+            monkeypatch.setattr(studies, "load_study_scores", lambda *given, **options: trials)
         if study == "optimizers":
             tried = STUDIES["optimizer_trials"].conditions
             made = inner_scores(table, tried[0].variants, len(tried)).values()
             named = dict(zip((trial.name for trial in tried), made, strict=True))
-            monkeypatch.setattr(studies, "load_scores", lambda *given, **options: named)
+            monkeypatch.setattr(studies, "load_study_scores", lambda *given, **options: named)
         return plan_study(study, dataset)
 
     return plan
@@ -450,7 +450,7 @@ def test_of_equal_trials_the_first_is_taken(outer):
 def test_tuned_runs_take_the_settings_that_were_chosen_for_their_fold(planned):
     experiment, (grid, tuned) = planned("tuned", "esc10")
     assert (grid.name, tuned.name) == ("grid", "tuned")
-    trials = studies.load_scores(experiment, "trials")
+    trials = studies.load_study_scores(experiment, "trials")
     table = experiment.load_table()
     choices = choose_trials(trials, table).set_index(["variant", "fold"])["trial"]
     assert len({*choices}) > 3  # it can go wrong
@@ -521,7 +521,7 @@ def test_a_study_has_its_own_seeds_or_as_many_as_are_asked_for(monkeypatch):
 
 def test_a_study_is_made_once_and_goes_on_where_it_was(tiny, monkeypatch, capsys):
     with pytest.raises(FileNotFoundError, match="make study DATASET=microcalls STUDY=difficulty"):
-        load_scores(tiny, "difficulty")
+        load_study_scores(tiny, "difficulty")
     results = run_study(tiny, "difficulty", progress=False)
     assert list(results.columns) == ["cell", *RESULT_COLUMNS]
     cells, variants, folds = ("1", "4"), ("log_db", "hires_q8"), (0, 1)
@@ -531,7 +531,7 @@ def test_a_study_is_made_once_and_goes_on_where_it_was(tiny, monkeypatch, capsys
     file = study_folder(tiny, "difficulty") / "results.csv"
     pd.testing.assert_frame_equal(pd.read_csv(file, dtype={"cell": str}), results)
 
-    scores = load_scores(tiny, "difficulty")
+    scores = load_study_scores(tiny, "difficulty")
     assert [(cell, name) for cell, own in scores.items() for name in own] == [
         (cell, name) for cell in cells for name in variants
     ]

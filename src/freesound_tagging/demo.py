@@ -20,7 +20,7 @@ import soundfile as sf
 
 from freesound_tagging.errors import DataError
 from freesound_tagging.learning.tagger import Tagger, Tags, read_settings
-from freesound_tagging.runs.tagging import NOT_KNOWN, describe, draw, newest_model
+from freesound_tagging.runs.tagging import NOT_KNOWN, describe_model, draw, newest_model
 from freesound_tagging.sounds import microcalls
 from freesound_tagging.sounds.clips import decode
 
@@ -141,7 +141,7 @@ def build_page(folder: Path) -> Blocks:
     with gr.Blocks(
         title="Tag a sound", fill_width=True, analytics_enabled=False, delete_cache=(60, 60)
     ) as page:
-        about = html.escape(describe(next(iter(taggers.values())))).replace("\n", "\n\n")
+        about = html.escape(describe_model(next(iter(taggers.values())))).replace("\n", "\n\n")
         gr.Markdown(f"# Tag a sound\n\n{about}")
         with gr.Row():
             with gr.Column():

@@ -71,13 +71,13 @@ def publish_grid(experiment: Experiment) -> tuple[Path, str]:
 
 def publish_study(experiment: Experiment, study: str) -> tuple[Path, str]:
     """Copy what is done of a study to ``results/<data set>/<study>``, as `publish_grid`."""
-    results = studies.load_results(experiment, study)
+    results = studies.load_study_results(experiment, study)
     folder, table = experiment.results_folder / study, experiment.load_table()
     for condition in STUDIES[study].conditions:
         if condition.relabel:
             table = studies.RELABEL[condition.relabel](table)
     (folder / "scores").mkdir(parents=True, exist_ok=True)
-    for cell, variants in studies.load_scores(experiment, study).items():
+    for cell, variants in studies.load_study_scores(experiment, study).items():
         write_atomically(folder / "scores" / f"{cell}.csv.gz", pack_scores(variants, table))
     if study == "stack":
         stacks, importance = stack_networks(experiment)

@@ -31,7 +31,7 @@ def stack_networks(experiment: Experiment) -> tuple[dict[str, pd.DataFrame], pd.
         Where the study ``stack`` has not been run to its end.
     """
     table = experiment.load_table()
-    networks = studies.load_scores(experiment, "stack", finished=True)
+    networks = studies.load_study_scores(experiment, "stack", finished=True)
     statistics = table_statistics(table, experiment.profile.grid)
     outer, inner = networks["grid"], networks["pairs"]
     everything = nested_features(table, outer, inner, statistics)

@@ -243,7 +243,7 @@ def candidates(condition: Condition) -> dict[str, Condition]:
 def _chosen(experiment: Experiment, condition: Condition, table: pd.DataFrame) -> Iterator[tuple]:
     """Yield variant, fold and the settings chosen for them."""
     allowed = candidates(condition)
-    scores = load_scores(experiment, condition.chosen_from, finished=True)
+    scores = load_study_scores(experiment, condition.chosen_from, finished=True)
     trials = {
         name: {variant: scores[name][variant] for variant in condition.variants} for name in allowed
     }
@@ -292,7 +292,9 @@ def count_runs(experiment: Experiment, study: str) -> int:
     return total
 
 
-def load_results(experiment: Experiment, study: str, *, finished: bool = False) -> pd.DataFrame:
+def load_study_results(
+    experiment: Experiment, study: str, *, finished: bool = False
+) -> pd.DataFrame:
     """Return the results of a study, of the runs that have ended where it is not finished.
 
     Raises
@@ -310,12 +312,12 @@ def load_results(experiment: Experiment, study: str, *, finished: bool = False) 
     )
 
 
-def load_scores(
+def load_study_scores(
     experiment: Experiment, study: str, *, finished: bool = False
 ) -> dict[str, dict[str, pd.DataFrame]]:
-    """Return cell -> variant -> out-of-fold scores of a study; raises as `load_results`."""
+    """Return cell -> variant -> out-of-fold scores of a study; raises as `load_study_results`."""
     folder = study_folder(experiment, study)
-    rows = load_results(experiment, study, finished=finished)
+    rows = load_study_results(experiment, study, finished=finished)
     scores = {}
     for cell, results in rows.groupby("cell", sort=False):
         place = folder / cell if (folder / cell).exists() else experiment.run_folder

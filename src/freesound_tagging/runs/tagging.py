@@ -108,7 +108,7 @@ def _check_length(file: Path, longest: float) -> None:
         )
 
 
-def report(answers: Sequence[tuple[Path, Tags | DataError]], top: int) -> str:
+def format_answers(answers: Sequence[tuple[Path, Tags | DataError]], top: int) -> str:
     """Return the answers as a table for a person, one line a label, one line a file without any."""
     rows = [("file", "label", "probability", "heard best at")]
     short = len({file.name for file, _ in answers}) == len(answers)
@@ -143,7 +143,7 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:04.1f}" if hours else f"{minutes}:{rest:04.1f}"
 
 
-def describe(tagger: Tagger) -> str:
+def describe_model(tagger: Tagger) -> str:
     """Say what a model is, how often it is right, and whose sounds it knows, a line each."""
     about, expected, sounds = tagger.settings, tagger.about["expected"], tagger.settings["sounds"]
     lines = [f"Model: {about['dataset']}, {about['profile']}, {tagger.representation}."]
@@ -363,9 +363,9 @@ def tag(
     if csv_file == "-":
         print(as_csv(answers, top), end="")
     else:
-        print(report(answers, top))
+        print(format_answers(answers, top))
         if tagged:
-            print(f"\n{describe(tagger)}")
+            print(f"\n{describe_model(tagger)}")
         if csv_file:
             write_atomically(Path(csv_file), as_csv(answers, top).encode())
             written.append(Path(csv_file))

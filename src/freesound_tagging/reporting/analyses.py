@@ -1,7 +1,7 @@
 """Scores of the grid and of the studies -> the tables that answer them.
 
-Every function takes scores as ``cell -> variant -> frame`` (`studies.load_study_scores`), so that the
-same code answers from a run just made and from the scores committed under ``results/``. Every
+Every function takes scores as ``cell -> variant -> frame`` (`studies.load_study_scores`), so that
+the same code answers from a run just made and from the scores committed under ``results/``. Every
 difference follows the one rule of `freesound_tagging.scoring.statistics`.
 """
 

@@ -92,6 +92,11 @@ def claim(variant: str, reference: str) -> dict[str, str]:
 
 
 CLAIMS = "microcalls/controls/claims.csv"
+DETAILS = "microcalls/controls/details.csv"
+
+
+def detail(kind: str, variant: str, reference: str) -> dict[str, str]:
+    return {"detail": kind, **claim(variant, reference)}
 
 
 def contrast(variant: str, reference: str) -> dict[str, str]:
@@ -125,8 +130,26 @@ QUOTED = [
     ("microcalls/tests.csv", against_log_db("log_linear"), f"{INTERVAL}, {{verdict}}"),
     (CLAIMS, claim("matched/hires_q2_magnitude", "grid/log_linear"), f"{INTERVAL}, {{verdict}}"),
     (CLAIMS, claim("grid/hires_q2", "matched/log_short_db"), f"{INTERVAL}, {{verdict}}"),
-    (CLAIMS, claim("grid/log_db", "bins_13/log_db"), f"log dB {INTERVAL}, {{verdict}}"),
     (CLAIMS, claim("grid/hires_q8", "bins_13/hires_q8"), f"q = 8 {INTERVAL}, {{verdict}}"),
+    (CLAIMS, claim("grid/log_db", "bins_13/log_db"), f"log dB {INTERVAL}, {{verdict}}"),
+    (CLAIMS, claim("grid/hires_q8", "unmoved/gabor_q8"), f"q = 8, {INTERVAL}, {{verdict}}"),
+    (CLAIMS, claim("grid/hires_q2", "unmoved/gabor_q2"), f"q = 2, {INTERVAL}, {{verdict}}"),
+    (DETAILS, detail("time", "grid/hires_q2", "grid/log_db"), f"q = 2 has {INTERVAL}, {{verdict}}"),
+    (
+        DETAILS,
+        detail("time", "unmoved/gabor_q2", "grid/log_db"),
+        f"filters have {INTERVAL}, {{verdict}}: that",
+    ),
+    (
+        DETAILS,
+        detail("frequency", "unmoved/gabor_q2", "grid/log_db"),
+        f"filters have {INTERVAL}, {{verdict}}, and",
+    ),
+    (
+        DETAILS,
+        detail("frequency", "grid/hires_q2", "unmoved/gabor_q2"),
+        f"good: {INTERVAL}, {{verdict}}",
+    ),
     ("esc10/stack/conditions.csv", {"variant": "lightgbm"}, f"it has {INTERVAL}, {{verdict}}"),
     (
         "esc10/stack/conditions.csv",

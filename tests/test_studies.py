@@ -204,18 +204,22 @@ def test_a_control_undoes_what_it_is_named_for_and_nothing_else(planned, dataset
     by_name = {cell.name: cell for cell in cells}
     assert {run.variant for run in by_name["matched"].runs} == set(CONTROL_VARIANTS)
     assert {run.variant for run in by_name["grid"].runs} <= set(VARIANTS)
+    unmoved = {run.variant for run in by_name["unmoved"].runs}
+    assert {name.replace("gabor", "hires") for name in unmoved} == {
+        run.variant for run in by_name["grid"].runs if run.variant.startswith("hires")
+    }
     assert set(COMPARED) <= {run.variant for run in by_name["grid"].runs}
     units = {"hop": ("hop_length", (197, 512)), "bins": ("bins_per_octave", (13.0, 26.2))}
     for name, cell in by_name.items():
         expected = {}
-        if name not in ("grid", "matched"):
+        if name not in ("grid", "matched", "unmoved"):
             kind, number = name.split("_")
             setting, values = units[kind]
             expected = {setting: next(value for value in values if int(value) == int(number))}
         for run in cell.runs:
             assert grid_changes(run.profile, base) == expected, name
             pd.testing.assert_frame_equal(run.table, table)
-        assert all(is_main(run, experiment) for run in cell.runs) == (name == "grid")
+        assert all(is_main(run, experiment) for run in cell.runs) == (name in ("grid", "unmoved"))
     # Whatever the data set's own grid, there is one with each hop and each number of rows.
     grids = [cell.runs[0].profile.grid for cell in cells]
     assert {197, 394, 512} <= {grid.hop_length for grid in grids}

@@ -1,7 +1,7 @@
 """A clip -> a few hundred numbers: how librosa's features are distributed over its time.
 
 What a classifier without a network works on, and what the stack of notebook 12 adds to networks
-(Zhang and others 2018, arXiv 1810.12832).
+(Xu and others 2018, arXiv 1810.12832).
 """
 
 from collections.abc import Callable

@@ -230,6 +230,14 @@ def claims(folder: Path, name: str) -> str:
     return markdown(table)
 
 
+def details(folder: Path, name: str) -> str:
+    """Return the controls' pairs by what sets the classes of a family apart."""
+    frame = pd.read_csv(folder / name / "controls" / "details.csv")
+    table = _pairs(frame)
+    table.insert(0, "classes differ in", frame["detail"])
+    return markdown(table)
+
+
 def _pairs(tests: pd.DataFrame) -> pd.DataFrame:
     """Return tests of pairs as columns of words."""
     return pd.DataFrame(
@@ -431,6 +439,7 @@ TABLES = {
         ranking,
         contrasts,
         claims,
+        details,
         conditions,
         tuning,
         choices,

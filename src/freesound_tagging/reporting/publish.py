@@ -140,7 +140,10 @@ def analyse_study(study: str, folder: Path) -> dict[str, pd.DataFrame]:
     results = pd.read_csv(folder / "results.csv", dtype={"cell": str})
     scores, table = read_cells(folder, results["cell"].unique())
     if study == "controls":
-        return {"claims": analyses.judge_claims(scores, table)}
+        tables = {"claims": analyses.judge_claims(scores, table)}
+        if folder.parent.name == "microcalls" and "unmoved" in scores:
+            tables["details"] = analyses.compare_by_detail(scores, table)
+        return tables
     if study in ("difficulty", "noise"):
         return {"curve": analyses.curve(scores, table)}
     if study == "learning":

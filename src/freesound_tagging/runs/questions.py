@@ -86,8 +86,10 @@ class Study:
     keep_diverged: bool = False
 
 
+_EVERY_Q = ("hires_q1", "hires_q2", "hires_q4")  # q = 8 is in COMPARED
+
 _CONTROLS = (
-    Condition("grid", (*COMPARED, "linear_db", "log_linear", "hires_q2", "3ch_hires_q1_q4_q8")),
+    Condition("grid", (*COMPARED, "linear_db", "log_linear", *_EVERY_Q, "3ch_hires_q1_q4_q8")),
     Condition(
         "matched",
         (
@@ -102,6 +104,7 @@ _CONTROLS = (
             "hires_consensus",
         ),
     ),
+    Condition("unmoved", ("gabor_q1", "gabor_q2", "gabor_q4", "gabor_q8")),
     Condition("hop_197", ("log_db", "hires_q8"), grid={"hop_length": 197}),
     Condition("hop_512", ("log_db",), grid={"hop_length": 512}),
     Condition("bins_13", ("log_db", "hires_q8"), grid={"bins_per_octave": 13.0}),

@@ -350,11 +350,16 @@ def test_notebook_8_opens_with_what_the_results_say():
     assert f"from {esc10['low']:.3f} to {esc10['high']:+.3f}" in opening
     runs = pd.read_csv(results / "fsdd" / "results.csv").groupby(["variant", "fold"])["map3"].mean()
     for q in (4, 8):  # a fold of FSDD is a speaker
-        assert f"lose {-from_log_db('fsdd', f'hires_q{q}')['difference']:.3f} each" in opening
+        assert f"they lose {-from_log_db('fsdd', f'hires_q{q}')['difference']:.3f} each" in opening
         assert (runs[f"hires_q{q}"] < runs["log_db"]).sum() == len(runs["log_db"]) == 6
     gain = gain_by_detail(results / "microcalls", "hires_q2")
-    assert f"gains {gain['time']:.3f} where" in opening
-    assert f"loses {-gain['frequency']:.3f} where" in opening
+    assert f"q = 2 gains {gain['time']:.3f}, but" in opening
+    pairs = pd.read_csv(results / "microcalls" / "controls" / "details.csv")
+    pairs = pairs.set_index(["detail", "variant", "reference"])["difference"]
+    unmoved = pairs["time", "unmoved/gabor_q2", "grid/log_db"]
+    assert f"nothing reassigned gain {unmoved:.3f}" in opening
+    own = pairs["frequency", "grid/hires_q2", "unmoved/gabor_q2"]
+    assert f"{own:.3f} better than its own filters" in opening
 
 
 def gain_by_detail(folder: Path, representation: str) -> pd.Series:

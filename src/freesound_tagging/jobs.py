@@ -18,6 +18,7 @@ bytes are the same as far as their processors round alike.
 
 import os
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,8 @@ def run_jobs(function: Callable, jobs: Iterable[tuple], n_jobs: int) -> Iterator
         Whatever a job raises, here or on a cluster; the jobs that have not begun are dropped.
     """
     if not _address():
+        # joblib replaces a worker that keeps memory, as training does on purpose: no news.
+        warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
         parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered")
         yield from parallel(joblib.delayed(function)(*job) for job in jobs)
         return

@@ -98,6 +98,11 @@ def give_memory_back():
         from joblib.externals.loky import get_reusable_executor
 
         get_reusable_executor().shutdown(wait=True)
+    free_memory()
+
+
+def free_memory() -> None:
+    """Free what nothing refers to, and hand it back to the system."""
     gc.collect()
     trim = sys.platform == "linux" and getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim:  # only glibc has it

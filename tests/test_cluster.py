@@ -10,6 +10,7 @@ import threading
 import time
 from dataclasses import replace
 from functools import partial
+from multiprocessing import forkserver
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
@@ -34,6 +35,7 @@ def quick_workers():
     with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
         get_mp_context().set_forkserver_preload(["distributed", "freesound_tagging.runs.run"])
         yield
+    forkserver._forkserver._stop()  # it would stay, with half a gigabyte
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ import papermill
 import pytest
 import soundfile
 import torch
+from conftest import free_memory
 from fastai.vision.all import (
     CategoryBlock,
     CrossEntropyLossFlat,
@@ -80,6 +81,8 @@ def run_cells(source: Path, parameters: dict) -> None:
             code = re.sub("^%.*$", "", cell.source, flags=re.MULTILINE)
             exec(compile(code, f"{source.name}, {cell.id}", "exec"), space)
             plt.close("all")
+    space.clear()
+    free_memory()
 
 
 def code_cells(content):

@@ -195,6 +195,21 @@ def test_other_systems_stand_below_the_representations_and_published_figures_apa
     assert all("(1 seed)" in line[0] for line in body[2:])
 
 
+@pytest.mark.parametrize("name", ["esc10/pretrained", "insectset32/pretrained"])
+def test_averaged_networks_stand_below_their_grid(name):
+    folder = ROOT / "results" / name
+    together = pd.concat(report.read_scores(folder)[0].values())
+    classes = together.columns.drop(["clip_id", "seed", "fold", "label"])
+    mean = together.groupby(["clip_id", "label"])[classes].mean()
+    right = mean.idxmax(axis=1) == mean.index.get_level_values("label")
+    *_, last = answers.accuracies(ROOT / "results", name).splitlines()
+    cells = [cell.strip() for cell in last.strip("|").split("|")]
+    n = pd.read_csv(folder / "results.csv").groupby(["variant", "seed"]).ngroups
+    assert cells[:3] == [f"all {n} averaged", "", f"{right.mean():.3f}"]
+    by_class = right.groupby("label").mean().mean()
+    assert cells[3] == f"{by_class:.3f}"
+
+
 def test_a_page_with_an_unknown_table_names_the_known_ones():
     with pytest.raises(
         ValueError, match="unknown table 'prose'; the known ones are: scoreboard, ranking"

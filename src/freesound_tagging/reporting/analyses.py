@@ -104,8 +104,9 @@ def analyse_grid(
 
     ``summary``: `metrics.summarise`. ``tests``: each representation against the references, with
     the seeds that all of them have. ``contrasts``: those of results/PLAN.md, where a pair was run,
-    with the seeds that these have. ``variance``: where all have several seeds. Of a grid that is
-    not finished only seeds with every fold count.
+    with the seeds that these have; ``averaged``: there, the summary of all networks' mean.
+    ``variance``: where all have several seeds. Of a grid that is not finished only seeds with every
+    fold count.
     """
     folds = set(results["fold"])
     whole = {
@@ -122,6 +123,9 @@ def analyse_grid(
     if pairs and "gabor_q2" in whole:
         chosen = common_runs({name: whole[name] for pair in pairs for name in pair})
         tables["contrasts"] = compare(chosen, table, pairs)
+        together = pd.concat(whole.values())
+        n = sum(frame["seed"].nunique() for frame in whole.values())
+        tables["averaged"] = summarise({f"all {n} averaged": average_networks(together)}, table)
     seeds = next(iter(shared.values()))["seed"].unique() if shared else ()
     if len(seeds) > 1 and len(whole) > 1:
         runs = results[results["seed"].isin(seeds) & results["variant"].isin(whole)]

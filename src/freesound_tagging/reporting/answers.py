@@ -33,6 +33,10 @@ SYSTEMS = {
 }
 """The systems of notebooks 10 to 12: study, condition and representation, and what it is called."""
 
+PUBLISHED_INSECTS = "*0.62 (0.57 to 0.67)*"
+"""A CNN on mel spectrograms (Faiss and Stowell 2023, PLOS Computational Biology 19(10): e1011541);
+their split has recordings of one session on both sides."""
+
 COSTS = "fsdkaggle2018/full_size.json"
 
 MARKS = re.compile(r"<!-- table: (?P<words>.+?) -->.*?<!-- end of table -->", re.DOTALL)
@@ -102,6 +106,30 @@ def ranking(folder: Path, name: str) -> str:
             cells[f"verdict, p ({reference})"] = verdict
         rows.append(cells)
     return markdown(pd.DataFrame(rows))
+
+
+def accuracies(folder: Path, name: str) -> str:
+    """Return how often one grid's networks are right, and all of them averaged; of InsectSet32
+    beside what others published."""
+    own = pd.read_csv(folder / name / "summary.csv").sort_values("map3", ascending=False)
+    averaged = pd.read_csv(folder / name / "averaged.csv").assign(seeds="")
+    rows = pd.concat([own.astype({"seeds": str}), averaged])
+    table = pd.DataFrame(
+        {
+            "representation": rows["variant"],
+            "seeds": rows["seeds"],
+            "top-1 accuracy": rows["top1_accuracy"].map("{:.3f}".format),
+            "balanced accuracy": rows["balanced_accuracy"].map("{:.3f}".format),
+            "top-3 error": rows["top3_error"].map("{:.4f}".format),
+            "MAP@3": rows["map3"].map("{:.3f}".format),
+            "log loss": rows["log_loss"].map("{:.3f}".format),
+        }
+    )
+    if name.startswith("insectset32"):
+        table["*published: mel, another split, top-1 accuracy*"] = rows["variant"].map(
+            {"mel_db": PUBLISHED_INSECTS}
+        )
+    return markdown(table.fillna(""))
 
 
 def heading(folder: Path, name: str) -> str:
@@ -437,6 +465,7 @@ TABLES = {
     for table in (
         scoreboard,
         ranking,
+        accuracies,
         contrasts,
         claims,
         details,

@@ -213,7 +213,8 @@ Done: {done}. Their wall-clock times add up to {results["seconds"].sum() / 3600:
 - `results.csv` one row per run: representation, fold, seed.
 - `summary.csv` one row per representation: out-of-fold figures, 95 % intervals over recordings.
 - `tests.csv` each representation against mel_db and log_db, by the one rule of
-  `freesound_tagging.scoring.statistics`; `contrasts.csv` the pairs that PLAN.md fixed, if run.
+  `freesound_tagging.scoring.statistics`; `contrasts.csv` the pairs that PLAN.md fixed, if run,
+  and then `averaged.csv`, the summary of all networks averaged.
 - `variance.csv` the shares of the variance between runs, where there are several seeds.
 - `scores/` the out-of-fold probabilities of every clip, from which all else can be computed again;
   of large sets only those that the ranks depend on.

@@ -196,7 +196,8 @@ def test_a_grid_is_ranked_tested_and_contrasted_as_far_as_it_is_done(clips):
     names = ["log_db", "mel_db", "hires_q2", "gabor_q2", "hires_q8"]
     results, scores = grid_of(clips, names)
     whole = analyse_grid(results, scores, clips)
-    assert whole.keys() == {"summary", "tests", "contrasts", "variance"}
+    assert whole.keys() == {"summary", "tests", "contrasts", "averaged", "variance"}
+    assert whole["averaged"]["variant"].tolist() == ["all 10 averaged"]
     made = list(zip(whole["contrasts"]["variant"], whole["contrasts"]["reference"], strict=True))
     assert set(made) == {pair for pair in CONTRASTS if set(pair) <= set(names)}
     assert (whole["tests"]["seeds"] == 2).all()

@@ -211,6 +211,15 @@ def test_averaged_networks_stand_below_their_grid(name):
     assert float(cells[3]) == pytest.approx(by_class, abs=6e-4)
 
 
+def test_the_pages_say_how_good_the_best_tagger_is():
+    folder = ROOT / "results" / "esc10" / "pretrained" / "pretrained_tagger"
+    steps = pd.read_csv(folder / "steps.csv").set_index("step")
+    said = f"averaged are right for {100 * steps.loc['everything', 'top1_accuracy']:g} % of the"
+    assert said in " ".join((ROOT / "results" / "README.md").read_text().split())
+    clear = steps.index[steps["gain_low"] > 0]
+    assert clear.tolist() == ["varied", "everything"]
+
+
 def test_a_page_with_an_unknown_table_names_the_known_ones():
     with pytest.raises(
         ValueError, match="unknown table 'prose'; the known ones are: scoreboard, ranking"

@@ -5,8 +5,6 @@ The process that hands out tests reads this file too: torch is loaded by the fix
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import hashlib
 import os
 import sys
@@ -28,6 +26,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile as sf
+from memory import free_memory
 
 from freesound_tagging.files import hold_alone
 from freesound_tagging.sounds import catalogue
@@ -99,14 +98,6 @@ def give_memory_back():
 
         get_reusable_executor().shutdown(wait=True)
     free_memory()
-
-
-def free_memory() -> None:
-    """Free what nothing refers to, and hand it back to the system."""
-    gc.collect()
-    trim = sys.platform == "linux" and getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim:  # only glibc has it
-        trim(0)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,6 @@ import papermill
 import pytest
 import soundfile
 import torch
-from conftest import free_memory
 from fastai.vision.all import (
     CategoryBlock,
     CrossEntropyLossFlat,
@@ -25,6 +24,7 @@ from fastai.vision.all import (
     MixUp,
     TransformBlock,
 )
+from memory import free_memory
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 

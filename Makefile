@@ -22,7 +22,7 @@ setup: .venv/ready
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 		{ echo "Python 3.10 or newer is needed; name it with make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv .venv
-	@# uv installs the same packages as pip in half of the time. Like pip it compiles them here: else
+	@# uv installs the same packages as pip in a fraction of the time. Like pip it compiles them here: else
 	@# the first process that loads one does.
 	{ $(BIN)/python -m pip install --quiet uv && \
 		$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --requirement requirements.lock; } || \

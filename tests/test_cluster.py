@@ -31,7 +31,7 @@ NAMES = {"dataset": "tiny", "profile_name": "smoke"}
 
 @pytest.fixture(scope="module", autouse=True)
 def quick_workers():
-    """Fork workers from a process that has loaded what runs need: it takes each ten seconds."""
+    """Fork workers from a process that has loaded what runs need, which takes seconds."""
     with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
         get_mp_context().set_forkserver_preload(["distributed", "freesound_tagging.runs.run"])
         yield

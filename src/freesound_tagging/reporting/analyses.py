@@ -7,12 +7,14 @@ difference follows the one rule of `freesound_tagging.scoring.statistics`.
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from freesound_tagging.runs.questions import COMPARED, CONTRASTS, STUDIES
 from freesound_tagging.scoring.metrics import (
     average_networks,
     bootstrap_interval,
+    classes_of,
     clip_metrics,
     summarise,
 )
@@ -124,8 +126,10 @@ def analyse_grid(
         chosen = common_runs({name: whole[name] for pair in pairs for name in pair})
         tables["contrasts"] = compare(chosen, table, pairs)
         together = pd.concat(whole.values())
-        n = sum(frame["seed"].nunique() for frame in whole.values())
-        tables["averaged"] = summarise({f"all {n} averaged": average_networks(together)}, table)
+        # Of large sets low scores are not kept, and what is left has no mean.
+        if np.allclose(together[classes_of(together)].sum(axis=1), 1, atol=1e-3):
+            n = sum(frame["seed"].nunique() for frame in whole.values())
+            tables["averaged"] = summarise({f"all {n} averaged": average_networks(together)}, table)
     seeds = next(iter(shared.values()))["seed"].unique() if shared else ()
     if len(seeds) > 1 and len(whole) > 1:
         runs = results[results["seed"].isin(seeds) & results["variant"].isin(whole)]
@@ -177,11 +181,10 @@ def compare_by_detail(scores: Scores, table: pd.DataFrame) -> pd.DataFrame:
     one detail are a family.
     """
     details = microcalls.class_table()["detail"]
+    together = flat(scores)
     parts = []
     for detail, classes in details.groupby(details):
-        own = {
-            name: frame[frame["label"].isin(classes.index)] for name, frame in flat(scores).items()
-        }
+        own = {name: frame[frame["label"].isin(classes.index)] for name, frame in together.items()}
         tests = compare(own, table, BY_DETAIL, [VERDICT_METRIC])
         tests.insert(0, "detail", detail)
         parts.append(tests)

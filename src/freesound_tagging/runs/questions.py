@@ -165,14 +165,14 @@ _TAGGER = (
     Condition("wider", _MIX, {"crop": 0.4, "epochs": 60, "width": 16}, _WHOLE),
 )
 
-_PICTURE = {"duration": 5.0, "hop_length": 788}
+_WHOLE_CLIP = {"duration": 5.0, "hop_length": 788}
 _ALL_LAYERS = {"fine_tuning": "one_rate"}
 _VARIED = _ALL_LAYERS | {"mixup": 0.3, "mask": 0.1, "time_shift": 0.5, "epochs": 16}
 _PRETRAINED_TAGGER = (
     Condition("plain", ("log_db",)),
-    Condition("whole", ("log_db",), {}, _PICTURE),
-    Condition("all_layers", ("log_db",), _ALL_LAYERS, _PICTURE),
-    Condition("varied", ("log_db", "mel_db"), _VARIED, _PICTURE),
+    Condition("whole", ("log_db",), {}, _WHOLE_CLIP),
+    Condition("all_layers", ("log_db",), _ALL_LAYERS, _WHOLE_CLIP),
+    Condition("varied", ("log_db", "mel_db"), _VARIED, _WHOLE_CLIP),
 )
 
 # Of each optimizer two rates; a trial has half the epochs of the judges.

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from freesound_tagging.features.variants import CONTROL_VARIANTS, VARIANTS
 from freesound_tagging.reporting.analyses import (
     CLAIMS,
+    SPEECH_CLAIMS,
     analyse_grid,
     compare_conditions,
     compare_tuned,
@@ -86,6 +87,13 @@ def test_every_claim_is_about_two_pictures_that_the_controls_make(plan_study):
 
 def test_every_control_is_there_for_a_claim():
     assert set(CONTROL_VARIANTS) <= {picture.split("/")[1] for picture in PICTURES}
+
+
+def test_every_claim_about_speech_is_about_pictures_that_its_study_makes():
+    conditions = STUDIES["speech"].conditions
+    made = {f"{own.name}/{variant}" for own in conditions for variant in own.variants}
+    assert {picture for _, *both in SPEECH_CLAIMS for picture in both} == made
+    assert len({tuple(both) for _, *both in SPEECH_CLAIMS}) == len(SPEECH_CLAIMS)
 
 
 @settings(deadline=None, max_examples=8)

@@ -268,6 +268,15 @@ def test_digits_and_speakers_are_told_in_the_main_grids_networks(planned):
     assert {run.fold for run in cell.runs} == set(range(5))
 
 
+def test_speech_is_trained_longer_and_changed_in_nothing_else(planned):
+    experiment, cells = planned("speech", "fsdd")
+    for cell in cells:
+        expected = {"epochs": 20} if cell.name == "longer" else {}
+        assert all(changes(run.profile, experiment.profile) == expected for run in cell.runs)
+        assert {run.fold for run in cell.runs} == set(range(6))
+    assert experiment.profile.epochs < 20
+
+
 def test_every_step_of_the_pretrained_tagger_keeps_what_those_before_added():
     conditions = STUDIES["pretrained_tagger"].conditions
     assert [condition.name for condition in conditions] == list(TAGGER_STEPS["pretrained_tagger"])

@@ -88,6 +88,22 @@ CLAIMS: tuple[tuple[str, str, str], ...] = (
     ("Consensus of two q beats one q", "matched/hires_consensus", "grid/hires_q8"),
 )
 
+SPEECH_CLAIMS: tuple[tuple[str, str, str], ...] = (
+    ("q = 2 beats log dB", "grid/hires_q2", "grid/log_db"),
+    ("q = 8 beats log dB", "grid/hires_q8", "grid/log_db"),
+    ("q = 2 beats the same filters unmoved", "grid/hires_q2", "unmoved/gabor_q2"),
+    ("q = 8 beats the same filters unmoved", "grid/hires_q8", "unmoved/gabor_q8"),
+    ("After 21 epochs, too, q = 2 beats log dB", "longer/hires_q2", "longer/log_db"),
+    ("After 21 epochs, too, q = 8 beats log dB", "longer/hires_q8", "longer/log_db"),
+    ("After 21 epochs, q = 2 beats its filters unmoved", "longer/hires_q2", "longer/gabor_q2"),
+    ("After 21 epochs, q = 8 beats its filters unmoved", "longer/hires_q8", "longer/gabor_q8"),
+    ("On a mel axis (HTK), too, q = 2 beats dB", "matched/hires_q2_mel", "matched/mel_htk_db"),
+    ("On a mel axis (HTK), too, q = 8 beats dB", "matched/hires_q8_mel", "matched/mel_htk_db"),
+    ("PCEN beats dB, log axis", "matched/log_pcen", "grid/log_db"),
+    ("PCEN beats dB, mel axis", "matched/mel_pcen", "grid/mel_db"),
+)
+"""Of the study of speech, fixed before its first run."""
+
 BY_DETAIL: tuple[tuple[str, str], ...] = (
     ("grid/hires_q2", "grid/log_db"),
     ("matched/log_short_db", "grid/log_db"),
@@ -157,8 +173,10 @@ def flat(scores: Scores) -> dict[str, pd.DataFrame]:
     )
 
 
-def judge_claims(scores: Scores, table: pd.DataFrame) -> pd.DataFrame:
-    """Return how every claim of `CLAIMS` came out whose two representations were scored.
+def judge_claims(
+    scores: Scores, table: pd.DataFrame, claims: Sequence[tuple[str, str, str]] = CLAIMS
+) -> pd.DataFrame:
+    """Return how every claim came out whose two representations were scored.
 
     Returns
     -------
@@ -166,7 +184,7 @@ def judge_claims(scores: Scores, table: pd.DataFrame) -> pd.DataFrame:
     first the claim in words.
     """
     together = flat(scores)
-    claims = [claim for claim in CLAIMS if {*claim[1:]} <= set(together)]
+    claims = [claim for claim in claims if {*claim[1:]} <= set(together)]
     tests = compare(together, table, [claim[1:] for claim in claims], [VERDICT_METRIC])
     tests.insert(0, "claim", [claim for claim, *_ in claims])
     return tests

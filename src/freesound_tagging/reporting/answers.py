@@ -250,9 +250,9 @@ def contrasts(folder: Path, name: str) -> str:
     return markdown(_pairs(own))
 
 
-def claims(folder: Path, name: str) -> str:
-    """Return how the controls' claims came out on a data set."""
-    frame = pd.read_csv(folder / name / "controls" / "claims.csv")
+def claims(folder: Path, name: str, study: str) -> str:
+    """Return how the claims of a study came out on a data set."""
+    frame = pd.read_csv(folder / name / study / "claims.csv")
     table = _pairs(frame)
     table.insert(0, "claim", frame["claim"])
     return markdown(table)

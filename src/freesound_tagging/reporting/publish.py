@@ -144,6 +144,8 @@ def analyse_study(study: str, folder: Path) -> dict[str, pd.DataFrame]:
         if folder.parent.name == "microcalls" and "unmoved" in scores:
             tables["details"] = analyses.compare_by_detail(scores, table)
         return tables
+    if study == "speech":
+        return {"claims": analyses.judge_claims(scores, table, analyses.SPEECH_CLAIMS)}
     if study in ("difficulty", "noise"):
         return {"curve": analyses.curve(scores, table)}
     if study == "learning":

@@ -221,6 +221,13 @@ RECIPE: dict[str, str] = {
 
 _FINE = ("log_db", "hires_q2", "gabor_q2", "hires_q8", "gabor_q8")
 
+_SPEECH = (
+    Condition("grid", ("mel_db", "log_db", "hires_q2", "hires_q8")),
+    Condition("matched", ("mel_htk_db", "hires_q2_mel", "hires_q8_mel", "log_pcen", "mel_pcen")),
+    Condition("unmoved", ("gabor_q2", "gabor_q8")),
+    Condition("longer", _FINE, {"epochs": 20}),
+)
+
 STUDIES: dict[str, Study] = {
     "contrasts": Study(
         "Does reassignment help a pretrained network? (results/PLAN.md)",
@@ -287,6 +294,12 @@ STUDIES: dict[str, Study] = {
         "Is FSDD's answer that of its coarse rows?",
         ("fsdd",),
         (Condition("bins_26", ("mel_db", *_FINE), grid={"bins_per_octave": 26.2}),),
+        seeds=1,
+    ),
+    "speech": Study(
+        "What is FSDD's answer due to: few epochs, the axis, the loudness, or reassignment?",
+        ("fsdd",),
+        _SPEECH,
         seeds=1,
     ),
     "controls": Study(

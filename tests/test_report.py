@@ -55,6 +55,30 @@ def test_a_committed_study_can_be_scored_and_analysed_again(folder):
     assert_as_committed(publish.analyse_study(folder.name, folder), folder)
 
 
+def test_a_score_of_an_unknown_clip_is_not_packed():
+    scores = pd.DataFrame({"clip_id": ["a", "b"], "seed": 0, "fold": 0, "label": "x", "x": 1.0})
+    table = pd.DataFrame({"group": ["a"]}, index=pd.Index(["a"], name="clip_id"))
+    with pytest.raises(ValueError, match="clip 'b' of 'log_db' is not in the table"):
+        report.pack_scores({"log_db": scores}, table)
+
+
+@pytest.mark.parametrize(("study", "drawn"), [("fine_rows", 2), ("speech", 2), ("speakers", 4)])
+def test_of_unseen_speakers_it_is_speakers_that_are_drawn(study, drawn, tmp_path, monkeypatch):
+    folder = tmp_path / "fsdd" / study
+    (folder / "scores").mkdir(parents=True)
+    clips = pd.Index(["0_ann_0", "0_ann_1", "0_bob_0", "0_bob_1"], name="clip_id")
+    scores = pd.DataFrame({"clip_id": clips, "seed": 0, "fold": 0, "label": "0", "0": 1.0})
+    table = pd.DataFrame({"group": clips}, index=clips)
+    (folder / "scores" / "own.csv.gz").write_bytes(report.pack_scores({"log_db": scores}, table))
+    pd.DataFrame({"cell": ["own"], "variant": "log_db"}).to_csv(folder / "results.csv")
+    groups = []
+    for name in ("analyse_grid", "judge_claims"):
+        monkeypatch.setattr(analyses, name, lambda *given: groups.extend(given))
+    publish.analyse_study(study, folder)
+    (table,) = (given for given in groups if isinstance(given, pd.DataFrame) and "group" in given)
+    assert table["group"].nunique() == drawn
+
+
 def test_there_are_committed_results():
     assert FOLDERS, "make publish writes them"
 

@@ -114,6 +114,14 @@ BY_DETAIL: tuple[tuple[str, str], ...] = (
 )
 """Pairs that are compared for families of microcalls that differ in time, and in frequency."""
 
+AS_CLIPS_GROW: tuple[tuple[str, str], ...] = (
+    ("hires_q2", "log_db"),
+    ("hires_q8", "log_db"),
+    ("hires_q2", "gabor_q2"),
+    ("hires_q8", "gabor_q8"),
+)
+"""The same, for each number of clips per class."""
+
 
 def analyse_grid(
     results: pd.DataFrame, scores: dict[str, pd.DataFrame], table: pd.DataFrame
@@ -190,8 +198,10 @@ def judge_claims(
     return tests
 
 
-def compare_by_detail(scores: Scores, table: pd.DataFrame) -> pd.DataFrame:
-    """Return the pairs of `BY_DETAIL` on the microcalls that differ in frequency, and in time.
+def compare_by_detail(
+    scores: Scores, table: pd.DataFrame, pairs: Sequence[tuple[str, str]] = BY_DETAIL
+) -> pd.DataFrame:
+    """Return pairs compared on the microcalls that differ in frequency, and in time.
 
     Returns
     -------
@@ -203,9 +213,21 @@ def compare_by_detail(scores: Scores, table: pd.DataFrame) -> pd.DataFrame:
     parts = []
     for detail, classes in details.groupby(details):
         own = {name: frame[frame["label"].isin(classes.index)] for name, frame in together.items()}
-        tests = compare(own, table, BY_DETAIL, [VERDICT_METRIC])
+        tests = compare(own, table, pairs, [VERDICT_METRIC])
         tests.insert(0, "detail", detail)
         parts.append(tests)
+    return pd.concat(parts, ignore_index=True)
+
+
+def compare_as_clips_grow(scores: Scores, table: pd.DataFrame) -> pd.DataFrame:
+    """Return the pairs of `AS_CLIPS_GROW` in every condition, as `compare_by_detail`.
+
+    The pairs of one condition and detail are a family: they share the training's luck.
+    """
+    parts = []
+    for cell, variants in scores.items():
+        pairs = [(f"{cell}/{name}", f"{cell}/{other}") for name, other in AS_CLIPS_GROW]
+        parts.append(compare_by_detail({cell: variants}, table, pairs))
     return pd.concat(parts, ignore_index=True)
 
 

@@ -258,9 +258,9 @@ def claims(folder: Path, name: str, study: str) -> str:
     return markdown(table)
 
 
-def details(folder: Path, name: str) -> str:
-    """Return the controls' pairs by what sets the classes of a family apart."""
-    frame = pd.read_csv(folder / name / "controls" / "details.csv")
+def details(folder: Path, name: str, study: str) -> str:
+    """Return a study's pairs by what sets the classes of a family apart."""
+    frame = pd.read_csv(folder / name / study / "details.csv")
     table = _pairs(frame)
     table.insert(0, "classes differ in", frame["detail"])
     return markdown(table)

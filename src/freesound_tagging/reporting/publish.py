@@ -18,7 +18,13 @@ from freesound_tagging.features.variants import VARIANTS
 from freesound_tagging.files import write_atomically
 from freesound_tagging.learning.networks import best_device
 from freesound_tagging.reporting import analyses, answers
-from freesound_tagging.reporting.scores import pack_scores, read_cells, read_scores, unpack_scores
+from freesound_tagging.reporting.scores import (
+    as_drawn,
+    pack_scores,
+    read_cells,
+    read_scores,
+    unpack_scores,
+)
 from freesound_tagging.runs import grid, studies
 from freesound_tagging.runs.experiment import ROOT, Experiment, open_experiment
 from freesound_tagging.runs.questions import CONTRASTS, STUDIES, TAGGER_STEPS
@@ -73,12 +79,11 @@ def publish_study(experiment: Experiment, study: str) -> tuple[Path, str]:
     """Copy what is done of a study to ``results/<data set>/<study>``, as `publish_grid`."""
     results = studies.load_study_results(experiment, study)
     folder, table = experiment.results_folder / study, experiment.load_table()
-    for condition in STUDIES[study].conditions:
-        if condition.relabel:
-            table = studies.RELABEL[condition.relabel](table)
+    asked = {condition.name: condition for condition in STUDIES[study].conditions}
     (folder / "scores").mkdir(parents=True, exist_ok=True)
     for cell, variants in studies.load_study_scores(experiment, study).items():
-        write_atomically(folder / "scores" / f"{cell}.csv.gz", pack_scores(variants, table))
+        content = pack_scores(variants, studies.clips_of(experiment, asked[cell], table))
+        write_atomically(folder / "scores" / f"{cell}.csv.gz", content)
     if study == "stack":
         stacks, importance = stack_networks(experiment)
         write_atomically(folder / "scores" / "stacked.csv.gz", pack_scores(stacks, table))
@@ -130,7 +135,7 @@ def write_study(folder: Path) -> None:
     study = folder.name
     for name, frame in analyse_study(study, folder).items():
         frame.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
-    if study in ("difficulty", "noise"):
+    if study in CURVES:
         curve = pd.read_csv(folder / "curve.csv", dtype={"cell": str})
         save_figure(charts.show_curves(curve, study), folder / "curve.png")
 
@@ -139,6 +144,8 @@ def analyse_study(study: str, folder: Path) -> dict[str, pd.DataFrame]:
     """Return the tables that answer a study, from its published results and scores."""
     results = pd.read_csv(folder / "results.csv", dtype={"cell": str})
     scores, table = read_cells(folder, results["cell"].unique())
+    if not any(condition.relabel for condition in STUDIES[study].conditions):
+        table = as_drawn(folder.parent.name, table)
     if study == "controls":
         tables = {"claims": analyses.judge_claims(scores, table)}
         if folder.parent.name == "microcalls" and "unmoved" in scores:
@@ -146,10 +153,14 @@ def analyse_study(study: str, folder: Path) -> dict[str, pd.DataFrame]:
         return tables
     if study == "speech":
         return {"claims": analyses.judge_claims(scores, table, analyses.SPEECH_CLAIMS)}
-    if study in ("difficulty", "noise"):
-        return {"curve": analyses.curve(scores, table)}
     if study == "learning":
-        return {"curve": analyses.curve(scores, table, by="family")}
+        return {
+            "curve": analyses.curve(scores, table),
+            "families": analyses.curve(scores, table, by="family"),
+            "details": analyses.compare_as_clips_grow(scores, table),
+        }
+    if study in CURVES:
+        return {"curve": analyses.curve(scores, table)}
     if study in ("speakers", "fine_rows"):
         (cell,) = scores
         return analyses.analyse_grid(results, scores[cell], table)
@@ -178,6 +189,7 @@ def analyse_study(study: str, folder: Path) -> dict[str, pd.DataFrame]:
     return {"steps": analyses.tagger_steps(scores, results, table, TAGGER_STEPS[study], grids)}
 
 
+CURVES = ("difficulty", "noise", "learning")
 CHOSEN_ON_INNER_FOLDS = ("trials", "optimizer_trials")
 REFERENCE_CONDITION = {
     "rates": "frozen_then_one_rate",

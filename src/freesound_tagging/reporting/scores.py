@@ -21,9 +21,17 @@ def pack_scores(scores: dict[str, pd.DataFrame], table: pd.DataFrame) -> bytes:
     three highest or no lower than that of its true class: ranks, and with them every metric, stay
     the same, and the file small. The others are left blank. Scores have five digits, or nine where
     five would make two of them equal and so move a rank.
+
+    Raises
+    ------
+    ValueError
+        Where a clip that was scored is not in the table.
     """
     frames = []
     for name, frame in scores.items():
+        unknown = set(frame["clip_id"]) - set(table.index)
+        if unknown:
+            raise ValueError(f"clip {min(unknown)!r} of {name!r} is not in the table of clips")
         classes = classes_of(frame)
         frame = frame.sort_values(["seed", "clip_id"]).reset_index(drop=True)
         if len(frame) * len(classes) > FULL_SCORES:

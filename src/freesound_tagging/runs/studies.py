@@ -92,7 +92,7 @@ def _plan(
     """Yield the runs of one condition; ``main`` are the clips of the main grid."""
     place = study_folder(experiment, study) / condition.name
     profile = change_profile(experiment.profile, condition)
-    table = _table(experiment, condition, main)
+    table = clips_of(experiment, condition, main)
     variants = condition.variants or tuple(VARIANTS)
     folds = grid.profile_folds(table, profile)[: condition.folds]
 
@@ -155,7 +155,7 @@ RELABEL: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
 }
 
 
-def _table(experiment: Experiment, condition: Condition, main: pd.DataFrame) -> pd.DataFrame:
+def clips_of(experiment: Experiment, condition: Condition, main: pd.DataFrame) -> pd.DataFrame:
     """Return a condition's clips: those of the main grid, relabelled, or generated anew."""
     clips_per_class = condition.settings.get("clips_per_class")
     if condition.sounds or clips_per_class:
@@ -286,7 +286,8 @@ def count_runs(experiment: Experiment, study: str) -> int:
     main, total = experiment.load_table(), 0
     for condition in conditions_of(experiment, study):
         profile = change_profile(experiment.profile, condition)
-        folds = grid.profile_folds(_table(experiment, condition, main), profile)[: condition.folds]
+        clips = clips_of(experiment, condition, main)
+        folds = grid.profile_folds(clips, profile)[: condition.folds]
         held_out = len(fold_pairs(np.asarray(folds))) if condition.every_pair else len(folds)
         total += len(condition.variants or VARIANTS) * held_out * len(profile.seeds)
     return total

@@ -129,19 +129,21 @@ def show_against(
 
 
 def show_curves(curve: pd.DataFrame, study: str) -> Figure:
-    """Draw accuracy on microcalls against difficulty or noise, and the gain over log dB.
+    """Draw accuracy on microcalls against what a study varies, and the gain over log dB.
 
     Bars are 95 % intervals.
 
     Parameters
     ----------
     curve : as returned by `freesound_tagging.reporting.analyses.curve`.
-    study : ``"difficulty"`` or ``"noise"``.
+    study : ``"difficulty"``, ``"noise"`` or ``"learning"``.
     """
     labels = {
         "difficulty": "difficulty (1: the corpus; higher: finer)",
         "noise": "signal-to-noise ratio (dB)",
+        "learning": "clips per class",
     }
+    in_octaves = study != "noise"
     figure, axes = plt.subplots(2, 3, figsize=(10, 6), sharex=True, sharey="row")
     place = curve["cell"].str.removesuffix("dB").astype(float)
     style = {"fmt": "o-", "markersize": 3, "linewidth": 1.2, "elinewidth": 0.8}
@@ -151,7 +153,7 @@ def show_curves(curve: pd.DataFrame, study: str) -> Figure:
         ):
             x = place[part.index]
             # Side by side, or the intervals would lie on one another.
-            x = x * 2 ** (0.05 * (number - 2)) if study == "difficulty" else x + 0.5 * (number - 2)
+            x = x * 2 ** (0.05 * (number - 2)) if in_octaves else x + 0.5 * (number - 2)
             top, bottom = axes[0, column], axes[1, column]
             for ax, middle, low, high in [
                 (top, "top1_accuracy", "low", "high"),
@@ -164,7 +166,7 @@ def show_curves(curve: pd.DataFrame, study: str) -> Figure:
         top.set_title(families, fontsize=10)
         bottom.axhline(0, color="black", linewidth=0.8)
         bottom.set_xlabel(labels[study], fontsize=9)
-        if study == "difficulty":
+        if in_octaves:
             bottom.set_xscale("log", base=2)
             bottom.set_xticks(sorted(place.unique()), [f"{x:g}" for x in sorted(place.unique())])
     axes[0, 0].set_ylabel("top-1 accuracy (chance: 1/16)", fontsize=9)

@@ -418,7 +418,7 @@ def test_a_step_takes_what_its_runs_took_and_an_average_all_of_them(clips):
     assert found["seeds"].tolist() == [1] * (len(STEPS) - 1) + [3, 1]
 
 
-def test_the_last_row_averages_every_network_of_the_grid(clips):
+def test_a_row_averages_every_network_of_the_grid(clips):
     steps, results = steps_of(clips, 2)
     grid = {
         name: scores_of(clips, random_ranks(clips, number, 2), (0, 1))
@@ -428,16 +428,17 @@ def test_the_last_row_averages_every_network_of_the_grid(clips):
     runs = [(v, fold, seed, 7.0) for v in grid for fold in folds for seed in (0, 1)]
     grid_results = pd.DataFrame(runs, columns=["variant", "fold", "seed", "seconds"])
     found = tagger_steps(steps, results, clips, STEPS, [(grid, grid_results)])
-    last = found.iloc[-1]
+    last = found.iloc[-2]
     assert (last["step"], last["seconds_per_run"]) == ("representations", 7.0 * 2 * len(COMPARED))
     assert last["adds"].startswith(f"all {2 * len(COMPARED)} networks of the grid")
     scored = pd.concat(grid.values()).groupby(["clip_id", "label"])[LABELS].mean().reset_index()
     right = scored[LABELS].idxmax(axis=1) == scored["label"]
     assert last["top1_accuracy"] == pytest.approx(right.mean())
-    pd.testing.assert_frame_equal(found.iloc[:-1], tagger_steps(steps, results, clips, STEPS))
+    pd.testing.assert_frame_equal(found.iloc[:-2], tagger_steps(steps, results, clips, STEPS))
 
 
-def test_with_two_grids_everything_is_averaged(clips):
+@pytest.mark.parametrize("n_grids", [1, 2])
+def test_the_last_row_averages_everything(clips, n_grids):
     steps, results = steps_of(clips, 2)
     last = list(STEPS)[-1]
     more = scores_of(clips, random_ranks(clips, 99, 1), (0,))
@@ -446,14 +447,14 @@ def test_with_two_grids_everything_is_averaged(clips):
     results = pd.concat([results, pd.DataFrame([row])], ignore_index=True)
     grid = {"log_db": scores_of(clips, random_ranks(clips, 7, 1), (0,))}
     grid_results = pd.DataFrame({"variant": ["log_db"], "fold": 0, "seed": 0, "seconds": 7.0})
-    grids = [(grid, grid_results)] * 2
+    grids = [(grid, grid_results)] * n_grids
     found = tagger_steps(steps, results, clips, STEPS, grids).set_index("step")
     assert found.index[-3:].tolist() == ["averaged", "representations", "everything"]
     assert found.loc["averaged", "adds"] == "3 networks' probabilities averaged"
-    assert found.loc["everything", "adds"].startswith("all 5: ")
+    assert found.loc["everything", "adds"].startswith(f"all {3 + n_grids}: ")
     for name, frames in {
         "averaged": [*steps[last].values()],
-        "everything": [*steps[last].values(), *grid.values(), *grid.values()],
+        "everything": [*steps[last].values(), *list(grid.values()) * n_grids],
     }.items():
         scored = pd.concat(frames).groupby(["clip_id", "label"])[LABELS].mean().reset_index()
         right = scored[LABELS].idxmax(axis=1) == scored["label"]

@@ -277,9 +277,10 @@ def test_speech_is_trained_longer_and_changed_in_nothing_else(planned):
     assert experiment.profile.epochs < 20
 
 
-def test_every_step_of_the_pretrained_tagger_keeps_what_those_before_added():
-    conditions = STUDIES["pretrained_tagger"].conditions
-    assert [condition.name for condition in conditions] == list(TAGGER_STEPS["pretrained_tagger"])
+@pytest.mark.parametrize("study", ["pretrained_tagger", "insect_tagger"])
+def test_every_step_of_the_pretrained_taggers_keeps_what_those_before_added(study):
+    conditions = STUDIES[study].conditions
+    assert [condition.name for condition in conditions] == list(TAGGER_STEPS[study])
     for before, after in pairwise(conditions):
         assert before.variants[0] == after.variants[0]
         assert before.grid.items() <= after.grid.items()

@@ -380,8 +380,8 @@ def tagger_steps(
 
     A step is its first representation. Where the last step has several networks, by representation
     or seed, a row more averages them. With published grids, a row averages all networks of the
-    first in their place, every representation and every seed, none chosen; and where there are
-    more grids, a last row those of all grids and of the last step.
+    first in their place, every representation and every seed, none chosen; and a last row those
+    of all grids and of the last step.
 
     Parameters
     ----------
@@ -407,8 +407,7 @@ def tagger_steps(
     if grids:
         words = "all {n} networks of the grid in their place, {variants} representations, averaged"
         measured["representations"] = _average(words, grids[:1])
-    if len(grids) > 1:
-        words = "all {n}: these, those of the last step, those of the small network's grid"
+        words = "all {n}: those of the last step and of every grid, averaged"
         measured["everything"] = _average(words, [*sources, *grids])
     first = {name: frame[frame["seed"] == 0] for name, (_, frame, _) in measured.items()}
     names = list(measured)

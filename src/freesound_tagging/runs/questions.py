@@ -154,6 +154,11 @@ TAGGER_STEPS: dict[str, dict[str, str]] = {
         "all_layers": "all layers learn, at one rate",
         "varied": "mixup, hidden bands, shifts in time; twice as many epochs",
     },
+    "insect_tagger": {
+        "plain": "the grid's network, log dB",
+        "varied": "all layers learn, at one rate; mixup, hidden bands, shifts in time; twice as "
+        "many epochs",
+    },
 }
 _TAGGER = (
     Condition("plain", ("log_db",), {"mask": 0.0, "mixup": 0.0}, seeds=1),
@@ -173,6 +178,11 @@ _PRETRAINED_TAGGER = (
     Condition("whole", ("log_db",), {}, _WHOLE_CLIP),
     Condition("all_layers", ("log_db",), _ALL_LAYERS, _WHOLE_CLIP),
     Condition("varied", ("log_db", "mel_db"), _VARIED, _WHOLE_CLIP),
+)
+
+_INSECT_TAGGER = (
+    Condition("plain", ("log_db",)),
+    Condition("varied", ("log_db", "mel_db"), _VARIED | {"epochs": 32}),
 )
 
 # Of each optimizer two rates; a trial has half the epochs of the judges.
@@ -400,6 +410,13 @@ STUDIES: dict[str, Study] = {
         "How good a tagger does a pretrained network make?",
         ("esc10",),
         _PRETRAINED_TAGGER,
+        profile="pretrained",
+        seeds=1,
+    ),
+    "insect_tagger": Study(
+        "The same, of insects",
+        ("insectset32",),
+        _INSECT_TAGGER,
         profile="pretrained",
         seeds=1,
     ),

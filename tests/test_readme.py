@@ -70,8 +70,8 @@ def test_microcalls():
 
 
 @pytest.mark.parametrize("q", [2, 8])
-@pytest.mark.parametrize(("dataset", "seeds"), [("esc10", 3), ("insectset32", 2)])
-def test_pretrained(dataset, seeds, q):
+@pytest.mark.parametrize("dataset", ["esc10", "insectset32"])
+def test_pretrained(dataset, q):
     tests = pd.read_csv(RESULTS / dataset / "pretrained" / "contrasts.csv")
     tests = tests[tests["metric"] == "map3"]
     (row,) = tests[tests["reference"] == f"gabor_q{q}"].to_dict("records")
@@ -82,7 +82,7 @@ def test_pretrained(dataset, seeds, q):
     told = [("esc10", "gabor_q8")] * (dataset == "esc10")
     clear = tests[tests["verdict"].isin(["better", "worse"])]
     assert [(dataset, reference) for reference in clear["reference"]] == told
-    assert "None of the other contrasts" in text and set(tests["seeds"]) == {seeds}
+    assert "None of the other contrasts" in text and set(tests["seeds"]) == {3}
 
 
 def test_the_readme_can_be_read_in_five_minutes():

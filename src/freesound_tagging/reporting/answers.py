@@ -266,6 +266,29 @@ def details(folder: Path, name: str, study: str) -> str:
     return markdown(table)
 
 
+def learning(folder: Path, name: str) -> str:
+    """Return how well microcalls are told apart with more clips, and how well those are learned."""
+    place = folder / name / "learning"
+    keys = ["cell", "variant"]
+    loss = pd.read_csv(place / "results.csv", dtype={"cell": str}).groupby(keys)["train_loss"]
+    curve = pd.read_csv(place / "curve.csv", dtype={"cell": str})
+    accuracy = curve.pivot_table("top1_accuracy", keys, "detail", sort=False)
+    rows = [
+        {
+            "clips per class": cell,
+            "representation": variant,
+            "training loss, mean": f"{loss.mean()[cell, variant]:.3f}",
+            "highest": f"{loss.max()[cell, variant]:.3f}",
+            **{
+                f"top-1 accuracy, {kind}": f"{own[kind]:.3f}"
+                for kind in ("all", "frequency", "time")
+            },
+        }
+        for (cell, variant), own in accuracy.iterrows()
+    ]
+    return markdown(pd.DataFrame(rows))
+
+
 def _pairs(tests: pd.DataFrame) -> pd.DataFrame:
     """Return tests of pairs as columns of words."""
     return pd.DataFrame(
@@ -469,6 +492,7 @@ TABLES = {
         contrasts,
         claims,
         details,
+        learning,
         conditions,
         tuning,
         choices,

@@ -54,6 +54,24 @@ def test_a_fault_in_a_table_names_its_line(capsys, tmp_path):
     assert "mine.csv" in said and "line 3" in said
 
 
+def test_an_unknown_representation_of_a_model_is_told_before_any_sound_is_read(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("WORK_FOLDER", str(tmp_path))
+    command = ["model", "--dataset", "microcalls", "--representation", "log_bd"]
+    assert cli.main(command) == 2
+    assert "unknown variant 'log_bd'" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_scores_of_the_smoke_profile_are_not_published(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WORK_FOLDER", str(tmp_path))
+    for study in ([], ["--study", "controls"]):
+        command = ["publish", "--dataset", "microcalls", "--profile", "smoke", *study]
+        assert cli.main(command) == 2
+        assert "say nothing; publish another" in capsys.readouterr().err
+
+
 def test_folders_of_a_data_set_and_of_a_table(tmp_path):
     named, own = (open_experiment(name, "cpu") for name in ("esc10", str(tmp_path / "birds.csv")))
     assert named.run_folder.parts[-3:] == ("runs", "esc10", "cpu")

@@ -70,13 +70,26 @@ def test_of_unseen_speakers_it_is_speakers_that_are_drawn(study, drawn, tmp_path
     scores = pd.DataFrame({"clip_id": clips, "seed": 0, "fold": 0, "label": "0", "0": 1.0})
     table = pd.DataFrame({"group": clips}, index=clips)
     (folder / "scores" / "own.csv.gz").write_bytes(report.pack_scores({"log_db": scores}, table))
-    pd.DataFrame({"cell": ["own"], "variant": "log_db"}).to_csv(folder / "results.csv")
+    pd.DataFrame({"cell": ["own"], "variant": "log_db", "dataset": "fsdd"}).to_csv(
+        folder / "results.csv"
+    )
     groups = []
     for name in ("analyse_grid", "judge_claims"):
         monkeypatch.setattr(analyses, name, lambda *given: groups.extend(given))
     publish.analyse_study(study, folder)
     (table,) = (given for given in groups if isinstance(given, pd.DataFrame) and "group" in given)
     assert table["group"].nunique() == drawn
+
+
+def test_whatever_the_profile_it_is_speakers_that_are_drawn_of_fsdd(tmp_path):
+    folder = tmp_path / "fsdd" / "pretrained"
+    (folder / "scores").mkdir(parents=True)
+    clips = pd.Index(["0_ann_0", "0_ann_1", "0_bob_0", "0_bob_1"], name="clip_id")
+    scores = pd.DataFrame({"clip_id": clips, "seed": 0, "fold": 0, "label": "0", "0": 1.0})
+    content = report.pack_scores({"log_db": scores}, pd.DataFrame({"group": clips}, index=clips))
+    (folder / "scores" / "log_db.csv.gz").write_bytes(content)
+    pd.DataFrame({"variant": ["log_db"], "dataset": "fsdd"}).to_csv(folder / "results.csv")
+    assert set(report.read_scores(folder)[1]["group"]) == {"ann", "bob"}
 
 
 def test_there_are_committed_results():

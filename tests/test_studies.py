@@ -147,6 +147,11 @@ def test_unknown_data_set_and_a_bad_number_of_seeds_are_one_line(capsys, monkeyp
     assert not list(tmp_path.iterdir())
 
 
+def test_no_profile_makes_its_runs_where_another_has_its_own():
+    folders = {study_folder(open_study("esc10", "controls", name), "controls") for name in PROFILES}
+    assert len(folders) == len(PROFILES)
+
+
 # --- plans -------------------------------------------------------------------------------------
 
 
@@ -556,7 +561,7 @@ def test_a_study_is_made_once_and_goes_on_where_it_was(tiny, monkeypatch, capsys
             assert list(frame.columns) == [*KEYS, *labels]
             assert sorted(frame["clip_id"]) == sorted(table.index[table["fold"].isin(folds)])
     assert not scores["1"]["log_db"].equals(scores["4"]["log_db"])  # other sounds
-    grid, easier = (tiny.run_folder, study_folder(tiny, "difficulty") / "4")
+    grid, easier = (tiny.run_folder / "runs", study_folder(tiny, "difficulty") / "4")
     runs = {path: path.read_bytes() for root in (grid, easier) for path in root.rglob("*.csv")}
     assert len(runs) == len(order)
     assert sum(path.is_relative_to(grid) for path in runs) == 4  # difficulty 1 is the main grid

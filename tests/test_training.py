@@ -376,6 +376,9 @@ def test_a_run_that_diverges_is_kept_as_knowing_nothing_where_asked(
     assert not (sound[0][["clicks", "sweep", "tone"]] == 1 / 3).any(axis=None)
     scores, record = diverged
     assert record["note"] == "log_db, fold 1, seed 0: training diverged"
+    assert [run.is_done() for run in runs] == [True, True]
+    strict = plan_runs(table, store, ["log_db"], short, folder, **NAMES)
+    assert [run.is_done() for run in strict] == [True, False]  # where such runs are an error
     assert sorted(scores["clip_id"]) == sorted(table.index[table["fold"] == 1])
     np.testing.assert_allclose(scores[["clicks", "sweep", "tone"]], 1 / 3, rtol=1e-6)
     # Of equal scores the first class ranks first: one clip in three is right, none by knowledge.

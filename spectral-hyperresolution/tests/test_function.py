@@ -43,6 +43,13 @@ def test_frames_are_centred_as_in_librosa(position):
     assert power.sum(0).argmax() == round(position / 80)
 
 
+def test_no_channel_gives_no_picture():
+    power, frequencies, times = reassigned_spectrogram(
+        np.zeros((0, 2000), np.float32), sr=RATE, **SMALL, return_axes=True
+    )
+    assert power.shape == (0, len(frequencies), len(times))
+
+
 def test_channels_are_kept_and_several_q_stand_before_frequency(song):
     y = np.stack([song, -song, 0 * song])
     power = reassigned_spectrogram(y, sr=RATE, q=[1, 4], **SMALL)

@@ -142,7 +142,8 @@ def reassigned_spectrogram(
     power = np.zeros((0, len(analysis.q), one.n_bins, one.frames(n_padded)), dtype=dtype)
     if len(padded):
         power = pictures(histograms(padded, analysis, analysis.settings), analysis, dtype)
-    power = power[..., 1 : 1 + n_frames].reshape(*y.shape[:-1], len(analysis.q), one.n_bins, -1)
+    shape = (*y.shape[:-1], len(analysis.q), one.n_bins, n_frames)
+    power = power[..., 1 : 1 + n_frames].reshape(shape)
     if analysis.consensus is not None:
         power = consensus_picture(power, analysis.q, analysis.consensus)
     elif not analysis.several_q:

@@ -299,6 +299,8 @@ class LinearReassignment(torch.nn.Module):
                 "waveform must have shape (time,) here, got "
                 f"{getattr(waveform, 'ndim', 'no')} dimensions; take channels one by one"
             )
+        if isinstance(waveform, torch.Tensor) and waveform.device.type == "mps":  # as in forward
+            return self.long_recording(waveform.cpu(), block_length).to(waveform.device)
         n_samples = waveform.shape[0]
         check_samples(as_float_tensor(waveform[:2], "waveform"), "waveform")
         block_length = whole_number(block_length, "block_length")

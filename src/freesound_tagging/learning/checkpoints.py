@@ -17,6 +17,7 @@ import fastai
 import numpy as np
 import torch
 from fastai.callback.core import Callback
+from fastai.torch_core import to_device
 from fastcore.foundation import L
 from torch import Tensor
 
@@ -109,7 +110,7 @@ def _restore(learner, state: dict[str, Any]) -> None:
     """Put a learner, and the random generators of this process, into a state of `_state_of`."""
     device = learner.dls.device
     learner.model.load_state_dict(state["model"])
-    learner.opt.load_state_dict(_to_device(state["optimizer"], device))
+    learner.opt.load_state_dict(to_device(state["optimizer"], device))
     if state["scaler"]:
         learner.scaler.load_state_dict(state["scaler"])
     for loader, order in zip(learner.dls.loaders, state["order"], strict=True):
@@ -121,16 +122,6 @@ def _restore(learner, state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if state["device"] is not None:
         torch.get_device_module(device).set_rng_state(state["device"])
-
-
-def _to_device(state: Any, device: torch.device) -> Any:
-    if isinstance(state, Tensor):
-        return state.to(device)
-    if isinstance(state, dict):
-        return {name: _to_device(value, device) for name, value in state.items()}
-    if isinstance(state, list):
-        return [_to_device(value, device) for value in state]
-    return state
 
 
 def _plain(value: Any) -> Any:

@@ -135,10 +135,10 @@ def accuracies(folder: Path, name: str) -> str:
 def heading(folder: Path, name: str) -> str:
     """Return a line with a data set's name, profile, number of clips and seeds."""
     summary = pd.read_csv(folder / name / "summary.csv")
-    profile = pd.read_csv(folder / name / "results.csv")["profile"].iloc[0]
+    dataset, profile = pd.read_csv(folder / name / "results.csv")[["dataset", "profile"]].iloc[0]
     seeds = summary["seeds"].max()
     plural = "s" if seeds > 1 else ""
-    return f"{name} ({profile} profile, {summary['n'].max()} clips, {seeds} seed{plural})"
+    return f"{dataset} ({profile} profile, {summary['n'].max()} clips, {seeds} seed{plural})"
 
 
 def beside_the_reference(folder: Path) -> str:
@@ -169,7 +169,7 @@ def scoreboard(folder: Path) -> str:
     names = measured_in(folder)
     summaries = {n: pd.read_csv(folder / n / "summary.csv").set_index("variant") for n in names}
     scores = pd.DataFrame({name: own["map3"] for name, own in summaries.items()})
-    scores = scores.sort_values(names[0], ascending=False)
+    scores = scores.sort_values("esc10", ascending=False)
     accuracy, published = "esc10, top-1 accuracy", "*published: FSDKaggle2018, top-3 error*"
     scores[accuracy] = summaries["esc10"]["top1_accuracy"]
     others = systems(folder)

@@ -42,6 +42,8 @@ def publish_into_results(dataset: str, profile: str, study: str = "") -> None:
         experiment = studies.open_study(dataset, study, profile)
     else:
         experiment = open_experiment(dataset, profile or "cpu")
+    if experiment.profile_name == "smoke":
+        raise ValueError("the smoke profile's scores say nothing; publish another")
     # A study of the grid's own runs is a part of the grid.
     if study and [condition.name for condition in STUDIES[study].conditions] != ["grid"]:
         folder, done = publish_study(experiment, study)
@@ -58,10 +60,8 @@ def publish_grid(experiment: Experiment) -> tuple[Path, str]:
     FileNotFoundError
         Where no run has ended.
     ValueError
-        Where the runs were made with the smoke profile, or are of different settings.
+        Where the runs are of different settings.
     """
-    if experiment.profile_name == "smoke":
-        raise ValueError("the smoke profile's scores say nothing; publish another")
     results = grid.finished_runs(experiment.run_folder, list(VARIANTS))
     folder, table = experiment.results_folder, experiment.load_table()
     (folder / "scores").mkdir(parents=True, exist_ok=True)
@@ -76,8 +76,22 @@ def publish_grid(experiment: Experiment) -> tuple[Path, str]:
 
 
 def publish_study(experiment: Experiment, study: str) -> tuple[Path, str]:
-    """Copy what is done of a study to ``results/<data set>/<study>``, as `publish_grid`."""
+    """Copy a study to the folder of that name in the data set's; return it and how much it is.
+
+    Raises
+    ------
+    FileNotFoundError
+        Where it was not begun.
+    ValueError
+        Where it is not finished: what answers it compares all of it.
+    """
     results = studies.load_study_results(experiment, study)
+    planned = studies.count_runs(experiment, study)
+    if len(results) < planned:
+        raise ValueError(
+            f"{len(results)} of {planned} runs are done: make study DATASET={experiment.dataset} "
+            f"STUDY={study} makes the others; SEEDS=1 asks for fewer"
+        )
     folder, table = experiment.results_folder / study, experiment.load_table()
     asked = {condition.name: condition for condition in STUDIES[study].conditions}
     (folder / "scores").mkdir(parents=True, exist_ok=True)
@@ -90,7 +104,6 @@ def publish_study(experiment: Experiment, study: str) -> tuple[Path, str]:
         importance.to_csv(folder / "importance.csv", index=False, float_format="%.6g")
     results.to_csv(folder / "results.csv", index=False)
     write_study(folder)
-    planned = studies.count_runs(experiment, study)
     return folder, f"{len(results)} of {planned} runs"
 
 
@@ -145,10 +158,10 @@ def analyse_study(study: str, folder: Path) -> dict[str, pd.DataFrame]:
     results = pd.read_csv(folder / "results.csv", dtype={"cell": str})
     scores, table = read_cells(folder, results["cell"].unique())
     if not any(condition.relabel for condition in STUDIES[study].conditions):
-        table = as_drawn(folder.parent.name, table)
+        table = as_drawn(results["dataset"].iloc[0], table)
     if study == "controls":
         tables = {"claims": analyses.judge_claims(scores, table)}
-        if folder.parent.name == "microcalls" and "unmoved" in scores:
+        if results["dataset"].iloc[0] == "microcalls" and "unmoved" in scores:
             tables["details"] = analyses.compare_by_detail(scores, table)
         return tables
     if study == "speech":

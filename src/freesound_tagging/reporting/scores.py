@@ -76,13 +76,14 @@ def unpack_scores(file: Path) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
 
 def read_scores(folder: Path) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
     """Return the published scores of a grid, in the order of its results, and a clip table."""
+    results = pd.read_csv(folder / "results.csv")
     scores, tables = {}, []
-    for variant in pd.read_csv(folder / "results.csv")["variant"].unique():
+    for variant in results["variant"].unique():
         own, table = unpack_scores(folder / "scores" / f"{variant}.csv.gz")
         scores |= own
         tables.append(table)  # of an unfinished grid some hold only the clips of a few folds
     table = pd.concat(tables)
-    return scores, as_drawn(folder.name, table[~table.index.duplicated()])
+    return scores, as_drawn(results["dataset"].iloc[0], table[~table.index.duplicated()])
 
 
 def as_drawn(dataset: str, table: pd.DataFrame) -> pd.DataFrame:

@@ -134,6 +134,8 @@ def _train_on_all(
     if best_device().type == "cpu":
         torch.set_num_threads(1)  # one network on each core
     learner = train(table, store, representation, None, 0, profile)
+    if not all(torch.isfinite(value).all() for value in learner.model.state_dict().values()):
+        raise ValueError(f"{representation}: training diverged, the weights are not finite")
     return representation, _network(learner, profile)
 
 

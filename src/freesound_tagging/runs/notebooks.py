@@ -94,13 +94,13 @@ def run_experiment(dataset: str, profile: str) -> int:
         experiment.check_sounds(experiment.load_table())
         experiment.claim_runs()
         status = run_notebooks(experiment, split_notebooks()[0])
-    if status == 0:
-        print_outcome(experiment.run_folder)
-        print_test_outcome(experiment)
-        print_cautions(experiment)
-        if experiment.dataset == "microcalls":  # tagging works offline right after
-            print(f"\n{'model for tagging':20s}{_relative(make_model(experiment))}")
-        print(f"\n{(time.perf_counter() - start) / 60:.1f} minutes in all")
+        if status == 0:
+            print_outcome(experiment.run_folder)
+            print_test_outcome(experiment)
+            print_cautions(experiment)
+            if experiment.dataset == "microcalls":  # tagging works offline right after
+                print(f"\n{'model for tagging':20s}{_relative(make_model(experiment))}")
+            print(f"\n{(time.perf_counter() - start) / 60:.1f} minutes in all")
     return status
 
 

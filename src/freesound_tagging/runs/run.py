@@ -96,10 +96,14 @@ class Run:
         return self.place.with_suffix(".checkpoint.pt")
 
     def is_done(self) -> bool:
-        """Say whether its record has its key, and the checksums of the scores that are there."""
+        """Say whether its record has its key, and the checksums of the scores that are there.
+
+        One that diverged is done only where such runs are kept.
+        """
         try:
             record = json.loads(self.record_file.read_text())
             done = record["key"] == self.key and record["sha256"] == _checksum(self.score_file)
+            done = done and (self.keep_diverged or "note" not in record)
             return done and (self.test is None or record["test"] == self.test_record())
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return False

@@ -1,8 +1,8 @@
 """Studies around the grid: what is declared in `freesound_tagging.runs.questions` -> runs.
 
-A study's runs lie in ``runs/<data set>/studies/<study>/<condition>``, those that the main grid
-makes too in its own folder, so that they are made once. A study that is stopped goes on where it
-was. ``make study DATASET=esc10 STUDY=controls`` makes one, ``make publish STUDY=...`` copies it
+A study's runs lie in ``runs/<data set>/<profile>/studies/<study>/<condition>``, those that the main
+grid makes too in its own folder, so that they are made once. A study that is stopped goes on where
+it was. ``make study DATASET=esc10 STUDY=controls`` makes one, ``make publish STUDY=...`` copies it
 into ``results/``.
 """
 
@@ -56,7 +56,18 @@ def open_study(dataset: str, study: str, profile: str = "", seeds: int | None = 
 
 def study_folder(experiment: Experiment, study: str) -> Path:
     """Return where a study's runs are kept."""
-    return experiment.run_folder.parent / "studies" / study
+    return experiment.run_folder / "studies" / study
+
+
+def place_of(experiment: Experiment, study: str, condition: Condition) -> Path:
+    """Return where the runs of a condition are kept: with the grid's own, where they are such."""
+    profile = change_profile(experiment.profile, condition)
+    others = condition.sounds or condition.relabel or condition.inner or condition.every_pair
+    same = replace(profile, seeds=()) == replace(experiment.profile, seeds=())
+    known = set(condition.variants or VARIANTS) <= set(VARIANTS)
+    if same and known and not others and not condition.chosen_from:
+        return experiment.run_folder
+    return study_folder(experiment, study) / condition.name
 
 
 def plan_study(experiment: Experiment, study: str) -> list[Cell]:
@@ -90,7 +101,7 @@ def _plan(
     experiment: Experiment, study: str, condition: Condition, main: pd.DataFrame
 ) -> Iterator[Run]:
     """Yield the runs of one condition; ``main`` are the clips of the main grid."""
-    place = study_folder(experiment, study) / condition.name
+    place = place_of(experiment, study, condition)
     profile = change_profile(experiment.profile, condition)
     table = clips_of(experiment, condition, main)
     variants = condition.variants or tuple(VARIANTS)
@@ -120,10 +131,7 @@ def _plan(
         for pair, paired in inner_tables(table):
             yield from plan(paired, variants, profile, place, [pair])
     else:
-        changed = replace(profile, seeds=()) != replace(experiment.profile, seeds=())
-        is_main = table is main and not changed and set(variants) <= set(VARIANTS)
-        folder = experiment.run_folder if is_main else place
-        yield from plan(table, variants, profile, folder, folds)
+        yield from plan(table, variants, profile, place, folds)
 
 
 def change_profile(profile: Profile, condition: Condition) -> Profile:
@@ -282,7 +290,7 @@ def run_study(experiment: Experiment, study: str, *, progress: bool = True) -> p
 
 
 def count_runs(experiment: Experiment, study: str) -> int:
-    """Return how many runs a study has in all; nothing is built."""
+    """Return how many runs a study has in all; no spectrogram is computed."""
     main, total = experiment.load_table(), 0
     for condition in conditions_of(experiment, study):
         profile = change_profile(experiment.profile, condition)
@@ -317,13 +325,12 @@ def load_study_scores(
     experiment: Experiment, study: str, *, finished: bool = False
 ) -> dict[str, dict[str, pd.DataFrame]]:
     """Return cell -> variant -> out-of-fold scores of a study; raises as `load_study_results`."""
-    folder = study_folder(experiment, study)
+    asked = {condition.name: condition for condition in STUDIES[study].conditions}
     rows = load_study_results(experiment, study, finished=finished)
-    scores = {}
-    for cell, results in rows.groupby("cell", sort=False):
-        place = folder / cell if (folder / cell).exists() else experiment.run_folder
-        scores[cell] = grid.load_scores(place, results)
-    return scores
+    return {
+        cell: grid.load_scores(place_of(experiment, study, asked[cell]), results)
+        for cell, results in rows.groupby("cell", sort=False)
+    }
 
 
 def make_study(dataset: str, profile: str, study: str) -> None:

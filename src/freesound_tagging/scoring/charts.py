@@ -1,11 +1,14 @@
 """Charts of scores: the ranked table, paired differences, learning curves, the confusion matrix."""
 
+from collections.abc import Iterable
+
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from freesound_tagging.features.plots import FAMILY_COLOURS, colour_of
+from freesound_tagging.features.variants import get_variant
 from freesound_tagging.scoring.metrics import METRIC_TITLES, rank_metric
 
 
@@ -27,7 +30,7 @@ def show_summary(summary: pd.DataFrame, *, ax: Axes | None = None, title: str = 
     )
     if metric == "top3_error":
         ax.set_xlim(left=0)
-    _families(ax, bbox_to_anchor=(0.5, -0.1))
+    _families(ax, summary["variant"], bbox_to_anchor=(0.5, -0.1))
     ax.set_title(title, fontsize=10)
     return ax
 
@@ -52,7 +55,8 @@ def show_differences(
         "(bar: 95 % interval; filled: statistically\nsignificant after Holm's correction)",
         fontsize=9,
     )
-    _families(ax, bbox_to_anchor=(0.5, -0.21), handlelength=1.2, columnspacing=0.8)
+    shown = [*tests[chosen]["variant"], reference]
+    _families(ax, shown, bbox_to_anchor=(0.5, -0.21), handlelength=1.2, columnspacing=0.8)
     ax.set_title(title, fontsize=10)
     return ax
 
@@ -77,10 +81,13 @@ def _bar(ax: Axes, place: int, row: dict) -> None:
     ax.plot(row["middle"], place, "o", color=colour, mfc=colour if filled else "white")
 
 
-def _families(ax: Axes, **place) -> None:
-    """Draw vertical lines, and below them the colours of the families."""
+def _families(ax: Axes, variants: Iterable[str], **place) -> None:
+    """Draw vertical lines, and below them the colours of the families that are there."""
     ax.grid(axis="x", alpha=0.3)
+    present = {get_variant(name).family for name in variants}
     for family, colour in FAMILY_COLOURS.items():
+        if family not in present:
+            continue
         ax.plot([], [], "o-", color=colour, label=family)
     ax.legend(fontsize=9, loc="upper center", ncols=3, frameon=False, **place)
 

@@ -311,11 +311,16 @@ def _find_copies(clips: list[dict]) -> list[tuple[dict, dict]]:
 
 def _joined_groups(clips: list[dict], copies: list[tuple[dict, dict]]) -> dict[str, str]:
     """Return for each group the one that stands for it and for all that share a sound with it."""
-    stands = {clip["group"]: clip["group"] for clip in clips}
+    above = {clip["group"]: clip["group"] for clip in clips}
+
+    def top(group: str) -> str:
+        while above[group] != group:
+            group = above[group]
+        return group
+
     for first, other in copies:
-        old, new = stands[other["group"]], stands[first["group"]]
-        stands = {group: new if name == old else name for group, name in stands.items()}
-    return stands
+        above[top(other["group"])] = top(first["group"])
+    return {group: top(group) for group in above}
 
 
 def _size_and_middle(path: Path) -> tuple[int, bytes]:

@@ -75,7 +75,7 @@ def test_of_unseen_speakers_it_is_speakers_that_are_drawn(study, drawn, tmp_path
     )
     groups = []
     for name in ("analyse_grid", "judge_claims"):
-        monkeypatch.setattr(analyses, name, lambda *given: groups.extend(given))
+        monkeypatch.setattr(analyses, name, lambda *given: groups.extend(given) or {})
     publish.analyse_study(study, folder)
     (table,) = (given for given in groups if isinstance(given, pd.DataFrame) and "group" in given)
     assert table["group"].nunique() == drawn

@@ -44,8 +44,7 @@ def publish_into_results(dataset: str, profile: str, study: str = "") -> None:
         experiment = open_experiment(dataset, profile or "cpu")
     if experiment.profile_name == "smoke":
         raise ValueError("the smoke profile's scores say nothing; publish another")
-    # A study of the grid's own runs is a part of the grid.
-    if study and [condition.name for condition in STUDIES[study].conditions] != ["grid"]:
+    if study and study not in GRIDS:
         folder, done = publish_study(experiment, study)
     else:
         folder, done = publish_grid(experiment)
@@ -174,9 +173,10 @@ def analyse_study(study: str, folder: Path) -> dict[str, pd.DataFrame]:
         }
     if study in CURVES:
         return {"curve": analyses.curve(scores, table)}
-    if study in ("speakers", "fine_rows"):
+    if study in ("speakers", "fine_rows", "representations"):
         (cell,) = scores
-        return analyses.analyse_grid(results, scores[cell], table)
+        tables = analyses.analyse_grid(results, scores[cell], table)
+        return {name: tables[name] for name in ("summary", "tests") if name in tables}
     if study in CHOSEN_ON_INNER_FOLDS:
         folds = next(iter(read_scores(folder.parent)[0].values()))
         folds = folds.drop_duplicates("clip_id").set_index("clip_id")[["fold"]]
@@ -201,6 +201,9 @@ def analyse_study(study: str, folder: Path) -> dict[str, pd.DataFrame]:
     ]
     return {"steps": analyses.tagger_steps(scores, results, table, TAGGER_STEPS[study], grids)}
 
+
+GRIDS = ("contrasts",)
+"""Studies that are published as the grid of their profile, with as many seeds as there are."""
 
 CURVES = ("difficulty", "noise", "learning")
 CHOSEN_ON_INNER_FOLDS = ("trials", "optimizer_trials")

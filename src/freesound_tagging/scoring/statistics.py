@@ -9,8 +9,11 @@ Three kinds of luck move it, and its standard error holds all three:
 - *seeds*: another first set of weights, another order of clips (representation x seed).
 
 The last two come from an analysis of variance of all representations of the table: three seeds of
-one pair alone would say next to nothing. Degrees of freedom are Satterthwaite's, p values are
-adjusted over each family by Holm's procedure, and the verdict is one of four words.
+one pair alone would say next to nothing. Degrees of freedom are approximated after
+Satterthwaite: each part of the variance counts with those of its own mean square. (His formula for
+a difference of mean squares gives fewer. ``benchmarks/statistics/`` shows how often the rule as it
+stands is wrong.) P values are adjusted over each family by Holm's procedure, and the verdict is one
+of four words.
 """
 
 from collections.abc import Sequence

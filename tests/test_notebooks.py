@@ -349,20 +349,21 @@ def test_notebook_8_opens_with_what_the_results_say():
     assert not any(
         from_log_db("esc10", f"hires_q{q}")["p_holm"] < statistics.LEVEL for q in (1, 2, 4, 8)
     )
-    assert f"ahead by {esc10['difference']:.3f} MAP@3" in opening
-    assert f"from {esc10['low']:.3f} to {esc10['high']:+.3f}" in opening
+    interval = f"{esc10['low']:.3f} to {esc10['high']:+.3f}"
+    assert f"q = 2: {esc10['difference']:+.3f}, 95 % interval {interval}" in opening
     runs = pd.read_csv(results / "fsdd" / "results.csv").groupby(["variant", "fold"])["map3"].mean()
     for q in (4, 8):  # a fold of FSDD is a speaker
-        assert f"they lose {-from_log_db('fsdd', f'hires_q{q}')['difference']:.3f} each" in opening
+        loss = -from_log_db("fsdd", f"hires_q{q}")["difference"]
+        assert f"q = 4 and q = 8 are worse, by {loss:.3f} each" in opening
         assert (runs[f"hires_q{q}"] < runs["log_db"]).sum() == len(runs["log_db"]) == 6
     gain = gain_by_detail(results / "microcalls", "hires_q2")
-    assert f"q = 2 gains {gain['time']:.3f}, but" in opening
+    assert f"differ in time:** q = 2 gains {gain['time']:.3f}, but" in opening
     pairs = pd.read_csv(results / "microcalls" / "controls" / "details.csv")
     pairs = pairs.set_index(["detail", "variant", "reference"])["difference"]
     unmoved = pairs["time", "unmoved/gabor_q2", "grid/log_db"]
     assert f"nothing reassigned gain {unmoved:.3f}" in opening
     own = pairs["frequency", "grid/hires_q2", "unmoved/gabor_q2"]
-    assert f"{own:.3f} better than its own filters" in opening
+    assert f"{own:.3f} better than its filters with nothing reassigned" in opening
 
 
 def gain_by_detail(folder: Path, representation: str) -> pd.Series:

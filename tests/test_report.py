@@ -142,6 +142,7 @@ def contrast(variant: str, reference: str) -> dict[str, str]:
 
 MIXES = contrast("3ch_hires_q1_q8_log_db", "3ch_gabor_q1_q8_log_db")
 PRETRAINED = "esc10/pretrained/contrasts.csv"
+EVERY = "esc10/pretrained/representations/tests.csv"
 INSECTS = "insectset32/pretrained/contrasts.csv"
 RATES = "esc10/pretrained/rates/conditions.csv"
 QUOTED = [
@@ -149,6 +150,7 @@ QUOTED = [
     (PRETRAINED, contrast("hires_q8", "gabor_q8"), f"q = 8 {INTERVAL}, {{verdict}}"),
     (PRETRAINED, MIXES, f"mix {INTERVAL}, {{verdict}}"),
     ("esc10/pretrained/tests.csv", against_log_db("hires_q8"), f"log dB {INTERVAL}, {{verdict}}"),
+    (EVERY, against_log_db("log_linear"), f"on the log axis {INTERVAL}, {{verdict}}"),
     (INSECTS, contrast("hires_q2", "gabor_q2"), f"q = 2 {INTERVAL}, {{verdict}}"),
     (INSECTS, contrast("hires_q8", "gabor_q8"), f"q = 8 {INTERVAL}, {{verdict}}"),
     (INSECTS, MIXES, f"mix {INTERVAL}, {{verdict}}"),

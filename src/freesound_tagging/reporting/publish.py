@@ -176,7 +176,8 @@ def analyse_study(study: str, folder: Path) -> dict[str, pd.DataFrame]:
     if study in ("speakers", "fine_rows", "representations"):
         (cell,) = scores
         tables = analyses.analyse_grid(results, scores[cell], table)
-        return {name: tables[name] for name in ("summary", "tests") if name in tables}
+        kept = ("summary", "tests", "contrasts")[: 2 if study == "representations" else 3]
+        return {name: tables[name] for name in kept if name in tables}
     if study in CHOSEN_ON_INNER_FOLDS:
         folds = next(iter(read_scores(folder.parent)[0].values()))
         folds = folds.drop_duplicates("clip_id").set_index("clip_id")[["fold"]]

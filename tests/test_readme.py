@@ -46,6 +46,11 @@ def test_fsdd(q, speakers):
     assert (found.groupby("fold")["map3"].mean() < 0).sum() == speakers
     said = finding("FSDD")
     assert "each for six of six speakers" in said and "lower for five of six" in said
+    claims = pd.read_csv(RESULTS / "fsdd" / "speech" / "claims.csv").set_index("variant")
+    longer = claims[claims["reference"] == "longer/log_db"].loc["longer/hires_q8"]
+    interval = f"({longer['low']:+.3f} to {longer['high']:+.3f})"
+    assert f"q = 8 {longer['difference']:+.3f} {interval} is {longer['verdict']}" in said
+    assert longer["seeds"] == 1
     if speakers == 6:
         assert f"q = {q} {found['map3'].mean():+.3f}" in said
 

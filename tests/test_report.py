@@ -142,6 +142,8 @@ def contrast(variant: str, reference: str) -> dict[str, str]:
 
 MIXES = contrast("3ch_hires_q1_q8_log_db", "3ch_gabor_q1_q8_log_db")
 PRETRAINED = "esc10/pretrained/contrasts.csv"
+SPEECH = "fsdd/speech/claims.csv"
+FINE = "fsdd/fine_rows/tests.csv"
 EVERY = "esc10/pretrained/representations/tests.csv"
 INSECTS = "insectset32/pretrained/contrasts.csv"
 RATES = "esc10/pretrained/rates/conditions.csv"
@@ -163,6 +165,17 @@ QUOTED = [
     ("fsdd/tests.csv", against_log_db("hires_q8"), f"q = 8 {INTERVAL}, {{verdict}}"),
     ("fsdd/tests.csv", against_log_db("hires_q1"), f"q = 1 {INTERVAL}, {{verdict}}"),
     ("fsdd/tests.csv", against_log_db("hires_q2"), f"q = 2 {INTERVAL}, {{verdict}}"),
+    (SPEECH, claim("longer/hires_q8", "longer/log_db"), f"{INTERVAL}, {{verdict}}, from log dB"),
+    (SPEECH, claim("longer/hires_q8", "longer/gabor_q8"), f"{INTERVAL}, {{verdict}}, from its own"),
+    (SPEECH, claim("matched/hires_q8_mel", "matched/mel_htk_db"), f"{INTERVAL}, {{verdict}}. PCEN"),
+    (SPEECH, claim("matched/log_pcen", "grid/log_db"), f"{INTERVAL}, {{verdict}}, than dB"),
+    (FINE, against_log_db("hires_q8"), f"against log dB {INTERVAL}, {{verdict}}; against"),
+    (
+        FINE.replace("tests", "contrasts"),
+        contrast("hires_q8", "gabor_q8"),
+        f"{INTERVAL}, {{verdict}}, for each",
+    ),
+    (FINE, against_log_db("hires_q2"), f"q = 2 against log dB {INTERVAL}, {{verdict}}"),
     ("microcalls/tests.csv", against_log_db("hires_q2"), f"q = 2 {INTERVAL}, {{verdict}}"),
     ("microcalls/tests.csv", against_log_db("hires_q4"), f"q = 4 {INTERVAL}, {{verdict}}"),
     ("microcalls/tests.csv", against_log_db("hires_q8"), f"q = 8 {INTERVAL}, {{verdict}}"),

@@ -30,7 +30,7 @@ def show_summary(summary: pd.DataFrame, *, ax: Axes | None = None, title: str = 
     )
     if metric == "top3_error":
         ax.set_xlim(left=0)
-    _families(ax, summary["variant"], bbox_to_anchor=(0.5, -0.1))
+    _families(ax, summary["variant"], borderaxespad=3.8)
     ax.set_title(title, fontsize=10)
     return ax
 
@@ -56,7 +56,7 @@ def show_differences(
         fontsize=9,
     )
     shown = [*tests[chosen]["variant"], reference]
-    _families(ax, shown, bbox_to_anchor=(0.5, -0.21), handlelength=1.2, columnspacing=0.8)
+    _families(ax, shown, borderaxespad=6.6, handlelength=1.2, columnspacing=0.8)
     ax.set_title(title, fontsize=10)
     return ax
 
@@ -89,7 +89,9 @@ def _families(ax: Axes, variants: Iterable[str], **place) -> None:
         if family not in present:
             continue
         ax.plot([], [], "o-", color=colour, label=family)
-    ax.legend(fontsize=9, loc="upper center", ncols=3, frameon=False, **place)
+    ax.legend(
+        fontsize=9, loc="upper center", ncols=3, frameon=False, bbox_to_anchor=(0.5, 0), **place
+    )
 
 
 def show_against(

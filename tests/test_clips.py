@@ -8,7 +8,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import soundfile as sf
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from freesound_tagging.errors import DataError
@@ -422,9 +422,11 @@ def test_level_changes_nothing_but_the_level(n, seed, gain, steady):
 
 
 @settings(max_examples=60, deadline=None)
+@example(49, 0, 50)
 @given(st.integers(1, 3_000), st.integers(0, 2**32 - 1), st.integers(50, 400))
 def test_crop_agrees_with_the_definition(n, seed, rate):
-    x = np.random.default_rng(seed).standard_normal(n).astype(np.float32)
+    # Differences of noise: noise itself, if short, may by chance hold a drift, which is left out.
+    x = np.diff(np.random.default_rng(seed).standard_normal(n + 1)).astype(np.float32)
     length, width = 2 * rate, round(0.5 * rate)
     assume(n > width)
     padded = np.concatenate([np.zeros(length), np.abs(x).astype(float), np.zeros(length)])

@@ -55,6 +55,14 @@ def test_a_committed_study_can_be_scored_and_analysed_again(folder):
     assert_as_committed(publish.analyse_study(folder.name, folder), folder)
 
 
+def test_tables_of_an_earlier_state_of_the_results_go(tmp_path):
+    folder = shutil.copytree(ROOT / "results/esc10/pretrained/rates", tmp_path / "rates")
+    kept = {file.name: file.read_bytes() for file in folder.glob("*.csv")}
+    (folder / "variance.csv").write_text("of a grid with more seeds")
+    publish.write_study(folder)
+    assert {file.name: file.read_bytes() for file in folder.glob("*.csv")} == kept
+
+
 def test_a_score_of_an_unknown_clip_is_not_packed():
     scores = pd.DataFrame({"clip_id": ["a", "b"], "seed": 0, "fold": 0, "label": "x", "x": 1.0})
     table = pd.DataFrame({"group": ["a"]}, index=pd.Index(["a"], name="clip_id"))

@@ -5,8 +5,9 @@ example ``SCHEDULER=tcp://host:8786``, they go to the workers of that scheduler,
 many machines. What that takes:
 
 - The scheduler and all workers run in this environment (the same requirements.lock) and see this
-  machine's folders, sounds and all, under the same paths: a shared file system. Jobs return next to
-  nothing; they write files, each atomically and named by what it holds.
+  machine's folders, sounds and all, under the same paths: a shared file system. Jobs return
+  little, at most the weights of a network; they write files, each atomically and named by what it
+  holds.
 - Each worker has one thread: ``dask worker tcp://host:8786 --nworkers 4 --nthreads 1``. Random
   numbers and torch's settings belong to a process, so two runs in one process would disturb each
   other.

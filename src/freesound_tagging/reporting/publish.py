@@ -127,8 +127,7 @@ def write_grid(folder: Path) -> None:
     """Compute a grid's tables and charts from its published results and scores."""
     results = pd.read_csv(folder / "results.csv")
     scores, table = read_scores(folder)
-    for name, frame in analyses.analyse_grid(results, scores, table).items():
-        frame.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
+    _write_tables(folder, analyses.analyse_grid(results, scores, table))
     if not (folder / "summary.csv").exists():
         return
     summary = pd.read_csv(folder / "summary.csv")
@@ -145,11 +144,19 @@ def write_grid(folder: Path) -> None:
 def write_study(folder: Path) -> None:
     """Compute a study's tables and charts from its published results and scores."""
     study = folder.name
-    for name, frame in analyse_study(study, folder).items():
-        frame.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
+    _write_tables(folder, analyse_study(study, folder))
     if study in CURVES:
         curve = pd.read_csv(folder / "curve.csv", dtype={"cell": str})
         save_figure(charts.show_curves(curve, study), folder / "curve.png")
+
+
+def _write_tables(folder: Path, tables: dict[str, pd.DataFrame]) -> None:
+    """Write tables as CSV, and remove those that an earlier state of the results had."""
+    for file in folder.glob("*.csv"):
+        if file.stem not in (*tables, "results", "importance"):
+            file.unlink()
+    for name, frame in tables.items():
+        frame.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
 
 
 def analyse_study(study: str, folder: Path) -> dict[str, pd.DataFrame]:

@@ -304,7 +304,9 @@ def _with_seeds(profile: Profile, seeds: int | None) -> Profile:
 
 
 def thin(table: pd.DataFrame, max_clips: int | None) -> pd.DataFrame:
-    """Return about ``max_clips`` clips at most, the first by clip id of every label and fold."""
+    """Return about ``max_clips`` clips, the first by clip id of every label and fold: one at least
+    of each, however many those are.
+    """
     if max_clips is None or len(table) <= max_clips:
         return table
     cells = table.sort_index().groupby(["label", "fold"])

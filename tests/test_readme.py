@@ -70,6 +70,10 @@ def test_microcalls():
     worse = claims.loc["grid/hires_q8", "unmoved/gabor_q8"]
     assert f"worse than its own filters, {worse['difference']:.3f}" in finding("microcalls")
     assert [unmoved["verdict"], own["verdict"], worse["verdict"]] == ["better", "better", "worse"]
+    more = pd.read_csv(RESULTS / "microcalls" / "learning" / "details.csv").set_index("variant")
+    for clips in (60, 180):
+        own = more[more["reference"] == f"{clips}/log_db"].loc[[f"{clips}/hires_q2"]]
+        assert set(own["verdict"]) == {"worse"} and len(own) == 2 and set(own["seeds"]) == {1}
     open_ = pairs.loc["frequency", "grid/hires_q2", "grid/log_db"]
     assert open_["verdict"] == "inconclusive"
 

@@ -180,11 +180,10 @@ def analyse_study(study: str, folder: Path) -> dict[str, pd.DataFrame]:
         }
     if study in CURVES:
         return {"curve": analyses.curve(scores, table)}
-    if study in ("speakers", "fine_rows", "representations"):
+    if study in AS_GRID:
         (cell,) = scores
         tables = analyses.analyse_grid(results, scores[cell], table)
-        kept = ("summary", "tests", "contrasts")[: 2 if study == "representations" else 3]
-        return {name: tables[name] for name in kept if name in tables}
+        return {name: tables[name] for name in AS_GRID[study]}
     if study in CHOSEN_ON_INNER_FOLDS:
         folds = next(iter(read_scores(folder.parent)[0].values()))
         folds = folds.drop_duplicates("clip_id").set_index("clip_id")[["fold"]]
@@ -212,6 +211,16 @@ def analyse_study(study: str, folder: Path) -> dict[str, pd.DataFrame]:
 
 GRIDS = ("contrasts",)
 """Studies that are published as the grid of their profile, with as many seeds as there are."""
+
+AS_GRID = {
+    "speakers": ("summary", "tests"),
+    "representations": (
+        "summary",
+        "tests",
+    ),  # its contrasts are those of the grid, with fewer seeds
+    "fine_rows": ("summary", "tests", "contrasts"),
+}
+"""Studies of one condition, and which of a grid's tables answer them."""
 
 CURVES = ("difficulty", "noise", "learning")
 CHOSEN_ON_INNER_FOLDS = ("trials", "optimizer_trials")

@@ -76,7 +76,6 @@ def model(options: argparse.Namespace) -> int:
     """Train on all clips of a data set and save the model under models/, for tag and demo."""
     _check(options)
     from freesound_tagging.features.variants import get_variant
-    from freesound_tagging.jobs import check_scheduler
     from freesound_tagging.runs.experiment import open_experiment
     from freesound_tagging.runs.model import REPRESENTATIONS, make_model
 
@@ -84,10 +83,7 @@ def model(options: argparse.Namespace) -> int:
     for name in representations:
         get_variant(name)
     experiment = open_experiment(options.dataset, options.profile)
-    check_scheduler()
-    with experiment.hold_runs():
-        experiment.check_sounds(experiment.load_table())
-        experiment.claim_runs()
+    with experiment.hold_checked_runs():
         folder = make_model(experiment, representations)
     print(f"the model is in {os.path.relpath(folder)}")
     return 0

@@ -18,6 +18,7 @@ from freesound_tagging.features import store as stores
 from freesound_tagging.features.grid import Grid
 from freesound_tagging.features.store import Store
 from freesound_tagging.features.variants import VARIANTS, channels_of
+from freesound_tagging.jobs import check_scheduler
 from freesound_tagging.learning.profiles import Profile, get_profile, parse_seeds
 from freesound_tagging.scoring import challenge, metrics
 from freesound_tagging.sounds import catalogue, checks, fsdkaggle2018
@@ -94,6 +95,22 @@ class Experiment:
                 "data/ and runs/"
             ) from error
         with files.hold_alone(folder, "training into this folder"):
+            yield
+
+    @contextmanager
+    def hold_checked_runs(self) -> Iterator[None]:
+        """Hold the runs, and find out before any training whether it can be done.
+
+        Raises
+        ------
+        ValueError, DataError
+            As `hold_runs`, `check_sounds`, `claim_runs` and
+            `freesound_tagging.jobs.check_scheduler`.
+        """
+        check_scheduler()
+        with self.hold_runs():
+            self.check_sounds(self.load_table())
+            self.claim_runs()
             yield
 
     def claim_runs(self) -> None:

@@ -16,7 +16,6 @@ from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from papermill.exceptions import PapermillExecutionError
 
-from freesound_tagging.jobs import check_scheduler
 from freesound_tagging.runs.experiment import ROOT, Experiment, open_experiment
 from freesound_tagging.runs.model import make_model
 from freesound_tagging.scoring.metrics import FEW_CLASSES, METRIC_TITLES, rank_metric
@@ -89,10 +88,7 @@ def run_experiment(dataset: str, profile: str) -> int:
     """
     start = time.perf_counter()
     experiment = open_experiment(dataset, profile)
-    check_scheduler()
-    with experiment.hold_runs():
-        experiment.check_sounds(experiment.load_table())
-        experiment.claim_runs()
+    with experiment.hold_checked_runs():
         status = run_notebooks(experiment, split_notebooks()[0])
         if status == 0:
             print_outcome(experiment.run_folder)
@@ -107,10 +103,7 @@ def run_experiment(dataset: str, profile: str) -> int:
 def run_neighbours(dataset: str, profile: str) -> int:
     """Run the notebooks about the systems around the comparison and return the exit status."""
     experiment = open_experiment(dataset, profile)
-    check_scheduler()
-    with experiment.hold_runs():
-        experiment.check_sounds(experiment.load_table())
-        experiment.claim_runs()
+    with experiment.hold_checked_runs():
         return run_notebooks(experiment, split_notebooks()[1])
 
 

@@ -6,6 +6,8 @@ DATASET ?= microcalls
 # cpu, pretrained, gpu or smoke; empty: cpu, or what a study asks for
 PROFILE ?=
 STUDY ?=
+# Of a model's networks, for example "log_db mel_db"; empty: log_db and hires_q2
+REPRESENTATION ?=
 PYTHON ?= python3
 BIN := .venv/bin
 # Of a Dask cluster, for example tcp://host:8786: its workers then make the pictures and the runs.
@@ -44,7 +46,8 @@ study: setup
 
 # Train on all clips of a data set and save what freesound-tagging tag needs, under models/.
 model: setup
-	$(BIN)/python -m freesound_tagging model --dataset "$(DATASET)" $(if $(PROFILE),--profile "$(PROFILE)")
+	$(BIN)/python -m freesound_tagging model --dataset "$(DATASET)" $(if $(PROFILE),--profile "$(PROFILE)") \
+		$(foreach name,$(REPRESENTATION),--representation "$(name)")
 
 # Tag a sound in the browser, on this machine alone.
 demo: setup

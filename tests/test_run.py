@@ -109,6 +109,14 @@ def test_a_stopped_study_says_how_to_go_on(monkeypatch, capsys):
     assert "make study DATASET=esc10 STUDY=trials" in capsys.readouterr().err
 
 
+def test_a_stopped_model_says_how_to_go_on(monkeypatch, capsys):
+    monkeypatch.setattr(Experiment, "load_table", raiser(KeyboardInterrupt()))
+    named = ["--representation", "mel_db", "--representation", "log_db"]
+    assert cli.main(["model", "--dataset", "esc10", *named]) == STOPPED
+    command = "make model DATASET=esc10 PROFILE=cpu REPRESENTATION='mel_db log_db'"
+    assert command in capsys.readouterr().err
+
+
 def test_a_second_run_of_a_data_set_waits_and_says_so(no_sounds, work_folder, monkeypatch, hears):
     started = threading.Event()
     monkeypatch.setattr(run, "run_notebooks", lambda experiment, sources: started.set() or 1)

@@ -196,6 +196,27 @@ def test_three_planes_are_tagged_and_drawn(name, rows, tmp_path):
     assert len(labels) == 3 and all(label.startswith(rows) for label in labels)
 
 
+def test_a_short_sound_is_drawn_between_zeros_as_the_network_saw_it(model):
+    tagger, beep = Tagger(model), sound(0.3)
+    figure = tagging.draw(beep, RATE, [(tagger, tagger(beep, RATE))])
+    (window,) = (ax for ax in figure.axes if ax.get_title().startswith("strongest window"))
+    rows, columns = np.asarray(window.collections[0].get_array()).shape
+    assert (rows, columns) == (tagger.grid.n_bins, tagger.grid.n_frames)
+
+
+def test_nobody_has_to_read_the_output_to_its_end(model, folder):
+    command = [sys.executable, "-m", "freesound_tagging", "tag", str(folder / "a.wav")]
+    process = subprocess.Popen(
+        [*command, "--model", str(model)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
+    )
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == cli.NOT_READ
+
+
 def test_what_is_tagged_is_what_was_trained_on(table, store, profile, tmp_path):
     """The network's logits on the store's spectrograms are the tagger's on the files."""
     from freesound_tagging.learning.dataloaders import Loudness

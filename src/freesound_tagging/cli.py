@@ -16,20 +16,24 @@ from freesound_tagging.runs.questions import check_study
 from freesound_tagging.sounds.catalogue import check_dataset, is_table
 
 STOPPED = 130
-"""Exit status after Ctrl-C, as shells have it: 128 and the number of the signal."""
+NOT_READ = 141
+"""Exit status after Ctrl-C, and where nobody reads the output any more (``... | head``), as shells
+have it: 128 and the number of the signal."""
 
 SETTINGS = ("WORK_FOLDER", "DATA_MIRROR", "SEEDS", "STRICT", "SCHEDULER")
 """Environment variables that say how a command works."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a subcommand and return the exit status: 0, 1 (a notebook failed), 2 (bad input), 130."""
+    """Run a subcommand and return 0, 1 (a notebook failed), 2 (bad input), 130 or 141."""
     options = _parser().parse_args(arguments)
     for variable in ("WORK_FOLDER", "DATA_MIRROR"):  # notebooks run in a folder of their own
         if os.environ.get(variable):
             os.environ[variable] = str(Path(os.environ[variable]).expanduser().resolve())
     try:
-        return options.work(options)
+        status = options.work(options)
+        sys.stdout.flush()
+        return status
     except KeyboardInterrupt:
         if not hasattr(options, "dataset"):
             return STOPPED  # nothing to go on with
@@ -38,6 +42,9 @@ def main(arguments: list[str] | None = None) -> int:
         command = f"make {_make_target(options)}{settings}"
         print(f"\nstopped; what is finished is kept, to go on: {command}", file=sys.stderr)
         return STOPPED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes at its end
+        return NOT_READ
     except OSError as error:  # no permission, a full disk
         place = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         print(f"error: {place}", file=sys.stderr)
@@ -204,6 +211,7 @@ def _make_target(options: argparse.Namespace) -> str:
     """Return the make target and variables that say the same as these options."""
     named = {"DATASET": "dataset", "PROFILE": "profile", "STUDY": "study"}
     given = [(name, getattr(options, option, "")) for name, option in named.items()]
+    given.append(("REPRESENTATION", " ".join(getattr(options, "representation", None) or ())))
     words = [f"{name}={shlex.quote(value)}" for name, value in given if value]
     return " ".join([options.work.__name__, *words])
 

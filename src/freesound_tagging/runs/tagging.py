@@ -224,7 +224,8 @@ def draw(
     """Draw a sound and what each network saw of it, on one time axis.
 
     Below the waveform stand the channels of each network: the whole stretch, its strongest window
-    marked, and on the right that window as the network saw it.
+    marked, and on the right that window as the network saw it: a sound that is shorter than a
+    window stands between zeros there.
 
     Parameters
     ----------
@@ -260,6 +261,7 @@ def _draw_plane(axes, waveform, sample_rate, tagger, tags, plane, begin) -> None
     from freesound_tagging.features.plots import show_spectrogram
     from freesound_tagging.features.spectrograms import CODE_LEVELS, DB_RANGE
     from freesound_tagging.features.variants import get_channel
+    from freesound_tagging.sounds.clips import best_centred_crop
 
     best = tags.best(1)[0]
     name, _ = tagger.about["planes"][plane]
@@ -268,14 +270,23 @@ def _draw_plane(axes, waveform, sample_rate, tagger, tags, plane, begin) -> None
     low, high = limits or (-DB_RANGE, 0.0)
     first = round((best.start - begin) * sample_rate)
     window = waveform[max(first, 0) : first + round(tags.window * sample_rate)]
+    if tags.seconds <= tags.window:
+        window = best_centred_crop(waveform, sample_rate, tags.window)
     for ax, sound, start, title in (
         (axes[0], waveform, begin, f"{tagger.representation}, channel {name}"),
         (axes[1], window, best.start, f"strongest window: {best.label} {best.probability:.2f}"),
     ):
         codes = tagger.spectrogram(sound, sample_rate)[plane].astype(np.float32)
+        values = low + codes / CODE_LEVELS * (high - low)
+        if channel.axis == "waveform":
+            ax.plot(start + np.arange(values.shape[1]) / tagger.grid.sample_rate, values[0], lw=0.5)
+            ax.set(xlabel="time (s)", ylabel="mu-law companded", ylim=(-1.05, 1.05))
+            ax.set_title(title, fontsize=10)
+            ax.margins(x=0)
+            continue
         times = (np.arange(codes.shape[1]) + 0.5) * tagger.grid.hop_length / tagger.grid.sample_rate
         show_spectrogram(
-            low + codes / CODE_LEVELS * (high - low),
+            values,
             np.arange(len(codes)) if frequencies is None else frequencies,
             start + times,
             ax=ax,

@@ -12,7 +12,7 @@ from freesound_tagging.learning.dataloaders import make_dataloaders
 from freesound_tagging.learning.learner import make_learner, predict, predict_others
 from freesound_tagging.runs import run as run_module
 from freesound_tagging.runs.experiment import open_experiment
-from freesound_tagging.runs.grid import load_scores, load_test_scores, run_grid
+from freesound_tagging.runs.grid import load_scores, run_grid
 from freesound_tagging.runs.notebooks import print_test_outcome
 from freesound_tagging.scoring.challenge import average_folds, submission, summarise_test
 from freesound_tagging.scoring.metrics import map_at_k, top_k_error
@@ -180,7 +180,7 @@ def test_each_run_scores_the_test_clips_and_nothing_else_changes(
     for file in (tmp_path / "plain" / "runs").rglob("*.csv"):
         own = tmp_path / "own" / "runs" / file.parent.name / file.name
         assert own.read_bytes() == file.read_bytes()
-    scores = load_test_scores(tmp_path / "own", results)["log_db"]
+    scores = load_scores(tmp_path / "own", results, ".test.csv")["log_db"]
     assert set(scores["clip_id"]) == set(test.index)
     assert len(scores) == 2 * 2 * len(test)
     assert (scores["label"].to_numpy() == test.loc[scores["clip_id"], "label"].to_numpy()).all()
@@ -189,7 +189,7 @@ def test_each_run_scores_the_test_clips_and_nothing_else_changes(
     )
     assert summary.loc[0, ["n", "networks"]].tolist() == [len(test), 4]
     with pytest.raises(FileNotFoundError):
-        load_test_scores(tmp_path / "plain", plain)
+        load_scores(tmp_path / "plain", plain, ".test.csv")
 
 
 def test_runs_whose_test_scores_are_missing_or_of_other_clips_are_made_again(

@@ -58,15 +58,15 @@ def _signed(value: float, digits: int = 3) -> str:
     return "" if pd.isna(value) else f"{value:+.{digits}f}"
 
 
-def _difference(row: pd.Series, digits: int = 3) -> str:
+def _difference(row: pd.Series) -> str:
     """Return a difference with its 95 % interval; empty where there is none."""
     if pd.isna(row["difference"]):
         return ""
-    return f"{row['difference']:+.{digits}f} ({_between(row['low'], row['high'], digits)})"
+    return f"{row['difference']:+.3f} ({_between(row['low'], row['high'])})"
 
 
-def _between(low: float, high: float, digits: int = 3) -> str:
-    return f"{low:+.{digits}f} to {high:+.{digits}f}"
+def _between(low: float, high: float) -> str:
+    return f"{low:+.3f} to {high:+.3f}"
 
 
 def _p(value: float) -> str:
@@ -348,9 +348,20 @@ def choices(folder: Path, name: str) -> str:
     """Return which setting was chosen for each variant on each outer fold."""
     frame = pd.read_csv(folder / name / "trials" / "choices.csv")
     words = [f"{row.optimizer} {row.lr_max:g}, mixup {row.mixup:g}" for row in frame.itertuples()]
-    wide = frame.assign(words=words).pivot(index="variant", columns="fold", values="words")
+    return _by_fold(frame.assign(words=words), ["variant"])
+
+
+def rates_chosen(folder: Path, name: str) -> str:
+    """Return which learning rate was chosen for each optimizer and variant on each outer fold."""
+    frame = pd.read_csv(folder / name / "optimizer_trials" / "choices.csv")
+    words = frame["lr_max"].map("{:g}".format)
+    return _by_fold(frame.assign(words=words), ["variant", "optimizer"])
+
+
+def _by_fold(frame: pd.DataFrame, rows: list[str]) -> str:
+    wide = frame.pivot(index=rows, columns="fold", values="words")
     wide.columns = [f"fold {fold}" for fold in wide.columns]
-    return markdown(wide.rename_axis("representation").reset_index())
+    return markdown(wide.reset_index().rename(columns={"variant": "representation"}))
 
 
 def tagger(folder: Path, study: str) -> str:
@@ -496,6 +507,7 @@ TABLES = {
         conditions,
         tuning,
         choices,
+        rates_chosen,
         tagger,
         speakers,
         beside_the_reference,

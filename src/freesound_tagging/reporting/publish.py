@@ -187,7 +187,13 @@ def analyse_study(study: str, folder: Path) -> dict[str, pd.DataFrame]:
     if study in CHOSEN_ON_INNER_FOLDS:
         folds = next(iter(read_scores(folder.parent)[0].values()))
         folds = folds.drop_duplicates("clip_id").set_index("clip_id")[["fold"]]
-        choices = studies.choose_trials(scores, folds)
+        choices = [
+            studies.choose_trials({name: scores[name] for name in studies.candidates(judge)}, folds)
+            for other in STUDIES.values()
+            for judge in other.conditions
+            if judge.chosen_from == study
+        ]
+        choices = pd.concat(choices, ignore_index=True)
         return {"choices": analyses.chosen_settings(choices, study)}
     if study in REFERENCE_CONDITION:
         return {
@@ -214,10 +220,7 @@ GRIDS = ("contrasts",)
 
 AS_GRID = {
     "speakers": ("summary", "tests"),
-    "representations": (
-        "summary",
-        "tests",
-    ),  # its contrasts are those of the grid, with fewer seeds
+    "representations": ("summary", "tests"),  # its contrasts are the grid's, with fewer seeds
     "fine_rows": ("summary", "tests", "contrasts"),
 }
 """Studies of one condition, and which of a grid's tables answer them."""
@@ -230,7 +233,6 @@ REFERENCE_CONDITION = {
     "recipe": "whole",
 }
 """What the conditions of a study are compared with."""
-
 
 BESIDE_GRID = ("waveform",)
 """Studies of other systems, compared with log_db of the main grid."""

@@ -284,9 +284,9 @@ class Experiment:
         """
         if self.dataset != "fsdkaggle2018" or self.load_test_table() is None:
             return None
-        from freesound_tagging.runs.grid import load_test_scores
+        from freesound_tagging.runs.grid import load_scores
 
-        scores = load_test_scores(self.run_folder, self.load_results())
+        scores = load_scores(self.run_folder, self.load_results(), ".test.csv")
         usage = fsdkaggle2018.usage_of_test_clips(self.raw_folder)
         sample = fsdkaggle2018.sample_submission(self.raw_folder)
         summary = challenge.summarise_test(scores, usage, self.load_scores())

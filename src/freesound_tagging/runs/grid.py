@@ -271,8 +271,3 @@ def load_scores(folder: str | Path, results: pd.DataFrame, suffix: str = ".csv")
             )
         )
     return {variant: pd.concat(frames, ignore_index=True) for variant, frames in scores.items()}
-
-
-def load_test_scores(folder: str | Path, results: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return variant -> scores of the test clips, see `load_scores`."""
-    return load_scores(folder, results, ".test.csv")

@@ -104,6 +104,17 @@ SPEECH_CLAIMS: tuple[tuple[str, str, str], ...] = (
 )
 """Of the study of speech, fixed before its first run."""
 
+OPTIMIZER_CLAIMS: tuple[tuple[str, str, str], ...] = tuple(
+    (f"With {name} the mix beats log dB", f"{cell}/3ch_hires_q1_q8_log_db", f"{cell}/log_db")
+    for name, cell in {
+        "AdamW": "adamw",
+        "Adam": "adam",
+        "SGD": "sgd",
+        "Lookahead-RAdam": "lookahead_radam",
+    }.items()
+)
+"""Of the study of optimizers: whether the answer is that of one optimizer."""
+
 BY_DETAIL: tuple[tuple[str, str], ...] = (
     ("grid/hires_q2", "grid/log_db"),
     ("matched/log_short_db", "grid/log_db"),

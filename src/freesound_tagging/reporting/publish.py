@@ -196,9 +196,12 @@ def analyse_study(study: str, folder: Path) -> dict[str, pd.DataFrame]:
         choices = pd.concat(choices, ignore_index=True)
         return {"choices": analyses.chosen_settings(choices, study)}
     if study in REFERENCE_CONDITION:
-        return {
-            "conditions": analyses.compare_conditions(scores, table, REFERENCE_CONDITION[study])
-        }
+        reference = REFERENCE_CONDITION[study]
+        tables = {"conditions": analyses.compare_conditions(scores, table, reference)}
+        if study == "optimizers":
+            claims = analyses.OPTIMIZER_CLAIMS
+            tables["claims"] = analyses.judge_claims(scores, table, claims)
+        return tables
     if study == "stack":
         stacks, _ = unpack_scores(folder / "scores" / "stacked.csv.gz")
         return {"conditions": analyses.compare_stacks(stacks, scores["grid"], table)}

@@ -31,6 +31,7 @@ from papermill.parameterize import parameterize_notebook
 from freesound_tagging import cli
 from freesound_tagging.features.variants import VARIANTS
 from freesound_tagging.learning import dataloaders, networks
+from freesound_tagging.learning.profiles import ADJUSTMENTS, PROFILES
 from freesound_tagging.listen import listen, strip_players
 from freesound_tagging.runs import experiment
 from freesound_tagging.runs import grid as grid_module
@@ -423,6 +424,16 @@ def test_a_neighbour_runs_alone_at_smoke_size(source, work_folder, monkeypatch):
     monkeypatch.chdir(source.parent)
     run_cells(source, {"dataset": "microcalls", "profile": "smoke", "seeds": 1})
     assert not (work_folder / "runs" / "microcalls" / "smoke" / "results.csv").exists()
+
+
+@pytest.mark.parametrize("source", NOTEBOOKS[3:5], ids=lambda file: file.stem)
+def test_a_notebook_that_shows_one_window_runs_where_training_uses_several(
+    source, work_folder, monkeypatch
+):
+    monkeypatch.chdir(source.parent)
+    several = replace(PROFILES["smoke"].grid, windows=2)
+    monkeypatch.setitem(ADJUSTMENTS, ("smoke", "microcalls"), {"grid": several})
+    run_cells(source, {"dataset": "microcalls", "profile": "smoke", "seeds": 1})
 
 
 def test_unreadable_clips_take_no_notebook_down(work_folder, monkeypatch, capsys):

@@ -176,6 +176,11 @@ QUOTED = [
     ("fsdd/tests.csv", against_log_db("hires_q2"), f"q = 2 {INTERVAL}, {{verdict}}"),
     (SPEECH, claim("longer/hires_q8", "longer/log_db"), f"{INTERVAL}, {{verdict}}, from log dB"),
     (SPEECH, claim("longer/hires_q8", "longer/gabor_q8"), f"{INTERVAL}, {{verdict}}, from its own"),
+    (
+        SPEECH,
+        claim("grid/hires_q8", "grid/log_db"),
+        f"five epochs, {INTERVAL}, {{verdict}}, is not",
+    ),
     (SPEECH, claim("matched/hires_q8_mel", "matched/mel_htk_db"), f"{INTERVAL}, {{verdict}}. PCEN"),
     (SPEECH, claim("matched/log_pcen", "grid/log_db"), f"{INTERVAL}, {{verdict}}, than dB"),
     (FINE, against_log_db("hires_q8"), f"against log dB {INTERVAL}, {{verdict}}; against"),
@@ -210,6 +215,11 @@ QUOTED = [
         DETAILS,
         detail("frequency", "grid/hires_q2", "unmoved/gabor_q2"),
         f"good: {INTERVAL}, {{verdict}}",
+    ),
+    (
+        "microcalls/learning/details.csv",
+        detail("frequency", "20/hires_q2", "20/gabor_q2"),
+        f"{INTERVAL}, {{verdict}}, and with more clips",
     ),
     ("esc10/stack/conditions.csv", {"variant": "lightgbm"}, f"it has {INTERVAL}, {{verdict}}"),
     (

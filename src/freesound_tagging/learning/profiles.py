@@ -173,6 +173,7 @@ ADJUSTMENTS: dict[tuple[str, str], dict] = {
     },
     ("pretrained", "insectset32"): {"grid": _INSECTS, "epochs": 16},
     ("gpu", "insectset32"): {"grid": replace(_INSECTS, hop_length=394)},
+    ("smoke", "insectset32"): {"grid": replace(PROFILES["smoke"].grid, windows=2)},
 }
 """Settings for a profile and a data set that take the place of the profile's own."""
 

@@ -400,6 +400,7 @@ def speakers(folder: Path) -> str:
             {
                 "task": task,
                 "representation": variant,
+                "seeds": f"{row['seeds']:.0f}",
                 "MAP@3": f"{row['map3']:.3f}",
                 "top-1 accuracy": f"{row['top1_accuracy']:.3f}",
                 "top-3 error": f"{row['top3_error']:.4f}",

@@ -177,7 +177,7 @@ def show_curves(curve: pd.DataFrame, study: str) -> Figure:
         bottom.set_xlabel(labels[study], fontsize=9)
         if in_octaves:
             bottom.set_xscale("log", base=2)
-            bottom.set_xticks(sorted(place.unique()), [f"{x:g}" for x in sorted(place.unique())])
+        bottom.set_xticks(sorted(place.unique()), [f"{x:g}" for x in sorted(place.unique())])
     axes[0, 0].set_ylabel("top-1 accuracy (chance: 1/16)", fontsize=9)
     axes[1, 0].set_ylabel("minus log_db's, same clips", fontsize=9)
     figure.tight_layout(rect=(0, 0.04, 1, 1))

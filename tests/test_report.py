@@ -152,6 +152,7 @@ def contrast(variant: str, reference: str) -> dict[str, str]:
 MIXES = contrast("3ch_hires_q1_q8_log_db", "3ch_gabor_q1_q8_log_db")
 PRETRAINED = "esc10/pretrained/contrasts.csv"
 SPEECH = "fsdd/speech/claims.csv"
+INSECT_RATES = "insectset32/pretrained/rates/conditions.csv"
 FINE = "fsdd/fine_rows/tests.csv"
 EVERY = "esc10/pretrained/representations/tests.csv"
 INSECTS = "insectset32/pretrained/contrasts.csv"
@@ -168,6 +169,9 @@ QUOTED = [
     (RATES, {"cell": "from_scratch"}, f"From scratch {INTERVAL}, {{verdict}}"),
     (RATES, {"cell": "one_rate"}, f"one rate for all layers {INTERVAL}, {{verdict}}"),
     (RATES, {"cell": "frozen_then_slice"}, f"a slice of rates {INTERVAL}, {{verdict}}"),
+    (INSECT_RATES, {"cell": "from_scratch"}, f"from scratch {INTERVAL}, {{verdict}}"),
+    (INSECT_RATES, {"cell": "one_rate"}, f"one rate {INTERVAL}, {{verdict}}"),
+    (INSECT_RATES, {"cell": "frozen_then_slice"}, f"the slice {INTERVAL}, {{verdict}}"),
     ("esc10/tests.csv", against_log_db("hires_q2"), f"q = 2 {INTERVAL}, {{verdict}}"),
     ("esc10/tests.csv", against_log_db("hires_q8"), f"q = 8 {INTERVAL}, {{verdict}}"),
     ("fsdd/tests.csv", against_log_db("hires_q4"), f"q = 4 {INTERVAL}, {{verdict}}"),

@@ -51,6 +51,10 @@ def test_fsdd(q, speakers):
     interval = f"({longer['low']:+.3f} to {longer['high']:+.3f})"
     assert f"q = 8 {longer['difference']:+.3f} {interval} is {longer['verdict']}" in said
     assert longer["seeds"] == 1
+    assert (
+        claims[claims["reference"] == "grid/log_db"].loc["grid/hires_q8"]["verdict"]
+        == "inconclusive"
+    )
     if speakers == 6:
         assert f"q = {q} {found['map3'].mean():+.3f}" in said
 
@@ -71,6 +75,8 @@ def test_microcalls():
     assert f"worse than its own filters, {worse['difference']:.3f}" in finding("microcalls")
     assert [unmoved["verdict"], own["verdict"], worse["verdict"]] == ["better", "better", "worse"]
     more = pd.read_csv(RESULTS / "microcalls" / "learning" / "details.csv").set_index("variant")
+    longer = more[more["reference"] == "20/gabor_q2"].set_index("detail").loc["frequency"]
+    assert longer["difference"] < 0 and longer["verdict"] == "inconclusive" and longer["seeds"] == 1
     for clips in (60, 180):
         own = more[more["reference"] == f"{clips}/log_db"].loc[[f"{clips}/hires_q2"]]
         assert set(own["verdict"]) == {"worse"} and len(own) == 2 and set(own["seeds"]) == {1}

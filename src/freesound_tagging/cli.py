@@ -17,8 +17,8 @@ from freesound_tagging.sounds.catalogue import check_dataset, is_table
 
 STOPPED = 130
 NOT_READ = 141
-"""Exit status after Ctrl-C, and where nobody reads the output any more (``... | head``), as shells
-have it: 128 and the number of the signal."""
+"""Exit status after Ctrl-C, and where nobody reads the tags any more (``tag ... | head``): 128 and
+the number of the signal, as shells have it."""
 
 SETTINGS = ("WORK_FOLDER", "DATA_MIRROR", "SEEDS", "STRICT", "SCHEDULER")
 """Environment variables that say how a command works."""
@@ -31,9 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         if os.environ.get(variable):
             os.environ[variable] = str(Path(os.environ[variable]).expanduser().resolve())
     try:
-        status = options.work(options)
-        sys.stdout.flush()
-        return status
+        return options.work(options)
     except KeyboardInterrupt:
         if not hasattr(options, "dataset"):
             return STOPPED  # nothing to go on with
@@ -42,9 +40,6 @@ def main(arguments: list[str] | None = None) -> int:
         command = f"make {_make_target(options)}{settings}"
         print(f"\nstopped; what is finished is kept, to go on: {command}", file=sys.stderr)
         return STOPPED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes at its end
-        return NOT_READ
     except OSError as error:  # no permission, a full disk
         place = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         print(f"error: {place}", file=sys.stderr)
@@ -105,17 +100,23 @@ def tag(options: argparse.Namespace) -> int:
     if not options.longest > 0:
         raise DataError(f"--longest {options.longest:g}: give hours, more than 0")
     _check_model(options)
-    return tagging.tag(
-        options.files,
-        options.model,
-        options.representation,
-        options.top,
-        options.csv,
-        options.audacity,
-        options.picture,
-        options.folder,
-        3600 * options.longest,
-    )
+    try:
+        status = tagging.tag(
+            options.files,
+            options.model,
+            options.representation,
+            options.top,
+            options.csv,
+            options.audacity,
+            options.picture,
+            options.folder,
+            3600 * options.longest,
+        )
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes at its end
+        return NOT_READ
+    return status
 
 
 def demo(options: argparse.Namespace) -> int:

@@ -163,6 +163,11 @@ QUOTED = [
     (PRETRAINED, MIXES, f"mix {INTERVAL}, {{verdict}}"),
     ("esc10/pretrained/tests.csv", against_log_db("hires_q8"), f"log dB {INTERVAL}, {{verdict}}"),
     (EVERY, against_log_db("log_linear"), f"on the log axis {INTERVAL}, {{verdict}}"),
+    (
+        EVERY.replace("esc10", "insectset32"),
+        against_log_db("linear_linear"),
+        f"log dB {INTERVAL}, {{verdict}}. The smallest",
+    ),
     (INSECTS, contrast("hires_q2", "gabor_q2"), f"q = 2 {INTERVAL}, {{verdict}}"),
     (INSECTS, contrast("hires_q8", "gabor_q8"), f"q = 8 {INTERVAL}, {{verdict}}"),
     (INSECTS, MIXES, f"mix {INTERVAL}, {{verdict}}"),

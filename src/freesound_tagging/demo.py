@@ -22,7 +22,7 @@ from freesound_tagging.errors import DataError
 from freesound_tagging.learning.tagger import Tagger, Tags, read_settings
 from freesound_tagging.runs.tagging import NOT_KNOWN, describe_model, draw, newest_model
 from freesound_tagging.sounds import microcalls
-from freesound_tagging.sounds.clips import decode
+from freesound_tagging.sounds.clips import decode, seconds_of
 
 if TYPE_CHECKING:
     from gradio import Blocks
@@ -63,11 +63,8 @@ def read_upload(path: str | None) -> tuple[np.ndarray, int]:
         raise DataError("Record or upload a sound first.")
     file = Path(path)
     try:
-        try:
-            seconds = sf.info(file).duration
-        except (sf.SoundFileError, TypeError):
-            seconds = 0.0  # decode says what is wrong
-        if seconds > LONGEST:
+        seconds = seconds_of(file)
+        if seconds is not None and seconds > LONGEST:
             raise DataError(
                 f"{file.name} lasts {seconds:.0f} s; this page takes up to {LONGEST:.0f} s. The "
                 "command freesound-tagging tag takes longer ones."
@@ -196,7 +193,7 @@ def serve(folder: Path | None, port: int) -> None:
                 footer_links=[],
                 app_kwargs={"middleware": [_policy()]},
             )
-        except OSError as error:
+        except (OSError, OverflowError) as error:
             raise DataError(
                 f"port {port} of this machine cannot be used; give another one with --port"
             ) from error

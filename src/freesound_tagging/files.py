@@ -1,5 +1,6 @@
 """Files that are there whole or not at all, folders held alone, room on the disk."""
 
+import errno
 import os
 import shutil
 import uuid
@@ -38,8 +39,8 @@ def write_atomically(file: Path, content: bytes) -> None:
     Raises
     ------
     OSError
-        Where it cannot be written, a full disk for one; the message names the file and nothing half
-        is left.
+        Where it cannot be written: no room, no such folder, no permission. The message names the
+        file, and no part of it is left.
     """
     temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
     try:
@@ -49,15 +50,11 @@ def write_atomically(file: Path, content: bytes) -> None:
             os.fsync(stream.fileno())
         temporary.replace(file)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OSError(
-            error.errno,
-            f"{error.strerror}; what is finished is kept: make room and run again",
-            str(file),
-        ) from error
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        advice = "; what is finished is kept: make room and run again" if full else ""
+        raise OSError(error.errno, f"{error.strerror}{advice}", str(file)) from error
+    finally:
+        temporary.unlink(missing_ok=True)  # gone already where all went well
 
 
 def check_room(folder: Path, needed: int, purpose: str) -> None:

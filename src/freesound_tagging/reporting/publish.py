@@ -6,14 +6,18 @@ table and chart under ``results/`` anew from the scores that lie there, so that 
 
 import os
 import platform
+from collections.abc import Callable
 from datetime import datetime, timezone
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import joblib
 import pandas as pd
 from matplotlib.figure import Figure
 
+from freesound_tagging.errors import look_up
 from freesound_tagging.features.variants import VARIANTS
 from freesound_tagging.files import write_atomically
 from freesound_tagging.learning.networks import best_device
@@ -145,7 +149,7 @@ def write_study(folder: Path) -> None:
     """Compute a study's tables and charts from its published results and scores."""
     study = folder.name
     _write_tables(folder, analyse_study(study, folder))
-    if study in CURVES:
+    if (folder / "curve.csv").exists():
         curve = pd.read_csv(folder / "curve.csv", dtype={"cell": str})
         save_figure(charts.show_curves(curve, study), folder / "curve.png")
 
@@ -159,86 +163,142 @@ def _write_tables(folder: Path, tables: dict[str, pd.DataFrame]) -> None:
         frame.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
 
 
-def analyse_study(study: str, folder: Path) -> dict[str, pd.DataFrame]:
+GRIDS = ("contrasts",)
+"""Studies that are published as the grid of their profile, with as many seeds as there are."""
+
+
+class Published(NamedTuple):
+    """What is published of a study.
+
+    Attributes
+    ----------
+    folder : named as the study.
+    results : a row per run.
+    scores : out-of-fold probabilities by condition and representation.
+    table : of its clips.
+    """
+
+    folder: Path
+    results: pd.DataFrame
+    scores: analyses.Scores
+    table: pd.DataFrame
+
+
+Tables = dict[str, pd.DataFrame]
+
+
+def analyse_study(study: str, folder: Path) -> Tables:
     """Return the tables that answer a study, from its published results and scores."""
+    answer = look_up("study", study, ANSWERS)
     results = pd.read_csv(folder / "results.csv", dtype={"cell": str})
     scores, table = read_cells(folder, results["cell"].unique())
     if not any(condition.relabel for condition in STUDIES[study].conditions):
         table = as_drawn(results["dataset"].iloc[0], table)
-    if study == "controls":
-        tables = {"claims": analyses.judge_claims(scores, table)}
-        if results["dataset"].iloc[0] == "microcalls" and "unmoved" in scores:
-            tables["details"] = analyses.compare_by_detail(scores, table)
-        return tables
-    if study == "speech":
-        return {"claims": analyses.judge_claims(scores, table, analyses.SPEECH_CLAIMS)}
-    if study == "learning":
-        return {
-            "curve": analyses.curve(scores, table),
-            "families": analyses.curve(scores, table, by="family"),
-            "details": analyses.compare_as_clips_grow(scores, table),
-        }
-    if study in CURVES:
-        return {"curve": analyses.curve(scores, table)}
-    if study in AS_GRID:
-        (cell,) = scores
-        tables = analyses.analyse_grid(results, scores[cell], table)
-        return {name: tables[name] for name in AS_GRID[study]}
-    if study in CHOSEN_ON_INNER_FOLDS:
-        folds = next(iter(read_scores(folder.parent)[0].values()))
-        folds = folds.drop_duplicates("clip_id").set_index("clip_id")[["fold"]]
-        choices = [
-            studies.choose_trials({name: scores[name] for name in studies.candidates(judge)}, folds)
-            for other in STUDIES.values()
-            for judge in other.conditions
-            if judge.chosen_from == study
-        ]
-        choices = pd.concat(choices, ignore_index=True)
-        return {"choices": analyses.chosen_settings(choices, study)}
-    if study in REFERENCE_CONDITION:
-        reference = REFERENCE_CONDITION[study]
-        tables = {"conditions": analyses.compare_conditions(scores, table, reference)}
-        if study == "optimizers":
-            claims = analyses.OPTIMIZER_CLAIMS
-            tables["claims"] = analyses.judge_claims(scores, table, claims)
-        return tables
-    if study == "stack":
-        stacks, _ = unpack_scores(folder / "scores" / "stacked.csv.gz")
-        return {"conditions": analyses.compare_stacks(stacks, scores["grid"], table)}
-    if study in BESIDE_GRID:
-        published, _ = read_scores(folder.parent)
-        return {"conditions": analyses.beside_grid(scores, table, published)}
-    if study == "tuned":
-        return {"tuned": analyses.compare_tuned(scores, table)}
-    grids = [
-        (read_scores(grid)[0], pd.read_csv(grid / "results.csv"))
-        for grid in (folder.parent, folder.parent.parent)
-        if (grid / "results.csv").exists()
+    return answer(Published(folder, results, scores, table))
+
+
+def _controls(study: Published) -> Tables:
+    tables = {"claims": analyses.judge_claims(study.scores, study.table)}
+    if study.results["dataset"].iloc[0] == "microcalls" and "unmoved" in study.scores:
+        tables["details"] = analyses.compare_by_detail(study.scores, study.table)
+    return tables
+
+
+def _speech(study: Published) -> Tables:
+    return {"claims": analyses.judge_claims(study.scores, study.table, analyses.SPEECH_CLAIMS)}
+
+
+def _curve(study: Published) -> Tables:
+    return {"curve": analyses.curve(study.scores, study.table)}
+
+
+def _learning(study: Published) -> Tables:
+    return _curve(study) | {
+        "families": analyses.curve(study.scores, study.table, by="family"),
+        "details": analyses.compare_as_clips_grow(study.scores, study.table),
+    }
+
+
+def _grid(study: Published, names: tuple[str, ...]) -> Tables:
+    (cell,) = study.scores
+    tables = analyses.analyse_grid(study.results, study.scores[cell], study.table)
+    return {name: tables[name] for name in names}
+
+
+def _choices(study: Published) -> Tables:
+    """Return what the inner folds choose, for each study that is chosen from this one."""
+    grid_scores, _ = read_scores(study.folder.parent)
+    folds = next(iter(grid_scores.values())).drop_duplicates("clip_id")
+    folds = folds.set_index("clip_id")[["fold"]]
+    choices = [
+        studies.choose_trials(
+            {trial: study.scores[trial] for trial in studies.candidates(judge)}, folds
+        )
+        for other in STUDIES.values()
+        for judge in other.conditions
+        if judge.chosen_from == study.folder.name
     ]
-    return {"steps": analyses.tagger_steps(scores, results, table, TAGGER_STEPS[study], grids)}
+    choices = pd.concat(choices, ignore_index=True)
+    return {"choices": analyses.chosen_settings(choices, study.folder.name)}
 
 
-GRIDS = ("contrasts",)
-"""Studies that are published as the grid of their profile, with as many seeds as there are."""
+def _conditions(study: Published, reference: str) -> Tables:
+    return {"conditions": analyses.compare_conditions(study.scores, study.table, reference)}
 
-AS_GRID = {
-    "speakers": ("summary", "tests"),
-    "representations": ("summary", "tests"),  # its contrasts are the grid's, with fewer seeds
-    "fine_rows": ("summary", "tests", "contrasts"),
+
+def _optimizers(study: Published) -> Tables:
+    claims = analyses.judge_claims(study.scores, study.table, analyses.OPTIMIZER_CLAIMS)
+    return _conditions(study, "adamw") | {"claims": claims}
+
+
+def _stack(study: Published) -> Tables:
+    stacks, _ = unpack_scores(study.folder / "scores" / "stacked.csv.gz")
+    return {"conditions": analyses.compare_stacks(stacks, study.scores["grid"], study.table)}
+
+
+def _beside_grid(study: Published) -> Tables:
+    published, _ = read_scores(study.folder.parent)
+    return {"conditions": analyses.beside_grid(study.scores, study.table, published)}
+
+
+def _tuned(study: Published) -> Tables:
+    return {"tuned": analyses.compare_tuned(study.scores, study.table)}
+
+
+def _tagger(study: Published) -> Tables:
+    grids = [
+        (read_scores(folder)[0], pd.read_csv(folder / "results.csv"))
+        for folder in (study.folder.parent, study.folder.parent.parent)
+        if (folder / "results.csv").exists()
+    ]
+    words = TAGGER_STEPS[study.folder.name]
+    steps = analyses.tagger_steps(study.scores, study.results, study.table, words, grids)
+    return {"steps": steps}
+
+
+ANSWERS: dict[str, Callable[[Published], Tables]] = {
+    "controls": _controls,
+    "speech": _speech,
+    "difficulty": _curve,
+    "noise": _curve,
+    "learning": _learning,
+    "speakers": partial(_grid, names=("summary", "tests")),
+    # The contrasts of "representations" are the grid's, with fewer seeds.
+    "representations": partial(_grid, names=("summary", "tests")),
+    "fine_rows": partial(_grid, names=("summary", "tests", "contrasts")),
+    "trials": _choices,
+    "optimizer_trials": _choices,
+    "optimizers": _optimizers,
+    "rates": partial(_conditions, reference="frozen_then_one_rate"),
+    "recipe": partial(_conditions, reference="whole"),
+    "waveform": _beside_grid,
+    "stack": _stack,
+    "tuned": _tuned,
+    "tagger": _tagger,
+    "pretrained_tagger": _tagger,
+    "insect_tagger": _tagger,
 }
-"""Studies of one condition, and which of a grid's tables answer them."""
-
-CURVES = ("difficulty", "noise", "learning")
-CHOSEN_ON_INNER_FOLDS = ("trials", "optimizer_trials")
-REFERENCE_CONDITION = {
-    "rates": "frozen_then_one_rate",
-    "optimizers": "adamw",
-    "recipe": "whole",
-}
-"""What the conditions of a study are compared with."""
-
-BESIDE_GRID = ("waveform",)
-"""Studies of other systems, compared with log_db of the main grid."""
+"""What computes the tables that answer each study."""
 
 
 def save_figure(figure: Figure, file: Path) -> None:
@@ -275,25 +335,10 @@ Done: {done}. Their wall-clock times add up to {results["seconds"].sum() / 3600:
 """
 
 
-def published_grids() -> list[Path]:
-    """Return the results folders of grids."""
-    files = sorted(RESULTS.glob("**/scores"))
-    return [file.parent for file in files if file.parent.name not in STUDIES]
-
-
-def published_studies() -> list[Path]:
-    """Return the results folders of studies."""
-    return [
-        file.parent for file in sorted(RESULTS.glob("**/scores")) if file.parent.name in STUDIES
-    ]
-
-
 def write_results() -> None:
     """Compute every published table and chart anew from the published scores."""
-    for folder in published_grids():
-        write_grid(folder)
-    for folder in published_studies():
-        write_study(folder)
+    for scores in sorted(RESULTS.glob("**/scores")):
+        (write_study if scores.parent.name in STUDIES else write_grid)(scores.parent)
 
 
 def write_pages() -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import csv
 import io
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,7 @@ from tqdm import tqdm
 
 from freesound_tagging.errors import DataError
 from freesound_tagging.files import write_atomically
+from freesound_tagging.sounds.clips import seconds_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -97,11 +100,8 @@ def tag_files(
 
 
 def _check_length(file: Path, longest: float) -> None:
-    try:
-        seconds = sf.info(file).duration
-    except (sf.SoundFileError, TypeError, OSError):
-        return  # whoever decodes it says what is wrong
-    if longest < seconds < 1e9:  # a header that does not know the length says 2**63 samples
+    seconds = seconds_of(file)
+    if seconds is not None and seconds > longest:
         raise DataError(
             f"{file}: lasts {seconds / 3600:.2f} hours, the longest allowed is "
             f"{longest / 3600:g}; --longest {int(seconds / 3600) + 1} allows more"
@@ -198,21 +198,15 @@ def as_audacity(tags: Tags) -> str:
     borders = np.concatenate([[0.0], (middles[1:] + middles[:-1]) / 2, [tags.seconds]])
     best = tags.window_probabilities.argmax(axis=1)
     sure = tags.window_probabilities.max(axis=1)
-    lines, i = [], 0
-    while i < len(best):
-        j = i
-        while j < len(best) and best[j] == best[i] and _is_heard(tags, j) == _is_heard(tags, i):
-            j += 1
-        if _is_heard(tags, i):
-            label = f"{tags.classes[best[i]]} {sure[i:j].max():.2f}"
-            lines.append(f"{borders[i]:.6f}\t{borders[j]:.6f}\t{label}\n")
-        i = j
+    heard = (tags.loudness > 0) & (sure >= tags.threshold)
+    lines = []
+    for (label, is_heard), stretch in groupby(range(len(best)), lambda i: (best[i], heard[i])):
+        windows = list(stretch)
+        if is_heard:
+            start, end = borders[windows[0]], borders[windows[-1] + 1]
+            words = f"{tags.classes[label]} {sure[windows].max():.2f}"
+            lines.append(f"{start:.6f}\t{end:.6f}\t{words}\n")
     return "".join(lines)
-
-
-def _is_heard(tags: Tags, window: int) -> bool:
-    sure = tags.window_probabilities[window].max()
-    return bool(tags.loudness[window] > 0 and sure >= tags.threshold)
 
 
 def draw(
@@ -385,7 +379,9 @@ def tag(
         written += write_beside(folder, labels, ".labels.txt")
     if pictures:
         written += write_beside(folder, _pictures(tagger, tagged, problems), ".tags.png")
+    for problem in problems:
+        print(problem, file=sys.stderr)
     if csv_file != "-":
-        for line in [*problems, *(f"wrote {os.path.relpath(file)}" for file in written)]:
-            print(line)
+        for file in written:
+            print(f"wrote {os.path.relpath(file)}")
     return 0 if len(tagged) == len(answers) and not problems else 2

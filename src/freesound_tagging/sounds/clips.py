@@ -175,6 +175,18 @@ def _open(path: str | os.PathLike[str]) -> _Sound:
     return _Sound(path, sample_rate, n - slack, found.note)
 
 
+def seconds_of(path: str | os.PathLike[str]) -> float | None:
+    """Return how long a sound file says it lasts, in seconds; None where it does not say.
+
+    A file that cannot be read says nothing: `decode` tells what is wrong with it.
+    """
+    try:
+        seconds = sf.info(path).duration
+    except (sf.SoundFileError, TypeError, OSError):
+        return None
+    return seconds if seconds < 1e9 else None  # unknown lengths are stored as 2**63 samples
+
+
 def _fold(block: np.ndarray) -> np.ndarray:
     # The mean is taken in float64, so that it does not depend on the channels' order.
     return block.mean(axis=1, dtype=np.float64).astype(np.float32)

@@ -488,7 +488,7 @@ def test_a_class_without_training_clips_is_named(table, store, profile):
 
 def test_unknown_variant_and_missing_channel(table, store, profile, grid):
     with pytest.raises(
-        ValueError, match="unknown variant 'nonesuch'; the known ones are: linear_lin"
+        ValueError, match="unknown representation 'nonesuch'; the known ones are: linear_lin"
     ):
         make_dataloaders(table, store, "nonesuch", 0, profile)
     only_log = Store(grid, {"log": store.places["log"]})

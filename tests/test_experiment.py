@@ -60,7 +60,7 @@ def test_an_unknown_representation_of_a_model_is_told_before_any_sound_is_read(
     monkeypatch.setenv("WORK_FOLDER", str(tmp_path))
     command = ["model", "--dataset", "microcalls", "--representation", "log_bd"]
     assert cli.main(command) == 2
-    assert "unknown variant 'log_bd'" in capsys.readouterr().err
+    assert "unknown representation 'log_bd'" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

@@ -161,12 +161,12 @@ def test_channels_of_variants_are_named_once_in_order(names):
 def test_unknown_names_list_the_known_ones():
     for look_up, kind, known in (
         (get_channel, "channel", CHANNELS),
-        (get_variant, "variant", ALL_VARIANTS),
+        (get_variant, "representation", ALL_VARIANTS),
     ):
         with pytest.raises(ValueError, match=f"unknown {kind} 'nonesuch'") as caught:
             look_up("nonesuch")
         assert all(name in str(caught.value) for name in known)
-    with pytest.raises(ValueError, match="unknown variant 'nonesuch'"):
+    with pytest.raises(ValueError, match="unknown representation 'nonesuch'"):
         channels_of(["log_db", "nonesuch"])
 
 

@@ -329,7 +329,7 @@ def test_a_run_that_diverges_is_an_error_and_leaves_nothing(
 
 def test_unknown_variant_lists_the_known_ones(table, store, two_folds, tmp_path):
     with pytest.raises(
-        ValueError, match="unknown variant 'nonesuch'; the known ones are: linear_lin"
+        ValueError, match="unknown representation 'nonesuch'; the known ones are: linear_lin"
     ):
         grid_of(table, store, ["log_db", "nonesuch"], two_folds, tmp_path)
     assert not stamps(tmp_path)

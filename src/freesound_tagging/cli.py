@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         place = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         print(f"error: {place}", file=sys.stderr)
         return 2
-    except (DataError, ValueError) as error:
+    except ValueError as error:  # a DataError is one
         print(f"error: {error}", file=sys.stderr)
         return 2
 

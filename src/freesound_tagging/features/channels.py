@@ -35,7 +35,8 @@ FAST_FORM = {"fast_form": 3}
 """Version of the transform's fast form, part of the keys of all that is computed with it. Raise
 it when the same settings give other numbers."""
 
-# Keys of standard channels hold these four settings, of which they have the first.
+# Keys of standard channels once held the settings of reassigned ones too. They still do, at their
+# defaults, so that what is stored stays valid.
 _FIRST_SETTINGS = {"n_fft": None, "q": None, "count_threshold": True, "consensus": None}
 
 
@@ -90,8 +91,6 @@ class Channel(ABC):
             name: value.settings() if isinstance(value, Channel) else value
             for name, value in values.items()
         }
-        if type(self) is Standard:
-            return {**_FIRST_SETTINGS, **own}
         return {"kind": type(self).__name__, **self.version, **own}
 
 
@@ -101,6 +100,9 @@ class Standard(Channel):
 
     axis: str
     n_fft: int
+
+    def settings(self) -> dict:
+        return {**_FIRST_SETTINGS, "axis": self.axis, "n_fft": self.n_fft}
 
     def compute(self, waveform: Tensor, grid: Grid) -> Tensor:
         power = stft_power(waveform, self.n_fft, grid.hop_length, grid.frames_per_column)

@@ -128,7 +128,7 @@ def stft_power(waveform: Tensor, n_fft: int, hop_length: int, frames_per_column:
 def relative_to_peak(magnitude: Tensor) -> Tensor:
     """Return a magnitude (..., frequency, time) over its maximum; of silence all 0."""
     peak = magnitude.amax(dim=(-2, -1), keepdim=True)
-    return torch.where(peak > 0, magnitude / peak.clamp_min(torch.finfo(magnitude.dtype).tiny), 0)
+    return magnitude / peak.clamp_min(torch.finfo(magnitude.dtype).tiny)
 
 
 def relative_decibels(magnitude: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ from freesound_tagging.features.spectrograms import ALGORITHM, encode
 from freesound_tagging.features.variants import compute_channels, get_channel
 from freesound_tagging.files import hold_alone, write_atomically
 from freesound_tagging.jobs import run_jobs
+from freesound_tagging.sounds.archives import file_hash
 from freesound_tagging.sounds.clips import ClipError, ClipSettings, load_windows
 
 BATCH_CLIPS = 32
@@ -186,11 +187,7 @@ def _batches(
 def _file_hash(path: str) -> str:
     """Return a file's sha256, or ``missing``: it may turn up later and then has another key."""
     try:
-        with Path(path).open("rb") as file:
-            digest = hashlib.sha256()
-            while block := file.read(1 << 20):
-                digest.update(block)
-            return digest.hexdigest()
+        return file_hash(Path(path))
     except OSError:
         return "missing"
 

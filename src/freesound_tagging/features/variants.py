@@ -164,7 +164,7 @@ def get_channel(name: str) -> Channel:
 
 def get_variant(name: str) -> Variant:
     """Return the representation of that name, from any of the three tables, as `get_channel`."""
-    return look_up("variant", name, VARIANTS | CONTROL_VARIANTS | OTHER_VARIANTS)
+    return look_up("representation", name, VARIANTS | CONTROL_VARIANTS | OTHER_VARIANTS)
 
 
 def channels_of(names: Iterable[str]) -> list[str]:

@@ -188,7 +188,7 @@ class CropInTime(DisplayedTransform):
 
 
 class ShiftInTime(DisplayedTransform):
-    """Turn each training picture around in time by a random share, up to ``largest`` either way.
+    """Shift each training picture circularly in time, by up to ``largest`` of it either way.
 
     It runs before `Loudness`: codes are a quarter of the bytes of floats.
     """

@@ -169,14 +169,11 @@ def fit(learner: Learner, profile: Profile, checkpoint: KeepCheckpoint | None = 
     for number, stage in list(enumerate(training_stages(profile)))[first:]:
         learner.freeze_to(stage.frozen)
         with held_still(learner, stage.frozen if profile.hold_still else 0):
-            if checkpoint is None:
-                learner.fit_one_cycle(stage.epochs, stage.rates)
-            else:
+            options = {}
+            if checkpoint:
                 checkpoint.stage = number
-                start = checkpoint.start_epoch
-                learner.fit_one_cycle(
-                    stage.epochs, stage.rates, cbs=[checkpoint], start_epoch=start
-                )
+                options = {"cbs": [checkpoint], "start_epoch": checkpoint.start_epoch}
+            learner.fit_one_cycle(stage.epochs, stage.rates, **options)
 
 
 @contextmanager
@@ -249,7 +246,10 @@ def predict_others(
 
 
 class CountEpochs(Callback):
-    """Advance a progress bar by one with each epoch of a stage; also those behind a checkpoint."""
+    """Advance a progress bar by one with each epoch of a stage.
+
+    fastai ends the epochs too that a resumed stage skips, so those are counted here as well.
+    """
 
     def __init__(self, bar: tqdm):
         self.bar = bar

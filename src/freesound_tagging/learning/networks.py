@@ -359,7 +359,7 @@ def layer_groups(network: nn.Sequential) -> list[list[nn.Parameter]]:
 
 def count_weights(network: nn.Module) -> int:
     """Return how many numbers a network learns, those of layers that are frozen included."""
-    return sum(math.prod(weight.shape) for weight in network.parameters())
+    return sum(weight.numel() for weight in network.parameters())
 
 
 def best_device() -> torch.device:

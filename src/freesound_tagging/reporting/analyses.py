@@ -1,8 +1,9 @@
 """Scores of the grid and of the studies -> the tables that answer them.
 
-Every function takes scores as ``cell -> variant -> frame`` (`studies.load_study_scores`), so that
-the same code answers from a run just made and from the scores committed under ``results/``. Every
-difference follows the one rule of `freesound_tagging.scoring.statistics`.
+Scores of a study are ``cell -> variant -> frame`` (`studies.load_study_scores`), those of a grid
+``variant -> frame``, so that the same code answers from a run just made and from the scores
+committed under ``results/``. Every difference follows the one rule of
+`freesound_tagging.scoring.statistics`.
 """
 
 from collections.abc import Sequence
@@ -146,10 +147,11 @@ def analyse_grid(
     fold count.
     """
     folds = set(results["fold"])
+    seeds = {name: whole_seeds(frame, folds) for name, frame in scores.items()}
     whole = {
-        name: frame[frame["seed"].isin(whole_seeds(frame, folds))]
+        name: frame[frame["seed"].isin(seeds[name])]
         for name, frame in scores.items()
-        if whole_seeds(frame, folds)
+        if seeds[name]
     }
     tables = {"summary": summarise(whole, table)} if whole else {}
     shared = common_runs(whole)
@@ -389,10 +391,9 @@ def tagger_steps(
 ) -> pd.DataFrame:
     """Return what every ingredient of a tagger gains over the step before it.
 
-    A step is its first representation. Where the last step has several networks, by representation
-    or seed, a row more averages them. With published grids, a row averages all networks of the
-    first in their place, every representation and every seed, none chosen; and a last row those
-    of all grids and of the last step.
+    A step is its first representation. Rows after the steps: ``averaged``, all networks of the last
+    step, where it has several; and with published grids ``representations``, all networks of the
+    first grid, and ``everything``, those of the last step and of every grid. None are chosen.
 
     Parameters
     ----------
@@ -411,8 +412,9 @@ def tagger_steps(
         variant, frame = next(iter(scores[name].items()))
         own = results[(results["cell"] == name) & (results["variant"] == variant)]
         measured[name] = (adds, frame, own["seconds"].mean())
-    last = results[results["cell"] == name]
-    sources = [(scores[name], last)]
+    last_step = list(steps)[-1]
+    last = results[results["cell"] == last_step]
+    sources = [(scores[last_step], last)]
     if _networks(last) > 1:
         measured["averaged"] = _average("{n} networks' probabilities averaged", sources)
     if grids:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from freesound_tagging.scoring.metrics import KEYS, classes_of, target_ranks
+from freesound_tagging.scoring.metrics import KEYS, classes_of, target_ranks, true_indices
 
 FULL_SCORES = 60_000
 """Of a variant with more scores than this, only those are published that its ranks depend on."""
@@ -36,8 +36,7 @@ def pack_scores(scores: dict[str, pd.DataFrame], table: pd.DataFrame) -> bytes:
         frame = frame.sort_values(["seed", "clip_id"]).reset_index(drop=True)
         if len(frame) * len(classes) > FULL_SCORES:
             values = frame[classes].to_numpy()
-            places = frame["label"].map({label: i for i, label in enumerate(classes)})
-            true = values[np.arange(len(frame)), places.to_numpy(dtype=int)]
+            true = values[np.arange(len(frame)), true_indices(frame)]
             third = np.sort(values, axis=1)[:, -min(3, len(classes))]
             kept = values >= np.minimum(true, third)[:, None]
             frame = frame.assign(**frame[classes].where(kept))

@@ -221,7 +221,7 @@ def _write_results(file: Path, results: pd.DataFrame) -> None:
 
 
 def finished_runs(folder: Path, variants: Sequence[str]) -> pd.DataFrame:
-    """Return the results of all runs in a folder that have ended, also of an unfinished grid.
+    """Return the results of all runs of some representations in a folder that have ended.
 
     Columns `RESULT_COLUMNS`; sorted by variant (in the order given), fold, seed.
 
@@ -233,11 +233,11 @@ def finished_runs(folder: Path, variants: Sequence[str]) -> pd.DataFrame:
         Where runs of one representation are of different settings: some are to be made again.
     """
     records = [json.loads(file.read_text()) for file in sorted(folder.glob("runs/*/*.json"))]
+    records = [record for record in records if record["row"]["variant"] in variants]
     if not records:
         raise FileNotFoundError(f"{folder} holds no run that has ended: make run or make study")
     rows = pd.DataFrame([record["row"] for record in records], columns=RESULT_COLUMNS)
     rows["key"] = [record["key"] for record in records]
-    rows = rows[rows["variant"].isin(variants)]
     mixed = rows.groupby("variant")["key"].nunique().loc[lambda keys: keys > 1]
     if len(mixed):
         raise ValueError(

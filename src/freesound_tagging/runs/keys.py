@@ -31,7 +31,7 @@ def run_key(table: pd.DataFrame, store: Store, variant: str, profile: Profile) -
         # Scores of networks that had to begin from nothing must not stand beside the others'.
         training["pretrained"] = pretrained
     for name in ADDED_SETTINGS:
-        if training[name] == Profile.__dataclass_fields__[name].default:
+        if training[name] == getattr(Profile, name):
             training.pop(name)
     weighted = "unverified_weight" in training
     files = {

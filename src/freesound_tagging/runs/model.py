@@ -43,9 +43,7 @@ FOREIGN_CLIPS = 200
 PACKAGES = ("torch", "fastai", "librosa", "soxr", "soundfile")
 
 
-def make_model(
-    experiment: Experiment, representations: Sequence[str] = REPRESENTATIONS, progress: bool = True
-) -> Path:
+def make_model(experiment: Experiment, representations: Sequence[str] = REPRESENTATIONS) -> Path:
     """Train on all clips, save the model and return its folder; one that is there is kept.
 
     Runs of the grid that are missing are made first: the expected scores, the temperature and the
@@ -60,7 +58,7 @@ def make_model(
     }
     if _is_made(folder, keys):
         return folder
-    scores = out_of_fold_scores(experiment, representations, progress)
+    scores = out_of_fold_scores(experiment, representations)
     ranked = summarise(scores, table).sort_values("map3", ascending=False, kind="stable")
     expected = {str(row["variant"]): _plain(row) for _, row in ranked.iterrows()}
     jobs = [(table, store, name, profile) for name in expected]
@@ -109,7 +107,7 @@ def _is_made(folder: Path, keys: dict[str, str]) -> bool:
 
 
 def out_of_fold_scores(
-    experiment: Experiment, representations: Sequence[str], progress: bool = True
+    experiment: Experiment, representations: Sequence[str]
 ) -> dict[str, pd.DataFrame]:
     """Return the grid's scores of some representations; runs that are missing are made."""
     table = experiment.load_table()
@@ -124,7 +122,7 @@ def out_of_fold_scores(
         profile_name=experiment.profile_name,
         test=experiment.load_test_table(),
     )
-    make_runs(runs, progress=progress)
+    make_runs(runs)
     return load_scores(experiment.run_folder, collect_results(runs))
 
 

@@ -7,6 +7,8 @@ arguments can be checked at once.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from freesound_tagging.errors import look_up
+
 COMPARED = ("mel_db", "log_db", "hires_q8", "3ch_log_db_windows", "3ch_hires_q1_q8_log_db")
 """The two references, one high-resolution spectrogram, the control stack, the reference's mix."""
 
@@ -425,8 +427,6 @@ STUDIES: dict[str, Study] = {
 
 def check_study(study: str, dataset: str) -> None:
     """Raise ValueError where a study is unknown or not asked on a data set."""
-    if study not in STUDIES:
-        raise ValueError(f"unknown STUDY {study!r}; the known ones are: {', '.join(STUDIES)}")
-    asked = STUDIES[study].datasets
+    asked = look_up("STUDY", study, STUDIES).datasets
     if dataset not in asked:
         raise ValueError(f"STUDY={study} is asked on {', '.join(asked)}, not on {dataset}")

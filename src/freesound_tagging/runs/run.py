@@ -167,8 +167,8 @@ def train_and_score(
     Columns clip_id, seed, fold, label, then the probability of each class; rows sorted by clip id.
     """
     learner = train(table, store, variant, fold, seed, profile, checkpoint, progress)
-    losses = learner.recorder.values  # none, where the last epoch lies behind a checkpoint
-    # Scoring adds a row of its own; a run that is resumed after its last epoch has none to read.
+    # None where the run was resumed after its last epoch: nothing was trained that has a loss.
+    losses = learner.recorder.values
     train_loss = round(float(losses[-1][0]), 6) if losses and len(losses[-1]) else None
     scores = predict(learner).sort_index()
     labels = table["label"]

@@ -9,11 +9,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar
+from scipy.special import softmax
 
-from freesound_tagging.scoring.metrics import classes_of
+from freesound_tagging.scoring.metrics import classes_of, true_indices
 
 KNOWN_KEPT = 0.9
 """Share of the known sounds whose best label must stay: it sets the threshold for "none"."""
+
+
+BINS = 10
+"""Steps of probability in a reliability diagram."""
 
 
 def sharpen(probabilities: ArrayLike, temperature: float) -> np.ndarray:
@@ -26,9 +31,8 @@ def sharpen(probabilities: ArrayLike, temperature: float) -> np.ndarray:
     probabilities : shape (..., classes).
     temperature : above 0.
     """
-    logits = np.log(np.clip(np.asarray(probabilities, dtype=np.float64), 1e-12, 1)) / temperature
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
+    logits = np.log(np.clip(np.asarray(probabilities, dtype=np.float64), 1e-12, 1))
+    return softmax(logits / temperature, axis=-1)
 
 
 def log_loss(probabilities: np.ndarray, targets: np.ndarray) -> float:
@@ -54,29 +58,24 @@ def fit_temperature(probabilities: ArrayLike, targets: ArrayLike) -> float:
     return float(np.exp(found.x))
 
 
-def reliability(probabilities: np.ndarray, targets: np.ndarray, bins: int = 10) -> pd.DataFrame:
+def reliability(probabilities: np.ndarray, targets: np.ndarray) -> pd.DataFrame:
     """Return how often the best label was right, by how sure it was: a reliability diagram's bars.
 
     Returns
     -------
-    One row for each of ``bins`` even steps of probability that has clips: ``low``, ``high``,
+    One row for each of `BINS` even steps of probability that has clips: ``low``, ``high``,
     ``n`` (clips), ``sure`` (mean probability of the best label), ``right`` (share that was right).
     """
     sure = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == targets
-    step = np.minimum((sure * bins).astype(int), bins - 1)
-    rows = [
-        {
-            "low": i / bins,
-            "high": (i + 1) / bins,
-            "n": int((step == i).sum()),
-            "sure": float(sure[step == i].mean()),
-            "right": float(right[step == i].mean()),
-        }
-        for i in range(bins)
-        if (step == i).any()
-    ]
-    return pd.DataFrame(rows)
+    step = np.minimum((sure * BINS).astype(int), BINS - 1)
+    clips = pd.DataFrame({"sure": sure, "right": right})
+    diagram = clips.groupby(step).agg(
+        n=("sure", "size"), sure=("sure", "mean"), right=("right", "mean")
+    )
+    low = diagram.index.to_numpy()
+    borders = pd.DataFrame({"low": low / BINS, "high": (low + 1) / BINS}, index=low)
+    return borders.join(diagram).reset_index(drop=True)
 
 
 def calibration_error(diagram: pd.DataFrame) -> float:
@@ -103,7 +102,7 @@ def calibrate(scores: pd.DataFrame) -> dict:
     """
     classes = classes_of(scores)
     probabilities = scores[classes].to_numpy(dtype=np.float64)
-    targets = scores["label"].map({label: i for i, label in enumerate(classes)}).to_numpy(dtype=int)
+    targets = true_indices(scores)
     folds = scores["fold"].to_numpy()
     temperature = fit_temperature(probabilities, targets)
     crossed = np.empty_like(probabilities)

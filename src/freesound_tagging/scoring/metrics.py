@@ -79,19 +79,30 @@ def classes_of(scores: pd.DataFrame) -> list[str]:
     return [column for column in scores.columns if column not in KEYS]
 
 
+def true_indices(scores: pd.DataFrame) -> np.ndarray:
+    """Return the place of each row's label among the classes, shape (rows,).
+
+    Raises
+    ------
+    ValueError
+        A label is no class.
+    """
+    classes = classes_of(scores)
+    indices = pd.Index(classes).get_indexer(scores["label"])
+    if (indices < 0).any():
+        unknown = scores["label"].iloc[int(np.flatnonzero(indices < 0)[0])]
+        raise ValueError(
+            f"label {unknown!r} is no column of the scores; they are: {', '.join(classes)}"
+        )
+    return indices
+
+
 def clip_metrics(scores: pd.DataFrame) -> pd.DataFrame:
     """Return each row's keys with its own top1_accuracy, top3_error, map3 and log_loss.
 
     The log loss is -ln of the true class's probability, which counts as 1e-12 at least.
     """
-    classes = classes_of(scores)
-    targets = scores["label"].map({label: i for i, label in enumerate(classes)})
-    if targets.isna().any():
-        unknown = scores["label"][targets.isna()].iloc[0]
-        raise ValueError(
-            f"label {unknown!r} is no column of the scores; they are: {', '.join(classes)}"
-        )
-    values, targets = scores[classes].to_numpy(dtype=float), targets.to_numpy(dtype=int)
+    values, targets = scores[classes_of(scores)].to_numpy(dtype=float), true_indices(scores)
     ranks = target_ranks(values, targets)
     true = values[np.arange(len(values)), targets]
     return scores[KEYS].assign(

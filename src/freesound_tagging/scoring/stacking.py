@@ -10,6 +10,7 @@ With one set of out-of-fold scores alone (`simple_features`) the first way is cl
 is not: the networks that scored fold g have learned from the clips of f.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from itertools import combinations
 
@@ -197,22 +198,22 @@ def permutation_importance(
     """
     rng = np.random.default_rng(seed)
     classes = sorted(table["label"].unique())
-    falls: dict[str, list[float]] = {}
-    for repeat in range(repeats + 1):
-        values: dict[str, list[pd.Series]] = {}
-        for fold, model in models.items():
-            _, held_out = features(fold)
-            for member in held_out.columns.levels[0] if repeat else [""]:
-                changed = held_out.copy()
-                if member:
-                    changed[member] = rng.permutation(held_out[member].to_numpy())
-                scores = _scores(model, changed, table, classes, 0)
-                values.setdefault(member, []).append(clip_metrics(scores)["map3"])
-        means = {member: pd.concat(parts).mean() for member, parts in values.items()}
-        if repeat == 0:
-            whole = means[""]
-        for member in means if repeat else ():
-            falls.setdefault(member, []).append(whole - means[member])
+    held_out = {fold: features(fold)[1] for fold in models}
+
+    def map3(fold: int, values: pd.DataFrame) -> pd.Series:
+        return clip_metrics(_scores(models[fold], values, table, classes, 0))["map3"]
+
+    whole = pd.concat([map3(fold, values) for fold, values in held_out.items()]).mean()
+    falls = defaultdict(list)
+    for _ in range(repeats):
+        shuffled = defaultdict(list)
+        for fold, values in held_out.items():
+            for member in values.columns.levels[0]:
+                changed = values.copy()
+                changed[member] = rng.permutation(values[member].to_numpy())
+                shuffled[member].append(map3(fold, changed))
+        for member, parts in shuffled.items():
+            falls[member].append(whole - pd.concat(parts).mean())
     rows = [(member, np.mean(own), np.std(own)) for member, own in falls.items()]
     frame = pd.DataFrame(rows, columns=["member", "importance", "deviation"])
     return frame.sort_values("importance", ascending=False, ignore_index=True)

@@ -106,10 +106,5 @@ def load(
 
 
 def _module(name: str) -> ModuleType:
-    if name not in NAMES:
-        raise DataError(
-            f"data set {name!r} is not known; the known ones are {', '.join(NAMES)}, "
-            "or give a path that ends in .csv: a table with columns file, label and optionally "
-            "fold, group"
-        )
+    check_dataset(name)
     return importlib.import_module(f"freesound_tagging.sounds.{name}")

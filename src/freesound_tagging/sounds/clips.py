@@ -235,7 +235,7 @@ class _HighPass:
 
     def __call__(self, block: np.ndarray) -> np.ndarray:
         """Filter a block, shape (n, channels)."""
-        if self._state is None:  # as after an endless first sample: an offset gives no step
+        if self._state is None:  # settled on the first sample: an offset causes no transient
             self._state = self._rest * block[0].astype(np.float64)
         out, self._state = scipy.signal.sosfilt(self._sos, block, axis=0, zi=self._state)
         return out
@@ -243,7 +243,7 @@ class _HighPass:
 
 @lru_cache
 def _design(cutoff: float, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
-    # At a rate of 100 Hz, 10 Hz is no longer slow.
+    # At a rate of 100 Hz, 10 Hz is a part of the sound.
     cutoff = min(cutoff, sample_rate / 50)
     sos = scipy.signal.butter(2, cutoff, "highpass", fs=sample_rate, output="sos")
     return sos, scipy.signal.sosfilt_zi(sos)[:, :, None]

@@ -210,7 +210,7 @@ def _test_rows(table: Path | None) -> list[tuple[int, dict[str, str]]]:
     if table is None:
         return []
     scored = []
-    # The ignored clips have no label worth the name.
+    # The labels of the ignored clips are blank or mean nothing.
     for line, row in read_rows(table, ("fname", "label", "usage"), may_be_blank=("label",)):
         if row["usage"] not in USAGES:
             raise DataError(

@@ -25,6 +25,7 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pandas as pd
+import scipy  # its signal is loaded when first used
 import soundfile
 from tqdm import tqdm
 
@@ -362,8 +363,7 @@ def _dry_call(
 
 def _reverberation(x: np.ndarray, tail: np.ndarray) -> np.ndarray:
     """Convolve (n,) with the tail (m,) and keep the first n samples."""
-    size = 1 << (len(x) + len(tail) - 1).bit_length()  # long enough not to wrap around
-    return np.fft.irfft(np.fft.rfft(x, size) * np.fft.rfft(tail, size), size)[: len(x)]
+    return scipy.signal.fftconvolve(x, tail)[: len(x)]
 
 
 def _coloured_noise(white: np.ndarray, colour: float, sample_rate: int) -> np.ndarray:

@@ -21,6 +21,7 @@ from freesound_tagging.sounds.clips import (
     load_clip,
     load_windows,
     resample,
+    seconds_of,
     slide,
     stream,
 )
@@ -189,6 +190,8 @@ def test_lengths_left_open_by_a_pipe(tmp_path):
     flac.write_bytes(raw)
     with pytest.raises(ClipError, match=r"pipe\.flac: its header does not say how long"):
         decode(flac)
+    assert seconds_of(flac) is None
+    assert seconds_of(tmp_path / "missing.wav") is None
 
 
 def encoded(x: np.ndarray, container: str, rate: int = RATE) -> bytes:

@@ -219,3 +219,8 @@ def test_a_port_that_is_taken(model, capsys):
         port = taken.getsockname()[1]
         assert cli.main(["demo", "--model", str(model), "--port", str(port)]) == 2
     assert f"port {port}" in capsys.readouterr().err
+
+
+def test_a_port_that_no_machine_has(model, capsys):
+    assert cli.main(["demo", "--model", str(model), "--port", "99999"]) == 2
+    assert "port 99999" in capsys.readouterr().err

@@ -382,6 +382,12 @@ def full_disk(monkeypatch, nth: int) -> None:
     monkeypatch.setattr(os, "fsync", fsync)
 
 
+def test_only_a_full_disk_is_told_to_make_room(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        write_atomically(tmp_path / "missing" / "file", b"")
+    assert caught.value.strerror == os.strerror(errno.ENOENT)
+
+
 @pytest.mark.parametrize("nth", [1, 4])
 def test_a_full_disk_is_named_and_loses_nothing(
     small_table, small_batches, grid, tmp_path, monkeypatch, nth

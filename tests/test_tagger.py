@@ -460,6 +460,20 @@ def test_labels_and_pictures_are_named_after_the_sounds(model, folder, tmp_path,
         end = float(stop)
 
 
+def test_a_picture_that_cannot_be_drawn_is_told_beside_the_csv(
+    model, folder, tmp_path, monkeypatch, capsys
+):
+    def fail(*_):
+        raise DataError("no room")
+
+    monkeypatch.setattr(tagging, "picture", fail)
+    arguments = ["tag", str(folder / "a.wav"), "--model", str(model), "--csv", "-", "--picture"]
+    assert cli.main([*arguments, "--folder", str(tmp_path)]) == 2
+    said = capsys.readouterr()
+    assert said.out.startswith(",".join(tagging.CSV_COLUMNS))
+    assert said.err == f"error: {folder / 'a.wav'}: it has no picture (no room)\n"
+
+
 def test_an_audacity_track_joins_windows_and_leaves_out_what_is_not_sure():
     window_probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.5, 0.5], [0.1, 0.9], [0.2, 0.8]])
     tags = Tags(

@@ -27,6 +27,7 @@ from freesound_tagging.runs import model as models
 from freesound_tagging.runs import tagging
 from freesound_tagging.runs.experiment import open_experiment
 from freesound_tagging.sounds import catalogue
+from freesound_tagging.sounds.clips import load_clip
 
 RATE = 22_050
 SOUNDS = {"clips": 3, "licence": "CC0", "citation": "me"}
@@ -292,9 +293,10 @@ def test_waveforms_that_cannot_be_tagged(model, waveform, words):
         Tagger(model)(waveform, RATE)
 
 
-def test_a_sample_rate_that_is_none(model):
+@pytest.mark.parametrize("sample_rate", [-1, 1, 99, 44_100.0])
+def test_a_sample_rate_that_is_none(model, sample_rate):
     with pytest.raises(DataError, match="sample_rate"):
-        Tagger(model)(sound(1), -1)
+        Tagger(model)(sound(1), sample_rate)
 
 
 def change(folder: Path, **changes) -> None:
@@ -397,7 +399,7 @@ def test_a_representation_that_the_model_lacks(model):
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """Two sounds, one below the other, and three files that are none."""
+    """Two sounds, one below the other, and what is none, or not to be read."""
     sounds = tmp_path / "sounds"
     (sounds / "below").mkdir(parents=True)
     sf.write(sounds / "a.wav", np.stack([sound(2.6, 44_100)] * 2, axis=1), 44_100)
@@ -406,13 +408,19 @@ def folder(tmp_path) -> Path:
     (sounds / "empty.wav").touch()
     (sounds / "junk.mp3").write_bytes(b"junk" * 999)
     (sounds / "notes.md").write_text("no sound")
+    (sounds / "._a.wav").write_bytes(b"what macOS knows of a.wav")
+    (sounds / "phone.m4a").write_bytes(b"not read")
     return sounds
 
 
 def test_a_folder_is_tagged_and_what_cannot_be_read_is_a_line(model, folder, tmp_path, capsys):
     out = tmp_path / "tags.csv"
     assert cli.main(["tag", str(folder), "--model", str(model), "--csv", str(out)]) == 2
-    said = capsys.readouterr().out
+    captured = capsys.readouterr()
+    said = captured.out
+    (left_out,) = [line for line in captured.err.splitlines() if "left out" in line]
+    assert "left out 1 in formats that are not read (.m4a)" in left_out
+    assert "._a.wav" not in said
     for name in ("silent.wav", "empty.wav", "junk.mp3"):
         (line,) = [line for line in said.splitlines() if name in line]
         assert line.startswith("error: ")
@@ -425,6 +433,29 @@ def test_a_folder_is_tagged_and_what_cannot_be_read_is_a_line(model, folder, tmp
     for row in tagged:
         assert row["label"] in CLASSES and 0 <= float(row["probability"]) <= 1
         assert 0 <= float(row["start"]) < float(row["end"]) <= 2.6
+
+
+def test_what_makes_labels_doubtful_is_said(model, tmp_path, capsys):
+    x = sound(1)
+    sf.write(tmp_path / "cancels.wav", np.stack([x, -x], axis=1), RATE)
+    sf.write(tmp_path / "click.wav", x[:1000], RATE)
+    high = 0.5 * np.sin(2 * np.pi * 15_000 * np.arange(44_100) / 44_100)
+    sf.write(tmp_path / "high.wav", high, 44_100)
+    sf.write(tmp_path / "plain.wav", x, RATE)
+    out = tmp_path / "tags.csv"
+    arguments = ["tag", str(tmp_path), "--model", str(model), "--top", "1", "--csv", str(out)]
+    assert cli.main(arguments) == 0
+    said = capsys.readouterr().out
+    rows = {Path(row["file"]).stem: row["note"] for row in csv.DictReader(out.open())}
+    for name, words in {
+        "cancels": "the channels cancel",
+        "click": "shorter than one window",
+        "high": "what is loud lies above 11,025 Hz",
+    }.items():
+        (line,) = [line for line in said.splitlines() if f"{name}.wav: " in line]
+        assert line.startswith("note: ") and words in line and words in rows[name]
+        assert rows[name].endswith(load_clip(tmp_path / f"{name}.wav")[1])
+    assert rows["plain"] in ("", tagging.NOT_KNOWN) and "plain.wav: " not in said
 
 
 def test_a_model_of_unknown_worth_says_so(copied, tmp_path, capsys):
@@ -499,6 +530,10 @@ def test_an_audacity_track_joins_windows_and_leaves_out_what_is_not_sure():
         (["a.wav", "--model", "nowhere"], "nowhere"),
         (["a.wav", "--representation", "mel_db"], "mel_db"),
         (["a.wav", "--csv", "gone/tags.csv"], "gone"),
+        (["a.wav", "--csv", "a.wav"], "this is a sound"),
+        (["a.wav", "--csv", "new.flac"], "this is a sound"),
+        (["a.wav", "--folder", "a.wav", "--audacity"], "this is a file"),
+        (["a.wav", "--folder", "edited", "--audacity"], "a.labels.txt is there already"),
         (["empty"], "no sound file"),
     ],
 )
@@ -506,12 +541,16 @@ def test_slips_get_one_line(model, tmp_path, monkeypatch, capsys, arguments, wor
     monkeypatch.chdir(tmp_path)
     sf.write("a.wav", sound(1), RATE)
     Path("empty").mkdir()
+    Path("edited").mkdir()
+    Path("edited/a.labels.txt").write_text("by hand")
+    before = {file: file.read_bytes() for file in Path().rglob("*.*")}
     if "--model" not in arguments:
         arguments = [*arguments, "--model", str(model)]
     assert cli.main(["tag", *arguments]) == 2
     said = capsys.readouterr()
     errors = [line for line in (said.out + said.err).splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and words in errors[0]
+    assert {file: file.read_bytes() for file in Path().rglob("*.*")} == before
 
 
 def test_no_file_at_all(capsys):

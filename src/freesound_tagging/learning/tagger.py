@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,6 +75,9 @@ EXPECTED_SETTINGS = {"top1_accuracy": (int, float), "top3_error": (int, float), 
 OVERLAP = 0.5
 """Share of a window that the next one covers too: what one cuts in two, the other holds whole."""
 
+LOWEST_RATE = 100
+"""Hz; no waveform of a lower rate is tagged."""
+
 BATCH_WINDOWS = 16
 """Windows in memory at a time."""
 
@@ -103,6 +106,7 @@ class Tags:
     seconds : length of the sound.
     window : length of a window in seconds.
     threshold : a sound whose best label is less probable is none of the classes, probably.
+    note : "" for an ordinary file; else what makes its labels doubtful: its channels cancel, say.
     """
 
     classes: tuple[str, ...]
@@ -113,6 +117,7 @@ class Tags:
     seconds: float
     window: float
     threshold: float
+    note: str = ""
 
     @property
     def is_known(self) -> bool:
@@ -260,7 +265,9 @@ class Tagger:
         DataError
             Where the file cannot be read, see `freesound_tagging.decode`, or is silent.
         """
-        return self._tag(stream(path, self.grid.sample_rate), str(path))
+        notes: list[str] = []
+        tags = self._tag(stream(path, self.grid.sample_rate, notes), str(path))
+        return replace(tags, note="; ".join(notes))
 
     def spectrogram(self, waveform: np.ndarray, sample_rate: int) -> np.ndarray:
         """Return what the network sees of a waveform, as one window of any length.
@@ -280,8 +287,11 @@ class Tagger:
             raise DataError(
                 f"waveform has the shape {values.shape}; give (time,) or (channels, time){hint}"
             )
-        if not (isinstance(sample_rate, int | np.integer) and sample_rate > 0):
-            raise DataError(f"sample_rate={sample_rate!r}: give a whole number of Hz, 1 or more")
+        # soxr needs hundreds of gigabytes, or crashes, where it is to raise a rate a thousandfold.
+        if not (isinstance(sample_rate, int | np.integer) and sample_rate >= LOWEST_RATE):
+            raise DataError(
+                f"sample_rate={sample_rate!r}: give a whole number of Hz, {LOWEST_RATE} or more"
+            )
         values = (values.mean(axis=0) if values.ndim == 2 else values).astype(np.float32)
         if not np.isfinite(values).all():
             raise DataError("waveform holds NaN or infinity")

@@ -10,7 +10,7 @@ import io
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +33,13 @@ ENDINGS = (
 )
 """Of the files that are taken from a folder; a file that is named is read whatever its ending."""
 
+NOT_READ = (".m4a", ".aac", ".mp4", ".wma", ".amr", ".webm", ".mka", ".ac3")
+"""Endings of sounds that libsndfile cannot read."""
+
 NOT_KNOWN = "none of these, probably"
+
+ERROR, NOTE = "error: ", "note: "
+"""What lines that name a file begin with."""
 
 CSV_COLUMNS = ("file", "rank", "label", "probability", "start", "end", "note")
 
@@ -43,6 +49,9 @@ SHOWN = 30.0
 
 def find_sounds(paths: Iterable[str]) -> list[Path]:
     """Return the files among the paths, and in place of each folder the sounds below it, sorted.
+
+    Files whose name begins with a dot are left out: macOS puts one beside every sound on a foreign
+    disk. So are sounds in a format that cannot be read, and a line says so.
 
     Raises
     ------
@@ -54,7 +63,15 @@ def find_sounds(paths: Iterable[str]) -> list[Path]:
         if not path.is_dir():
             found.append(path)
             continue
-        below = sorted(file for file in path.rglob("*") if file.suffix.lower() in ENDINGS)
+        inside = [file for file in path.rglob("*") if not file.name.startswith(".")]
+        below = sorted(file for file in inside if file.suffix.lower() in ENDINGS)
+        left_out = [file.suffix.lower() for file in inside if file.suffix.lower() in NOT_READ]
+        if left_out:
+            print(
+                f"{path}: left out {len(left_out)} in formats that are not read "
+                f"({', '.join(sorted(set(left_out)))}); convert them to wav or flac",
+                file=sys.stderr,
+            )
         if not below:
             raise DataError(f"{path}: this folder holds no sound file ({', '.join(ENDINGS)})")
         found += below
@@ -115,8 +132,10 @@ def format_answers(answers: Sequence[tuple[Path, Tags | DataError]], top: int) -
     for file, answer in answers:
         name = file.name if short else str(file)
         if isinstance(answer, DataError):
-            rows.append((name, f"error: {answer}", "", ""))
+            rows.append(("", f"{ERROR}{answer}", "", ""))
             continue
+        if answer.note:
+            rows.append(("", f"{NOTE}{file}: {answer.note}", "", ""))
         if not answer.is_known:
             rows.append((name, NOT_KNOWN, "", ""))
             name = ""
@@ -124,11 +143,11 @@ def format_answers(answers: Sequence[tuple[Path, Tags | DataError]], top: int) -
             when = f"{_clock(tag.start)} to {_clock(tag.end)}"
             rows.append((name, tag.label, f"{tag.probability:.2f}", when))
             name = ""
-    shown = [row for row in rows if not row[1].startswith("error: ")]
+    shown = [row for row in rows if not row[1].startswith((ERROR, NOTE))]
     widths = [max(len(row[column]) for row in shown) for column in range(3)]
     lines = []
     for name, label, probability, when in rows if len(shown) > 1 else rows[1:]:
-        if label.startswith("error: "):
+        if label.startswith((ERROR, NOTE)):
             lines.append(label)
             continue
         cells = (name.ljust(widths[0]), label.ljust(widths[1]), probability.rjust(widths[2]), when)
@@ -172,7 +191,8 @@ def describe_model(tagger: Tagger) -> str:
 def as_csv(answers: Sequence[tuple[Path, Tags | DataError]], top: int) -> str:
     """Return the answers as CSV, columns `CSV_COLUMNS`, one row a label; times in seconds.
 
-    ``note`` is empty, or `NOT_KNOWN`, or the reason why a file has no label.
+    ``note`` is empty; or `NOT_KNOWN`, what makes the labels doubtful, or both; or the reason why a
+    file has no label.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -181,7 +201,7 @@ def as_csv(answers: Sequence[tuple[Path, Tags | DataError]], top: int) -> str:
         if isinstance(answer, DataError):
             writer.writerow([file, "", "", "", "", "", answer])
             continue
-        note = "" if answer.is_known else NOT_KNOWN
+        note = "; ".join(filter(None, ["" if answer.is_known else NOT_KNOWN, answer.note]))
         for rank, tag in enumerate(answer.best(top), start=1):
             times = (f"{tag.start:.3f}", f"{tag.end:.3f}")
             writer.writerow([file, rank, tag.label, f"{tag.probability:.4f}", *times, note])
@@ -322,17 +342,37 @@ def _pictures(
             problems.append(f"error: {file}: it has no picture ({error})")
 
 
-def write_beside(folder: Path, contents: Iterable[tuple[Path, bytes]], ending: str) -> list[Path]:
-    """Write one file for each sound into ``folder``, named after it, and return where they are."""
-    folder.mkdir(parents=True, exist_ok=True)
-    written: list[Path] = []
-    for file, content in contents:
+def targets_beside(folder: Path, files: Iterable[Path], ending: str) -> dict[Path, Path]:
+    """Return which file in ``folder`` belongs to each sound: named after it, and numbered."""
+    targets: dict[Path, Path] = {}
+    for file in dict.fromkeys(files):
         target, number = folder / f"{file.stem}{ending}", 2
-        while target in written:
+        while target in targets.values():
             target, number = folder / f"{file.stem}-{number}{ending}", number + 1
-        write_atomically(target, content)
-        written.append(target)
-    return written
+        targets[file] = target
+    return targets
+
+
+def _check_targets(files: Sequence[Path], csv_file: str, folder: Path, labels: list[Path]) -> None:
+    """Raise `DataError` where what is to be written has no place or would destroy something."""
+    for place in (folder.absolute().parent, Path(csv_file).absolute().parent):
+        if not place.is_dir():
+            raise DataError(f"{place}: there is no such folder to write into")
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"--folder {folder}: this is a file; name a folder")
+    table = Path(csv_file)
+    if table.is_dir():
+        raise DataError(f"--csv {csv_file}: this is a folder; name a file, or - for the screen")
+    if table.suffix.lower() in (*ENDINGS, *NOT_READ) or table.resolve() in {
+        file.resolve() for file in files
+    }:
+        raise DataError(f"--csv {csv_file}: this is a sound; name the file to write, or - to print")
+    for target in labels:
+        if target.exists():
+            raise DataError(
+                f"{target} is there already and may have been edited; move it away, or name "
+                "another folder with --folder"
+            )
 
 
 def tag(
@@ -353,11 +393,8 @@ def tag(
     0, or 2 where any file has no tags.
     """
     files = find_sounds(paths)
-    for place in (folder.absolute().parent, Path(csv_file or "-").absolute().parent):
-        if not place.is_dir():
-            raise DataError(f"{place}: there is no such folder to write into")
-    if csv_file and Path(csv_file).is_dir():
-        raise DataError(f"--csv {csv_file}: this is a folder; name a file, or - for the screen")
+    labels = targets_beside(folder, files, ".labels.txt") if audacity else {}
+    _check_targets(files, csv_file or "-", folder, list(labels.values()))
     from freesound_tagging.learning.tagger import Tagger
 
     tagger = Tagger(model or newest_model(), representation)
@@ -374,11 +411,15 @@ def tag(
         if csv_file:
             write_atomically(Path(csv_file), as_csv(answers, top).encode())
             written.append(Path(csv_file))
-    if audacity:
-        labels = ((file, as_audacity(tags).encode()) for file, tags in tagged)
-        written += write_beside(folder, labels, ".labels.txt")
+    contents = [(labels[file], as_audacity(tags).encode()) for file, tags in tagged if labels]
     if pictures:
-        written += write_beside(folder, _pictures(tagger, tagged, problems), ".tags.png")
+        targets = targets_beside(folder, files, ".tags.png")
+        drawn = _pictures(tagger, tagged, problems)
+        contents = chain(contents, ((targets[file], picture) for file, picture in drawn))
+    for target, content in contents:
+        folder.mkdir(exist_ok=True)
+        write_atomically(target, content)
+        written.append(target)
     for problem in problems:
         print(problem, file=sys.stderr)
     if csv_file != "-":

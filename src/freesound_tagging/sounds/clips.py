@@ -431,15 +431,27 @@ def load_windows(
         starts = [round(i * (n - length) / (windows - 1)) for i in range(windows)]
     waveforms = _cut(resampled(watch=False) if kept is None else kept, starts, length)
 
+    notes = _notes(sound, levels, finder.energy, target, shortest)
+    seconds = levels.n / sound.sample_rate
+    if windows > 1 and shortest <= seconds * target and n < length:
+        notes.append(f"shorter than {settings.duration:g} s ({seconds:.3f} s)")
+    return waveforms, "; ".join(notes)
+
+
+def _notes(
+    sound: _Sound, levels: _Levels, energy: float, target: int, shortest: int = 2048
+) -> list[str]:
+    """Return what is said of a recording that is kept though it says little, see `load_windows`.
+
+    ``energy``: above 10 Hz and after resampling, in samples squared.
+    """
     seconds = levels.n / sound.sample_rate
     notes = [sound.note, levels.note()]
-    if not levels.note() and seconds * target >= shortest:
-        notes.append(levels.note_of_loss(finder.energy / target, target))
     if seconds * target < shortest:
         notes.append(f"shorter than one window ({seconds:.3f} s)")
-    elif windows > 1 and n < length:
-        notes.append(f"shorter than {settings.duration:g} s ({seconds:.3f} s)")
-    return waveforms, "; ".join(filter(None, notes))
+    elif not levels.note():
+        notes.append(levels.note_of_loss(energy / target, target))
+    return list(filter(None, notes))
 
 
 def load_clip(
@@ -490,13 +502,16 @@ def slide(
         yield 0.0, best_centred_crop(kept, sample_rate, duration)
 
 
-def stream(path: str | os.PathLike[str], target: int) -> Iterator[np.ndarray]:
+def stream(
+    path: str | os.PathLike[str], target: int, notes: list[str] | None = None
+) -> Iterator[np.ndarray]:
     """Decode a sound file, fold its channels and change its rate, in blocks of some seconds.
 
     Parameters
     ----------
     path : as for `decode`; the file is examined before the first block.
     target : the sample rate of the blocks in Hz.
+    notes : after the last block, what `load_windows` would note of the recording is added to it.
 
     Yields
     ------
@@ -509,11 +524,16 @@ def stream(path: str | os.PathLike[str], target: int) -> Iterator[np.ndarray]:
         block, it is silent: all its samples are the same.
     """
     sound = _open(path)
-    levels = _Levels(sound.sample_rate)
+    levels, high_pass, energy = _Levels(sound.sample_rate), _HighPass(_SOUND_HZ, target), 0.0
     blocks = map(_fold, map(levels.watch, sound.blocks()))
-    yield from _resample_blocks(blocks, sound.sample_rate, target, sound.path)
+    for block in _resample_blocks(blocks, sound.sample_rate, target, sound.path):
+        if len(block):
+            energy += _energy(high_pass(block[:, None]))
+        yield block
     if levels.note() == "silent":
         raise ClipError(f"{path}: is silent: all its samples are the same")
+    if notes is not None:
+        notes += _notes(sound, levels, energy, target)
 
 
 class _Levels:

@@ -26,7 +26,7 @@ setup: .venv/ready
 	$(PYTHON) -m venv .venv
 	@# uv installs the same packages as pip in a fraction of the time. Like pip it compiles them here: else
 	@# the first process that loads one does.
-	{ $(BIN)/python -m pip install --quiet uv && \
+	@{ $(BIN)/python -m pip install --quiet uv && \
 		$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --requirement requirements.lock; } || \
 	{ echo "uv cannot be used here; pip installs the packages, which takes a few minutes longer"; \
 		$(BIN)/python -m pip install --quiet --requirement requirements.lock; }

@@ -449,6 +449,14 @@ def insects(tmp_path, monkeypatch):
     return write
 
 
+def test_the_published_split_of_the_insects_parts_recording_sessions():
+    clips = pd.read_csv(archives.MANIFESTS / "insectset32.csv", dtype=str)
+    parts = clips[clips["published_split"] != "?"].groupby("group")["published_split"].nunique()
+    said = f"puts {(parts > 1).sum()} of {clips['group'].nunique()} sessions into more than one"
+    assert said in (archives.MANIFESTS / "README.md").read_text()
+    assert said in insectset32.__doc__.replace("\n", " ")
+
+
 def test_insects_as_flac_or_wav(insects, root, tmp_path):
     insects(*[".wav"] * 6)
     table = load("insectset32", root)
@@ -686,6 +694,11 @@ GROUPED = [f"{row},{i // 2 % 2},rec{i}" for i, row in enumerate(ROWS)]
         ("file,label", [*ROWS, ",a"], "line 22: file is blank"),
         ("file,label", [*ROWS, "a/00.wav, "], "line 22: label is blank"),
         ("file,label", [*ROWS, "a/00.wav"], "line 22: not 2 fields"),
+        (
+            "file,label",
+            [*ROWS[:-1], ROWS[-1][:-1] + "B"],
+            r"label 'B' differs from 'b' \(.*, line \d+\) in",
+        ),
         ("file,label", [*ROWS, "a/00.wav,a,b"], "line 22: not 2 fields"),
         ("file,label", ['"a/00.wav"x,a', *ROWS], "line 2: cannot be read as CSV"),
         ("file,label", ROWS[::2] + ROWS[1:2], "line 12: label 'b' has one clip only"),

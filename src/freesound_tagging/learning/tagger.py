@@ -295,7 +295,7 @@ class Tagger:
         values = (values.mean(axis=0) if values.ndim == 2 else values).astype(np.float32)
         if not np.isfinite(values).all():
             raise DataError("waveform holds NaN or infinity")
-        if len(values) and np.ptp(values) == 0:
+        if len(values) > 1 and np.ptp(values) == 0:
             raise DataError("waveform is silent: all its samples are the same")
         return resample(values, int(sample_rate), self.grid.sample_rate)
 

@@ -9,6 +9,7 @@ import csv
 import io
 import os
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, groupby
 from pathlib import Path
@@ -174,9 +175,9 @@ def describe_model(tagger: Tagger) -> str:
             f"{value['labelled']:.0%} of {value['n']} sounds of {name}"
             for name, value in expected["foreign"].items()
         )
+        top3 = f", one of the first three for {three:.0%}" if len(tagger.classes) > 3 else ""
         lines += [
-            "On clips that it did not learn from, the first label is right for "
-            f"{first:.0%}, one of the first three for {three:.0%}.",
+            f"On clips that it did not learn from, the first label is right for {first:.0%}{top3}.",
             f'"{NOT_KNOWN}": the best probability is below {tagger.about["threshold"]:.2f}. One in '
             "ten sounds of the classes falls below it"
             + (f"; a label is given to {alarms}." if alarms else "."),
@@ -327,7 +328,9 @@ def picture(tagger: Tagger, file: Path, tags: Tags) -> bytes:
     figure = draw(waveform, sample_rate, [(tagger, tags)], begin)
     figure.suptitle(file.name, fontsize=11)
     content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=100)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a name's letters that the font lacks are boxes
+        figure.savefig(content, format="png", dpi=100)
     return content.getvalue()
 
 

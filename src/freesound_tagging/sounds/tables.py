@@ -192,7 +192,14 @@ def _check_labels(clips: list[dict]) -> None:
             f"{clips[0]['where'] if clips else 'the table'}: there is only the label "
             f"{', '.join(map(repr, by_label)) or 'of no clip'}; a tagger needs two or more"
         )
+    spellings: dict[str, str] = {}
     for label, own in by_label.items():
+        other = spellings.setdefault(label.casefold(), label)
+        if other != label:
+            raise DataError(
+                f"{own[0]['where']}: label {label!r} differs from {other!r} "
+                f"({by_label[other][0]['where']}) in upper and lower case alone; write them alike"
+            )
         if label in RESERVED_LABELS:
             raise DataError(
                 f"{own[0]['where']}: {label!r} cannot be a label: it names a column of the "

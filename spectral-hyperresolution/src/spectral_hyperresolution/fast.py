@@ -11,7 +11,9 @@ from .plan import Batch, Plan, make_plan, pad
 from .threads import thread_count, thread_pool
 
 
-def histograms(spectra: dict, peak: float, plan: Plan, workers) -> tuple[np.ndarray, np.ndarray]:
+def histograms(
+    spectra: dict, peak: float, plan: Plan, workers, dtype: type
+) -> tuple[np.ndarray, np.ndarray]:
     """Energy and count of the reassigned points of one signal, approximately.
 
     Parameters
@@ -23,10 +25,12 @@ def histograms(spectra: dict, peak: float, plan: Plan, workers) -> tuple[np.ndar
     plan : Plan
     workers : callable
         ``map`` of a thread pool, or the built-in one.
+    dtype : np.float32 or np.float64
+        Of the energy: that of a very loud or very quiet signal may not fit single precision.
 
     Returns
     -------
-    energy, count : float32 arrays, shape (n_bins, frames), low frequencies first
+    energy, count : arrays, shape (n_bins, frames), low frequencies first; count is float32
     """
     bins = np.zeros((plan.settings.n_bins, plan.n_frames, 2), dtype=np.float32)
     if peak == 0:
@@ -38,8 +42,7 @@ def histograms(spectra: dict, peak: float, plan: Plan, workers) -> tuple[np.ndar
     # Added in the order of the batches whatever thread was first: same input, same bytes.
     for batch, of_batch in zip(plan.batches, workers(one_batch, plan.batches), strict=True):
         bins[batch.first_bin : batch.first_bin + batch.n_bins] += of_batch
-    bins[:, :, 0] *= np.float32(peak**2)
-    return bins[:, :, 0], bins[:, :, 1]
+    return bins[:, :, 0] * dtype(peak**2), bins[:, :, 1]
 
 
 def strip(spectrum: np.ndarray, plan: Plan, batch: Batch) -> np.ndarray:
@@ -71,7 +74,7 @@ def histograms_of_batch(x: np.ndarray, settings: list[Settings], accuracy: float
     accuracy : float
         See `LinearReassignment`.
     """
-
+    dtype = np.float64 if x.dtype == np.float64 else np.float32
     plans = [make_plan(x.shape[-1], one, accuracy) for one in settings]
     periods = {batch.period for plan in plans for batch in plan.batches}
 
@@ -80,7 +83,7 @@ def histograms_of_batch(x: np.ndarray, settings: list[Settings], accuracy: float
         spectra = {n: scipy.fft.rfft(pad(signal, n).astype(np.float64)) / n for n in periods}
         peak = max(float(np.abs(spectrum).max()) for spectrum in spectra.values())
         spectra = {n: (s / (peak or 1)).astype(np.complex64) for n, s in spectra.items()}
-        return [histograms(spectra, peak, plan, workers) for plan in plans]
+        return [histograms(spectra, peak, plan, workers, dtype) for plan in plans]
 
     with thread_pool() as workers:
         if len(x) < thread_count():

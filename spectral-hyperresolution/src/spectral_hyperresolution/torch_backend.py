@@ -133,7 +133,8 @@ def fast_histograms(
 
     Returns
     -------
-    list of (energy, count), float32 tensors, shape (batch, n_bins, frames), low frequencies first
+    list of (energy, count), shape (batch, n_bins, frames), low frequencies first; count is float32,
+    energy float64 where `x` is, else float32
     """
     planned = [plan_tensors(x.shape[-1], one, accuracy, x.device) for one in settings]
     periods = {batch.period for plan, _ in planned for batch in plan.batches}
@@ -141,7 +142,7 @@ def fast_histograms(
     peak = torch.stack([spectrum.abs().amax(-1) for spectrum in spectra.values()]).amax(0)[:, None]
     unit = torch.where(peak > 0, peak, 1.0)
     spectra = {n: (spectrum / unit).to(torch.complex64) for n, spectrum in spectra.items()}
-    loudness = (peak**2).float()[..., None]
+    loudness = (peak**2).to(torch.float64 if x.dtype == torch.float64 else torch.float32)[..., None]
     results = []
     for one, (plan, batches) in zip(settings, planned, strict=True):
         shape = (len(x), one.n_bins, plan.n_frames)

@@ -275,7 +275,8 @@ class LinearReassignment(torch.nn.Module):
         sharply and its ringing dies away only slowly.) Before the first sample and after the last
         there is silence, where `forward` sees the other end. The count threshold is that of the
         whole recording. Besides the input, memory holds the result, one histogram of counts, and
-        the work of one block: an hour at 22,050 Hz with one q on the default grid about 1 GB.
+        the work of one block: about 1 GB for an hour of float32 samples at 22,050 Hz with one q on
+        the default grid.
 
         Parameters
         ----------
@@ -286,8 +287,8 @@ class LinearReassignment(torch.nn.Module):
 
         Returns
         -------
-        tensor, shape (frequency, time), or (q, frequency, time) as from `forward`, float32
-            (float64 for a float64 recording in the exact form).
+        tensor, shape (frequency, time), or (q, frequency, time) as from `forward`; float64 for a
+            float64 recording, which takes twice the memory, else float32.
 
         Raises
         ------
@@ -313,7 +314,7 @@ class LinearReassignment(torch.nn.Module):
         core = length // hop - 2 * margin
         n_frames = self.settings[0].frames(n_samples)
         first = as_float_tensor(waveform[:1], "waveform")
-        double = self.exact and first.dtype == torch.float64
+        double = first.dtype == torch.float64
         kind = {"dtype": torch.float64 if double else torch.float32, "device": first.device}
         out = torch.zeros(len(self.q), self.settings[0].n_bins, n_frames, **kind)
         counts = torch.zeros_like(out[0])

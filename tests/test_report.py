@@ -210,6 +210,7 @@ QUOTED = [
     ("microcalls/tests.csv", against_log_db("hires_q4"), f"q = 4 {INTERVAL}, {{verdict}}"),
     ("microcalls/tests.csv", against_log_db("hires_q8"), f"q = 8 {INTERVAL}, {{verdict}}"),
     ("microcalls/tests.csv", against_log_db("log_linear"), f"{INTERVAL}, {{verdict}}"),
+    ("microcalls/tests.csv", against_log_db("3ch_linear_mel_log"), f"{INTERVAL}, {{verdict}}, aga"),
     (CLAIMS, claim("matched/hires_q2_magnitude", "grid/log_linear"), f"{INTERVAL}, {{verdict}}"),
     (CLAIMS, claim("grid/hires_q2", "matched/log_short_db"), f"{INTERVAL}, {{verdict}}"),
     (CLAIMS, claim("grid/hires_q8", "bins_13/hires_q8"), f"q = 8 {INTERVAL}, {{verdict}}"),

@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 
 from freesound_tagging.errors import DataError
-from freesound_tagging.learning.profiles import get_profile, parse_seeds
-from freesound_tagging.runs.questions import check_study
-from freesound_tagging.sounds.catalogue import check_dataset, is_table
+from freesound_tagging.learning.profiles import PROFILES, get_profile, parse_seeds
+from freesound_tagging.runs.questions import STUDIES, check_study
+from freesound_tagging.sounds.catalogue import NAMES, check_dataset, is_table
 
 STOPPED = 130
 NOT_READ = 141
@@ -167,7 +167,8 @@ def _check_model(options: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="freesound-tagging", description=__doc__.split("\n")[0])
+    title = "Do high-resolution spectrograms help a CNN tag sounds?"
+    parser = argparse.ArgumentParser(prog="freesound-tagging", description=title)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for work in (run, neighbours, study, model, tag, demo, publish, report):
         command = commands.add_parser(work.__name__, help=work.__doc__, description=work.__doc__)
@@ -176,13 +177,15 @@ def _parser() -> argparse.ArgumentParser:
             newest = "a folder that make model wrote (default: the newest under models/)"
             command.add_argument("--model", type=Path, metavar="FOLDER", help=newest)
         elif work is not report:
-            known = "a name, or path/to/table.csv"
+            known = f"{', '.join(NAMES)}, or path/to/table.csv (default: microcalls)"
             command.add_argument("--dataset", default="microcalls", help=known)
-            # A study has a profile of its own.
             default = "" if work in (study, publish) else "cpu"
-            command.add_argument("--profile", default=default)
+            usual = "cpu, or that of the study" if work in (study, publish) else "cpu"
+            profiles = f"{', '.join(PROFILES)} (default: {usual})"
+            command.add_argument("--profile", default=default, help=profiles)
         if work in (study, publish):
-            command.add_argument("--study", default="", required=work is study)
+            studies = ", ".join(STUDIES)
+            command.add_argument("--study", default="", required=work is study, help=studies)
         elif work is model:
             several = "may be given several times (default: log_db and hires_q2)"
             command.add_argument("--representation", action="append", help=several)

@@ -58,7 +58,7 @@ def make_model(experiment: Experiment, representations: Sequence[str] = REPRESEN
     }
     if _is_made(folder, keys):
         return folder
-    scores = out_of_fold_scores(experiment, representations)
+    scores = _scores(experiment, table, store, representations)
     ranked = summarise(scores, table).sort_values("map3", ascending=False, kind="stable")
     expected = {str(row["variant"]): _plain(row) for _, row in ranked.iterrows()}
     jobs = [(table, store, name, profile) for name in expected]
@@ -112,6 +112,12 @@ def out_of_fold_scores(
     """Return the grid's scores of some representations; runs that are missing are made."""
     table = experiment.load_table()
     store = experiment.build_store(table, channels_of(representations))
+    return _scores(experiment, table, store, representations)
+
+
+def _scores(
+    experiment: Experiment, table: pd.DataFrame, store: Store, representations: Sequence[str]
+) -> dict[str, pd.DataFrame]:
     runs = plan_runs(
         table,
         store,

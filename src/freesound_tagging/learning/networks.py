@@ -335,7 +335,7 @@ def build_network(
     ----------
     architecture : key of `NETWORKS`.
     n_classes : 2 or more.
-    width : planes of the compact network's first convolution.
+    width : output channels of the compact network's first convolution.
     pretrained : begin with pretrained weights where the network has any; the head never does.
 
     Raises

@@ -14,9 +14,9 @@ class Profile:
     ----------
     grid : the time-frequency grid of all pictures.
     architecture : key of `freesound_tagging.learning.networks.NETWORKS`.
-    width : planes of the compact network's first convolution, half of those of the waveform's; the
-        others follow from it.
-    batch_size : pictures a step.
+    width : output channels of the compact network's first convolution, half of those of the
+        waveform's; the others follow from it.
+    batch_size : pictures per step.
     frozen_epochs, frozen_lr : of the stage in which the head learns alone.
     epochs, lr_max, lr_ratio : of the stages after it: the head learns at ``lr_max``, the earliest
         layers that learn at ``lr_max / lr_ratio``.

@@ -13,7 +13,7 @@ import pandas as pd
 from freesound_tagging.errors import look_up
 from freesound_tagging.features.variants import VARIANTS
 from freesound_tagging.learning.profiles import PROFILES
-from freesound_tagging.runs.questions import RATES, RECIPE
+from freesound_tagging.runs.questions import FINE_TUNING, RECIPE
 from freesound_tagging.scoring.statistics import VERDICT_METRIC
 
 REFERENCE = "reference"
@@ -307,7 +307,7 @@ def _pairs(tests: pd.DataFrame) -> pd.DataFrame:
 def conditions(folder: Path, name: str, study: str) -> str:
     """Return the conditions of a study, each against one of them."""
     frame = pd.read_csv(folder / name / study / "conditions.csv", dtype={"cell": str})
-    words = {"rates": RATES, "recipe": RECIPE}.get(study, {})
+    words = {"rates": FINE_TUNING, "recipe": RECIPE}.get(study, {})
     rows = [
         {
             "condition": row["cell"] + (f": {words[row['cell']]}" if row["cell"] in words else ""),

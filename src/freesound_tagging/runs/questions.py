@@ -26,7 +26,7 @@ STACKED = ("log_db", "log_linear", "hires_q2")
 """Networks below the stack of notebook 12: decibels, magnitude, high resolution. Each is trained
 once more for every two folds, so they are few."""
 
-RATES: dict[str, str] = {
+FINE_TUNING: dict[str, str] = {
     "from_scratch": "random weights, one rate for all",
     "head_alone": "nothing but the head learns",
     "one_rate": "one rate for all from the first epoch",
@@ -116,7 +116,7 @@ _CONTROLS = (
 _CURVE_FOLDS = 3
 """Folds held out at each point of a curve: points cost more than they tell, so three of five."""
 
-_RATES = {
+_LEARNING_RATES = {
     "adamw": (1e-2, 3e-2),
     "adam": (1e-2, 3e-2),
     "sgd": (1e-1, 3e-1),
@@ -132,7 +132,7 @@ _TRIALS = tuple(
         "mixup": 0.3 if (row + column) % 2 == 0 else 0.0,
         "epochs": 5,
     }
-    for row, (optimizer, rates) in enumerate(_RATES.items())
+    for row, (optimizer, rates) in enumerate(_LEARNING_RATES.items())
     for column, rate in enumerate(rates)
 )
 
@@ -262,7 +262,7 @@ STUDIES: dict[str, Study] = {
         # Fixed beforehand: two epochs of the profile's eight for a head that learns alone.
         tuple(
             Condition(method, ("log_db",), {"fine_tuning": method, "frozen_epochs": 2, "epochs": 6})
-            for method in RATES
+            for method in FINE_TUNING
         ),
         profile="pretrained",
         keep_diverged=True,
@@ -285,7 +285,7 @@ STUDIES: dict[str, Study] = {
                 {"optimizer": optimizer},
                 chosen_from="optimizer_trials",
             )
-            for optimizer in _RATES
+            for optimizer in _LEARNING_RATES
         ),
         profile="pretrained",
         seeds=1,

@@ -426,14 +426,12 @@ def test_a_neighbour_runs_alone_at_smoke_size(source, work_folder, monkeypatch):
     assert not (work_folder / "runs" / "microcalls" / "smoke" / "results.csv").exists()
 
 
-@pytest.mark.parametrize("source", NOTEBOOKS[3:5], ids=lambda file: file.stem)
-def test_a_notebook_that_shows_one_window_runs_where_training_uses_several(
-    source, work_folder, monkeypatch
-):
-    monkeypatch.chdir(source.parent)
+def test_notebooks_that_show_one_window_run_where_training_uses_several(work_folder, monkeypatch):
+    monkeypatch.chdir(run.NOTEBOOKS)
     several = replace(PROFILES["smoke"].grid, windows=2)
     monkeypatch.setitem(ADJUSTMENTS, ("smoke", "microcalls"), {"grid": several})
-    run_cells(source, {"dataset": "microcalls", "profile": "smoke", "seeds": 1})
+    for source in NOTEBOOKS[3:5]:
+        run_cells(source, {"dataset": "microcalls", "profile": "smoke", "seeds": 1})
 
 
 def test_unreadable_clips_take_no_notebook_down(work_folder, monkeypatch, capsys):

@@ -137,7 +137,7 @@ _TRIALS = tuple(
 )
 
 # What a tagger is made of, each step with all of those before; fixed before any was measured, but
-# for "wider", which was added when the steps before it had been.
+# for "wider" and the pretrained "longer", which were added when the steps before them had been.
 _MIX = ("3ch_hires_q1_q8_log_db",)
 _WHOLE = {"duration": 5.0}
 TAGGER_STEPS: dict[str, dict[str, str]] = {
@@ -155,6 +155,7 @@ TAGGER_STEPS: dict[str, dict[str, str]] = {
         "whole": "all 5 s in one spectrogram, columns twice as long",
         "all_layers": "all layers learn, at one rate",
         "varied": "mixup, hidden bands, shifts in time; twice as many epochs",
+        "longer": "twice as many epochs again",
     },
     "insect_tagger": {
         "plain": "the grid's network, log dB",
@@ -180,6 +181,7 @@ _PRETRAINED_TAGGER = (
     Condition("whole", ("log_db",), {}, _WHOLE_CLIP),
     Condition("all_layers", ("log_db",), _ALL_LAYERS, _WHOLE_CLIP),
     Condition("varied", ("log_db", "mel_db"), _VARIED, _WHOLE_CLIP),
+    Condition("longer", ("log_db", "mel_db"), _VARIED | {"epochs": 32}, _WHOLE_CLIP),
 )
 
 _INSECT_TAGGER = (

@@ -348,10 +348,12 @@ def _pictures(
 def targets_beside(folder: Path, files: Iterable[Path], ending: str) -> dict[Path, Path]:
     """Return which file in ``folder`` belongs to each sound: named after it, and numbered."""
     targets: dict[Path, Path] = {}
+    taken: set[Path] = set()
     for file in dict.fromkeys(files):
         target, number = folder / f"{file.stem}{ending}", 2
-        while target in targets.values():
+        while target in taken:
             target, number = folder / f"{file.stem}-{number}{ending}", number + 1
+        taken.add(target)
         targets[file] = target
     return targets
 
@@ -418,7 +420,7 @@ def tag(
     if pictures:
         targets = targets_beside(folder, files, ".tags.png")
         drawn = _pictures(tagger, tagged, problems)
-        contents = chain(contents, ((targets[file], picture) for file, picture in drawn))
+        contents = chain(contents, ((targets[file], content) for file, content in drawn))
     for target, content in contents:
         folder.mkdir(exist_ok=True)
         write_atomically(target, content)

@@ -1,5 +1,6 @@
 """What stands in results/ and in the README can be computed again from the committed scores."""
 
+import math
 import re
 import shutil
 from pathlib import Path
@@ -116,6 +117,23 @@ def test_every_study_can_be_published():
 def test_pages_show_the_committed_results(page):
     text = (ROOT / page).read_text()
     assert answers.fill_in(text, ROOT / "results") == text
+
+
+def test_the_page_says_how_often_the_rule_is_wrong():
+    folder = ROOT / "benchmarks" / "statistics"
+    cases = pd.read_json(folder / "false_alarms.json")
+    alarms = 100 * cases["false alarms in the family"]
+    covered = 100 * cases["coverage of the 95 % interval"]
+    error = 100 * math.sqrt(0.05 * 0.95 / cases["repetitions"].iloc[0])
+    text = " ".join((folder / "README.md").read_text().split())
+    for said in (
+        f"in {len(cases)} cases of {cases['repetitions'].iloc[0]} repetitions",
+        f"false alarms in {alarms.min():.1f} to {alarms.max():.1f} % of the families",
+        f"{(alarms > 5).sum()} of the {len(cases)} cases lie above 5 %",
+        f"by up to {(alarms.max() - 5) / error:.1f} standard errors",
+        f"coverage {covered.min():.1f} to {covered.max():.1f} %",
+    ):
+        assert said in text
 
 
 def test_sentences_quote_the_committed_results():

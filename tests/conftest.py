@@ -29,7 +29,6 @@ import soundfile as sf
 from memory import free_memory
 
 from freesound_tagging.files import hold_alone
-from freesound_tagging.sounds import catalogue
 
 if TYPE_CHECKING:
     from freesound_tagging.features.grid import Grid
@@ -139,7 +138,7 @@ def table(_table: pd.DataFrame) -> pd.DataFrame:
 def store(_table: pd.DataFrame, grid: Grid, shared: Path) -> Store:
     """The store of `table` with every channel."""
     from freesound_tagging.features import store as stores
-    from freesound_tagging.features.variants import CHANNELS
+    from freesound_tagging.features.representations import CHANNELS
 
     return stores.build(_table, list(CHANNELS), grid, shared / "store", n_jobs=1, progress=False)
 
@@ -167,75 +166,6 @@ def write_sound() -> Callable[[str | Path, np.ndarray], None]:
         sf.write(path, waveform, RATE, subtype="FLOAT")
 
     return write
-
-
-def list_clips(name: str, root: str | Path, **options) -> pd.DataFrame:
-    """Return a table of clips in the form of a data set's own; no sound is behind it.
-
-    Options stand in the paths, as other sounds would.
-    """
-    if name == "fsdd":
-        speakers = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
-        rows = [
-            (f"{digit}_{speaker}_{take}", str(digit), fold, f"{speaker}_{digit}")
-            for digit in range(10)
-            for fold, speaker in enumerate(speakers)
-            for take in range(10)
-        ]
-    elif name == "microcalls":
-        from freesound_tagging.sounds.microcalls import CALLS
-
-        rows = [
-            (f"{label}-{index:04d}", label, index % 5, f"{label}-{index:04d}")
-            for label in CALLS
-            for index in range(10)
-        ]
-    else:
-        rows = [
-            (f"{fold + 1}-{10 * kind + fold}-{take}", f"kind {kind}", fold, f"{10 * kind + fold}")
-            for kind in range(10)
-            for fold in range(5)
-            for take in "AB"
-        ]
-    table = pd.DataFrame(rows, columns=["clip_id", "label", "fold", "group"])
-    said = ",".join(f"{option}={value:g}" for option, value in sorted(options.items()))
-    table["path"] = [f"{root}/{name}/{said}/{clip_id}" for clip_id in table["clip_id"]]
-    return table.assign(split="train", verified=True).set_index("clip_id").sort_index()
-
-
-def list_pictures(table: pd.DataFrame, channels, grid: Grid, folder: Path, **options) -> Store:
-    """Return the store that would be built; nothing is computed."""
-    from freesound_tagging.features.store import Store
-    from freesound_tagging.features.variants import get_channel
-
-    sounds = hashlib.sha256("".join(table["path"]).encode()).hexdigest()[:8]
-    places = {}
-    for name in channels:
-        about = hashlib.sha256(f"{get_channel(name)}{grid}".encode()).hexdigest()[:8]
-        file = Path(folder) / f"{name}-{about}" / sounds
-        places[name] = {clip_id: (file, row) for row, clip_id in enumerate(table.index)}
-    return Store(grid, places)
-
-
-@pytest.fixture
-def plan_study(monkeypatch, tmp_path) -> Callable:
-    """Return a function that plans a study of a data set without its sounds and pictures.
-
-    ``plan_study(study, dataset)`` returns the experiment and the study's cells.
-    """
-    from freesound_tagging.features import store as stores
-    from freesound_tagging.runs import studies  # most tests train nothing: no fastai for them
-
-    monkeypatch.setenv("WORK_FOLDER", str(tmp_path))
-    monkeypatch.delenv("SEEDS", raising=False)
-    monkeypatch.setattr(catalogue, "load", list_clips)
-    monkeypatch.setattr(stores, "build", list_pictures)
-
-    def plan(study: str, dataset: str):
-        experiment = studies.open_study(dataset, study)
-        return experiment, studies.plan_study(experiment, study)
-
-    return plan
 
 
 @pytest.fixture

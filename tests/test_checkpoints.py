@@ -11,15 +11,15 @@ import pytest
 import torch
 from fastai.callback.core import Callback
 
+from freesound_tagging import keys
+from freesound_tagging import run as run_module
 from freesound_tagging.features import store as stores
 from freesound_tagging.learning import checkpoints
 from freesound_tagging.learning import learner as training
 from freesound_tagging.learning.checkpoints import CheckpointError, KeepCheckpoint
 from freesound_tagging.learning.learner import OPTIMIZERS
 from freesound_tagging.learning.profiles import PROFILES
-from freesound_tagging.runs import keys
-from freesound_tagging.runs import run as run_module
-from freesound_tagging.runs.grid import make_runs, plan_runs
+from freesound_tagging.run_grid import make_runs, plan_runs
 
 NAMES = {"dataset": "tiny", "profile_name": "smoke"}
 

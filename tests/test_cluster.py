@@ -21,10 +21,10 @@ from distributed.utils import get_mp_context
 
 from freesound_tagging import cli
 from freesound_tagging import jobs as cluster_module
+from freesound_tagging import run as run_module
 from freesound_tagging.features import store
 from freesound_tagging.jobs import ClusterError, check_scheduler, run_jobs
-from freesound_tagging.runs import run as run_module
-from freesound_tagging.runs.grid import collect_results, make_runs, plan_runs
+from freesound_tagging.run_grid import collect_results, make_runs, plan_runs
 
 NAMES = {"dataset": "tiny", "profile_name": "smoke"}
 
@@ -33,7 +33,7 @@ NAMES = {"dataset": "tiny", "profile_name": "smoke"}
 def quick_workers():
     """Fork workers from a process that has loaded what runs need, which takes seconds."""
     with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
-        get_mp_context().set_forkserver_preload(["distributed", "freesound_tagging.runs.run"])
+        get_mp_context().set_forkserver_preload(["distributed", "freesound_tagging.run"])
         yield
     forkserver._forkserver._stop()  # it would stay, with half a gigabyte
 

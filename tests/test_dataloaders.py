@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from freesound_tagging.features import store as stores
 from freesound_tagging.features.plots import SpectrogramAxes, spectrogram_axes
+from freesound_tagging.features.representations import VARIANTS, get_variant
 from freesound_tagging.features.spectrograms import axis_frequencies, decoding_table
 from freesound_tagging.features.store import Store
-from freesound_tagging.features.variants import VARIANTS, get_variant
 from freesound_tagging.learning import learner as learning
 from freesound_tagging.learning.dataloaders import (
     ChangeGain,
@@ -30,7 +30,7 @@ from freesound_tagging.learning.dataloaders import (
     plane_statistics,
 )
 from freesound_tagging.learning.learner import make_learner, predict, predict_others
-from freesound_tagging.runs.run import train_and_score
+from freesound_tagging.run import train_and_score
 from freesound_tagging.sounds.clips import ClipSettings, load_clip
 
 # One of each kind: a plane on either scale, three planes on one axis, three on three axes.

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 
 from freesound_tagging import cli
+from freesound_tagging import experiment as experiments
+from freesound_tagging.experiment import open_experiment, thin
 from freesound_tagging.learning.profiles import PROFILES, get_profile
-from freesound_tagging.runs import experiment as experiments
-from freesound_tagging.runs.experiment import open_experiment, thin
 from freesound_tagging.sounds.catalogue import NAMES
 
 

@@ -17,27 +17,27 @@ import torch
 
 import freesound_tagging
 import spectral_hyperresolution
+from freesound_tagging import run as run_module
+from freesound_tagging.experiment import open_experiment
 from freesound_tagging.features import store as stores
 from freesound_tagging.features.grid import Grid
-from freesound_tagging.features.spectrograms import (
-    axis_frequencies,
-    decoding_table,
-    encode,
-    filterbank,
-)
-from freesound_tagging.features.variants import (
+from freesound_tagging.features.representations import (
     CHANNELS,
     VARIANTS,
     channels_of,
     compute_channels,
     get_variant,
 )
+from freesound_tagging.features.spectrograms import (
+    axis_frequencies,
+    decoding_table,
+    encode,
+    filterbank,
+)
 from freesound_tagging.learning import learner as training
 from freesound_tagging.learning.dataloaders import ReadPicture, make_dataloaders
 from freesound_tagging.learning.profiles import PROFILES
-from freesound_tagging.runs import run as run_module
-from freesound_tagging.runs.experiment import open_experiment
-from freesound_tagging.runs.grid import RESULT_COLUMNS, load_scores, run_grid
+from freesound_tagging.run_grid import RESULT_COLUMNS, load_scores, run_grid
 from freesound_tagging.scoring.metrics import map_at_k, summarise
 from freesound_tagging.scoring.statistics import paired_tests
 from freesound_tagging.sounds import catalogue

@@ -9,6 +9,7 @@ import torchvision
 from torch import nn
 
 from freesound_tagging.errors import DataError
+from freesound_tagging.keys import run_key
 from freesound_tagging.learning import networks
 from freesound_tagging.learning.networks import (
     NETWORKS,
@@ -23,7 +24,6 @@ from freesound_tagging.learning.networks import (
     resnext_weights,
 )
 from freesound_tagging.learning.profiles import get_profile
-from freesound_tagging.runs.keys import run_key
 
 
 @pytest.mark.parametrize("planes", [1, 3])

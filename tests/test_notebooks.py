@@ -28,14 +28,13 @@ from memory import free_memory
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
-from freesound_tagging import cli
-from freesound_tagging.features.variants import VARIANTS
+from freesound_tagging import cli, experiment
+from freesound_tagging import notebooks as run
+from freesound_tagging import run_grid as grid_module
+from freesound_tagging.features.representations import VARIANTS
 from freesound_tagging.learning import dataloaders, networks
 from freesound_tagging.learning.profiles import ADJUSTMENTS, PROFILES
 from freesound_tagging.listen import listen, strip_players
-from freesound_tagging.runs import experiment
-from freesound_tagging.runs import grid as grid_module
-from freesound_tagging.runs import notebooks as run
 from freesound_tagging.scoring import metrics, statistics
 from freesound_tagging.sounds import microcalls
 

@@ -29,7 +29,7 @@ def test_sounds_need_no_torch():
 
 
 def test_looking_at_sounds_and_tagging_them_need_no_fastai():
-    code = "import sys, freesound_tagging.learning.tagger, freesound_tagging.runs.experiment"
+    code = "import sys, freesound_tagging.learning.tagger, freesound_tagging.experiment"
     assert run_python(f"{code}; print('fastai' in sys.modules)").strip() == "False"
 
 

@@ -7,13 +7,13 @@ from matplotlib.text import Text
 
 from freesound_tagging.features import plots
 from freesound_tagging.features.grid import Grid
-from freesound_tagging.features.spectrograms import axis_frequencies
-from freesound_tagging.features.variants import (
+from freesound_tagging.features.representations import (
     CONTROL_VARIANTS,
     OTHER_VARIANTS,
     VARIANTS,
     get_variant,
 )
+from freesound_tagging.features.spectrograms import axis_frequencies
 
 GRID = Grid(hop_length=788, bins_per_octave=8)
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-
 from freesound_tagging.reporting.scores import read_scores
+
 from freesound_tagging.scoring.metrics import clip_metrics
 from freesound_tagging.sounds.microcalls import class_table
 

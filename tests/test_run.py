@@ -14,10 +14,9 @@ from jupyter_client.manager import AsyncKernelManager
 from papermill.exceptions import PapermillExecutionError
 
 from freesound_tagging import cli
+from freesound_tagging import notebooks as run
 from freesound_tagging.cli import STOPPED
-from freesound_tagging.runs import notebooks as run
-from freesound_tagging.runs import studies
-from freesound_tagging.runs.experiment import Experiment
+from freesound_tagging.experiment import Experiment
 
 
 @pytest.fixture(autouse=True)
@@ -101,12 +100,6 @@ def test_a_fault_in_a_notebook_is_no_stop(no_sounds, monkeypatch, capsys):
     monkeypatch.setattr(run, "run_notebook", raiser(fault))
     assert cli.main(["run", "--profile", "smoke"]) == 1
     assert "ValueError: five folds" in capsys.readouterr().err
-
-
-def test_a_stopped_study_says_how_to_go_on(monkeypatch, capsys):
-    monkeypatch.setattr(studies, "run_study", raiser(KeyboardInterrupt()))
-    assert cli.main(["study", "--dataset", "esc10", "--study", "trials"]) == STOPPED
-    assert "make study DATASET=esc10 STUDY=trials" in capsys.readouterr().err
 
 
 def test_a_stopped_model_says_how_to_go_on(monkeypatch, capsys):

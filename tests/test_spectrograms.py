@@ -15,17 +15,7 @@ from hypothesis.extra.numpy import arrays
 
 from freesound_tagging.features.channels import Delta, Gabor, Reassigned, Standard
 from freesound_tagging.features.grid import Grid
-from freesound_tagging.features.spectrograms import (
-    CODE_LEVELS,
-    DB_RANGE,
-    axis_frequencies,
-    decoding_table,
-    encode,
-    filterbank,
-    stft_power,
-)
-from freesound_tagging.features.store import channel_folder
-from freesound_tagging.features.variants import (
+from freesound_tagging.features.representations import (
     CHANNELS,
     CONTROL_VARIANTS,
     FAMILIES,
@@ -36,6 +26,16 @@ from freesound_tagging.features.variants import (
     get_channel,
     get_variant,
 )
+from freesound_tagging.features.spectrograms import (
+    CODE_LEVELS,
+    DB_RANGE,
+    axis_frequencies,
+    decoding_table,
+    encode,
+    filterbank,
+    stft_power,
+)
+from freesound_tagging.features.store import channel_folder
 from freesound_tagging.learning.profiles import PROFILES
 from spectral_hyperresolution import LinearReassignment
 

@@ -21,9 +21,9 @@ from freesound_tagging.errors import DataError
 from freesound_tagging.features import store as stores
 from freesound_tagging.features.channels import Reassigned, Standard
 from freesound_tagging.features.grid import Grid
+from freesound_tagging.features.representations import CHANNELS
 from freesound_tagging.features.spectrograms import encode
 from freesound_tagging.features.store import Store, build, is_whole
-from freesound_tagging.features.variants import CHANNELS
 from freesound_tagging.files import write_atomically
 from freesound_tagging.sounds.clips import ClipSettings, load_clip, load_windows
 

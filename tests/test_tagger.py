@@ -18,14 +18,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from freesound_tagging import cli
+from freesound_tagging import model as models
+from freesound_tagging import tag as tagging
 from freesound_tagging.errors import DataError
+from freesound_tagging.experiment import open_experiment
 from freesound_tagging.features.grid import Grid
 from freesound_tagging.learning import tagger as saved_models
 from freesound_tagging.learning.networks import build_network
 from freesound_tagging.learning.tagger import Tagger, Tags, read_settings, save
-from freesound_tagging.runs import model as models
-from freesound_tagging.runs import tagging
-from freesound_tagging.runs.experiment import open_experiment
 from freesound_tagging.sounds import catalogue
 from freesound_tagging.sounds.clips import load_clip
 
@@ -221,7 +221,7 @@ def test_nobody_has_to_read_the_output_to_its_end(model, folder):
 def test_what_is_tagged_is_what_was_trained_on(table, store, profile, tmp_path):
     """The network's logits on the store's spectrograms are the tagger's on the files."""
     from freesound_tagging.learning.dataloaders import Loudness
-    from freesound_tagging.runs.run import train
+    from freesound_tagging.run import train
 
     learner = train(table, store, "log_db", None, 0, profile)
     assert len(learner.dls.train_ds) == len(table)

@@ -16,6 +16,9 @@ from fastai.optimizer import Adam
 from fastai.torch_core import set_seed
 from torch import nn
 
+from freesound_tagging import keys
+from freesound_tagging import run as run_module
+from freesound_tagging import run_grid as grid_module
 from freesound_tagging.features import store as stores
 from freesound_tagging.features.store import Store
 from freesound_tagging.learning import learner as training
@@ -31,10 +34,8 @@ from freesound_tagging.learning.learner import (
 from freesound_tagging.learning.networks import Groups, build_network, count_weights
 from freesound_tagging.learning.profiles import ADJUSTMENTS, PROFILES, get_profile
 from freesound_tagging.learning.schedules import METHODS, training_stages
-from freesound_tagging.runs import grid as grid_module
-from freesound_tagging.runs import keys
-from freesound_tagging.runs import run as run_module
-from freesound_tagging.runs.grid import (
+from freesound_tagging.run import train_and_score
+from freesound_tagging.run_grid import (
     RESULT_COLUMNS,
     collect_results,
     load_scores,
@@ -43,7 +44,6 @@ from freesound_tagging.runs.grid import (
     profile_folds,
     run_grid,
 )
-from freesound_tagging.runs.run import train_and_score
 from freesound_tagging.scoring.metrics import KEYS, clip_metrics, map_at_k, summarise, top_k_error
 
 NAMES = {"dataset": "tiny", "profile_name": "smoke"}

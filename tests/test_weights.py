@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
+from freesound_tagging import keys
+from freesound_tagging.keys import run_key
 from freesound_tagging.learning.dataloaders import make_dataloaders
 from freesound_tagging.learning.learner import SkipValidation, WeightedCrossEntropy, make_learner
-from freesound_tagging.runs import keys
-from freesound_tagging.runs.keys import run_key
-from freesound_tagging.runs.run import train_and_score
+from freesound_tagging.run import train_and_score
 
 
 @pytest.fixture

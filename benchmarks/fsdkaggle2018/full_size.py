@@ -43,13 +43,13 @@ from commands import tree_memory
 from surroundings import processor
 
 from freesound_tagging.features import store
+from freesound_tagging.features.representations import VARIANTS, channels_of, compute_channels
 from freesound_tagging.features.spectrograms import encode
-from freesound_tagging.features.variants import VARIANTS, channels_of, compute_channels
 from freesound_tagging.learning.dataloaders import make_dataloaders
 from freesound_tagging.learning.learner import make_learner
 from freesound_tagging.learning.networks import best_device
 from freesound_tagging.learning.profiles import get_profile
-from freesound_tagging.runs.grid import run_grid
+from freesound_tagging.run_grid import run_grid
 from freesound_tagging.sounds import catalogue
 from freesound_tagging.sounds.clips import ClipSettings, best_centred_crop, decode, resample
 

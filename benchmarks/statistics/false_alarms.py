@@ -15,9 +15,9 @@ import json
 from pathlib import Path
 
 import numpy as np
-
 from freesound_tagging.reporting.scores import read_scores
-from freesound_tagging.runs.experiment import ROOT
+
+from freesound_tagging.experiment import ROOT
 from freesound_tagging.scoring import statistics
 
 DATASETS = ("esc10", "fsdd", "microcalls")

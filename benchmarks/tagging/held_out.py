@@ -17,13 +17,13 @@ import pandas as pd
 from sklearn.metrics import log_loss
 
 from freesound_tagging import Tagger
-from freesound_tagging.features.variants import channels_of
+from freesound_tagging.experiment import open_experiment
+from freesound_tagging.features.representations import channels_of
 from freesound_tagging.learning.learner import predict
 from freesound_tagging.learning.tagger import Tags
-from freesound_tagging.runs.experiment import open_experiment
-from freesound_tagging.runs.grid import profile_folds
-from freesound_tagging.runs.model import save_network
-from freesound_tagging.runs.run import train
+from freesound_tagging.model import save_network
+from freesound_tagging.run import train
+from freesound_tagging.run_grid import profile_folds
 from freesound_tagging.scoring.calibration import (
     calibration_error,
     fit_temperature,

@@ -79,7 +79,7 @@ def timed(work) -> tuple[float, float]:
 def measure(model: Path, representation: str, folder: Path, minutes: list[int]) -> dict:
     """Return what one network takes."""
     from freesound_tagging import Tagger
-    from freesound_tagging.runs.tagging import tag_files
+    from freesound_tagging.tag import tag_files
 
     loads = [ask(LOAD, model, representation) for _ in range(3)]
     tagger = Tagger(model, representation)
@@ -124,7 +124,7 @@ def save_untrained(folder: Path, profile_name: str) -> Path:
     from freesound_tagging.learning.networks import build_network
     from freesound_tagging.learning.profiles import get_profile
     from freesound_tagging.learning.tagger import save
-    from freesound_tagging.runs.model import REPRESENTATIONS
+    from freesound_tagging.model import REPRESENTATIONS
 
     profile = get_profile(profile_name, "esc10")
     classes = [f"class {i}" for i in range(10)]

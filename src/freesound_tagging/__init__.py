@@ -14,7 +14,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "sounds.catalogue": ["load"],
         "sounds.clips": ["best_centred_crop", "decode"],
-        "features.variants": ["VARIANTS"],
+        "features.representations": ["VARIANTS"],
         "learning.tagger": ["Tagger"],
         "scoring.metrics": ["map_at_k", "top_k_error"],
     },

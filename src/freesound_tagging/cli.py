@@ -1,4 +1,4 @@
-"""``freesound-tagging``: run, neighbours, study, model, tag, demo, publish, report, in one command.
+"""``freesound-tagging``: run, neighbours, model, tag, demo, in one command.
 
 Arguments are checked before torch, fastai and matplotlib are loaded, so that a slip is answered at
 once; each subcommand imports what it needs when its work begins.
@@ -12,7 +12,6 @@ from pathlib import Path
 
 from freesound_tagging.errors import DataError
 from freesound_tagging.learning.profiles import PROFILES, get_profile, parse_seeds
-from freesound_tagging.runs.questions import STUDIES, check_study
 from freesound_tagging.sounds.catalogue import NAMES, check_dataset, is_table
 
 STOPPED = 130
@@ -52,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> int:
     """Execute the notebooks in order, then print the table and where everything lies."""
     _check(options)
-    from freesound_tagging.runs.notebooks import run_experiment
+    from freesound_tagging.notebooks import run_experiment
 
     return run_experiment(options.dataset, options.profile)
 
@@ -60,26 +59,17 @@ def run(options: argparse.Namespace) -> int:
 def neighbours(options: argparse.Namespace) -> int:
     """Execute the notebooks from 10 on: raw waveform, the 4th-place recipe, a stack of networks."""
     _check(options)
-    from freesound_tagging.runs.notebooks import run_neighbours
+    from freesound_tagging.notebooks import run_neighbours
 
     return run_neighbours(options.dataset, options.profile)
-
-
-def study(options: argparse.Namespace) -> int:
-    """Make the runs of a study and print their mean scores."""
-    _check(options)
-    from freesound_tagging.runs import studies
-
-    studies.make_study(options.dataset, options.profile, options.study)
-    return 0
 
 
 def model(options: argparse.Namespace) -> int:
     """Train on all clips of a data set and save the model under models/, for tag and demo."""
     _check(options)
-    from freesound_tagging.features.variants import get_variant
-    from freesound_tagging.runs.experiment import open_experiment
-    from freesound_tagging.runs.model import REPRESENTATIONS, make_model
+    from freesound_tagging.experiment import open_experiment
+    from freesound_tagging.features.representations import get_variant
+    from freesound_tagging.model import REPRESENTATIONS, make_model
 
     representations = list(dict.fromkeys(options.representation or REPRESENTATIONS))
     for name in representations:
@@ -93,7 +83,7 @@ def model(options: argparse.Namespace) -> int:
 
 def tag(options: argparse.Namespace) -> int:
     """Tag sound files, or all in a folder, with a saved model."""
-    from freesound_tagging.runs import tagging
+    from freesound_tagging import tag as tagging
 
     if options.top < 1:
         raise DataError(f"--top {options.top}: give a whole number, 1 or more")
@@ -122,28 +112,9 @@ def tag(options: argparse.Namespace) -> int:
 def demo(options: argparse.Namespace) -> int:
     """Open a page on this machine that tags a sound recorded or uploaded there."""
     _check_model(options)
-    from freesound_tagging.demo import serve
+    from freesound_tagging.page import serve
 
     serve(options.model, options.port)
-    return 0
-
-
-def publish(options: argparse.Namespace) -> int:
-    """Copy what is done of a run or study into results/, then write the tables anew."""
-    _check(options)
-    from freesound_tagging.reporting.publish import publish_into_results, write_pages
-
-    publish_into_results(options.dataset, options.profile, options.study)
-    write_pages()
-    return 0
-
-
-def report(_: argparse.Namespace) -> int:
-    """Write every table and chart of the pages and of results/ from the committed scores."""
-    from freesound_tagging.reporting.publish import write_pages, write_results
-
-    write_results()
-    write_pages()
     return 0
 
 
@@ -157,8 +128,6 @@ def _check(options: argparse.Namespace) -> None:
     if options.profile:
         get_profile(options.profile)
     parse_seeds(os.environ.get("SEEDS"))
-    if getattr(options, "study", ""):
-        check_study(options.study, options.dataset)
 
 
 def _check_model(options: argparse.Namespace) -> None:
@@ -170,23 +139,18 @@ def _parser() -> argparse.ArgumentParser:
     title = "Do high-resolution spectrograms help a CNN tag sounds?"
     parser = argparse.ArgumentParser(prog="freesound-tagging", description=title)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for work in (run, neighbours, study, model, tag, demo, publish, report):
+    for work in (run, neighbours, model, tag, demo):
         command = commands.add_parser(work.__name__, help=work.__doc__, description=work.__doc__)
         command.set_defaults(work=work)
         if work in (tag, demo):
             newest = "a folder that make model wrote (default: the newest under models/)"
             command.add_argument("--model", type=Path, metavar="FOLDER", help=newest)
-        elif work is not report:
+        else:
             known = f"{', '.join(NAMES)}, or path/to/table.csv (default: microcalls)"
             command.add_argument("--dataset", default="microcalls", help=known)
-            default = "" if work in (study, publish) else "cpu"
-            usual = "cpu, or that of the study" if work in (study, publish) else "cpu"
-            profiles = f"{', '.join(PROFILES)} (default: {usual})"
-            command.add_argument("--profile", default=default, help=profiles)
-        if work in (study, publish):
-            studies = ", ".join(STUDIES)
-            command.add_argument("--study", default="", required=work is study, help=studies)
-        elif work is model:
+            profiles = f"{', '.join(PROFILES)} (default: cpu)"
+            command.add_argument("--profile", default="cpu", help=profiles)
+        if work is model:
             several = "may be given several times (default: log_db and hires_q2)"
             command.add_argument("--representation", action="append", help=several)
         elif work is demo:
@@ -213,7 +177,7 @@ def _add_tag_arguments(command: argparse.ArgumentParser) -> None:
 
 def _make_target(options: argparse.Namespace) -> str:
     """Return the make target and variables that say the same as these options."""
-    named = {"DATASET": "dataset", "PROFILE": "profile", "STUDY": "study"}
+    named = {"DATASET": "dataset", "PROFILE": "profile"}
     given = [(name, getattr(options, option, "")) for name, option in named.items()]
     given.append(("REPRESENTATION", " ".join(getattr(options, "representation", None) or ())))
     words = [f"{name}={shlex.quote(value)}" for name, value in given if value]

@@ -1,7 +1,7 @@
 """The kinds of channel, each of which computes itself from a waveform.
 
 A new kind is one more class here; a new channel is one more row of
-`freesound_tagging.features.variants.CHANNELS`.
+`freesound_tagging.features.representations.CHANNELS`.
 """
 
 import math

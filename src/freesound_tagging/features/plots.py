@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from freesound_tagging.features.grid import Grid
-from freesound_tagging.features.spectrograms import DB_RANGE
-from freesound_tagging.features.variants import (
+from freesound_tagging.features.representations import (
     CONTROL_VARIANTS,
     FAMILIES,
     OTHER_VARIANTS,
@@ -22,6 +21,7 @@ from freesound_tagging.features.variants import (
     get_channel,
     get_variant,
 )
+from freesound_tagging.features.spectrograms import DB_RANGE
 
 COLOURS = "magma"
 FONT = 9
@@ -38,7 +38,7 @@ _LIBROSA_AXES = {"linear": "linear", "log": "cqt_hz", "mel": "mel", "mel_htk": "
 def colour_of(representation: str) -> tuple[float, float, float, float]:
     """Return the colour of a representation in every chart: a shade of its family's.
 
-    Members of a family that stand in one table of `freesound_tagging.features.variants` differ.
+    Members of a family that stand in one table of `representations` differ.
     """
     family = get_variant(representation).family
     tables = (VARIANTS, CONTROL_VARIANTS, OTHER_VARIANTS)

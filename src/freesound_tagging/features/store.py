@@ -23,8 +23,8 @@ from tqdm import tqdm
 
 from freesound_tagging.errors import DataError
 from freesound_tagging.features.grid import Grid
+from freesound_tagging.features.representations import compute_channels, get_channel
 from freesound_tagging.features.spectrograms import ALGORITHM, encode
-from freesound_tagging.features.variants import compute_channels, get_channel
 from freesound_tagging.files import hold_alone, write_atomically
 from freesound_tagging.jobs import run_jobs
 from freesound_tagging.sounds.archives import file_hash
@@ -101,7 +101,7 @@ def build(
     Parameters
     ----------
     table : clips, index ``clip_id``, column ``path``.
-    channels : keys of `freesound_tagging.features.variants.CHANNELS`.
+    channels : keys of `freesound_tagging.features.representations.CHANNELS`.
     grid : its sample rate, duration and windows also say how a clip is cut.
     folder : where the store lies, one folder a data set.
     strict : raise when any clip cannot be read; otherwise such clips are left out and listed in

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from freesound_tagging.features import plots
 from freesound_tagging.features.plots import SpectrogramAxes, spectrogram_axes
+from freesound_tagging.features.representations import Variant, get_channel, get_variant
 from freesound_tagging.features.spectrograms import decoding_table
 from freesound_tagging.features.store import Store
-from freesound_tagging.features.variants import Variant, get_channel, get_variant
 from freesound_tagging.learning.profiles import Profile
 
 COUNTED_AT_ONCE = 1024
@@ -290,7 +290,7 @@ def make_dataloaders(
     table : clips, index ``clip_id``, columns label, fold and verified. Clips that the store could
         not read are left out.
     store : holds the representation's channels.
-    variant_name : as for `freesound_tagging.features.variants.get_variant`.
+    variant_name : as for `freesound_tagging.features.representations.get_variant`.
     fold : the fold held out; with None all clips train and none is held out.
     profile : batch size and augmentation.
     device : where batches go, by default the CPU.

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from freesound_tagging.errors import look_up
+from freesound_tagging.features.representations import get_variant
 from freesound_tagging.features.store import Store
-from freesound_tagging.features.variants import get_variant
 from freesound_tagging.learning.checkpoints import KeepCheckpoint
 from freesound_tagging.learning.dataloaders import GatheredBatches, ReadPicture
 from freesound_tagging.learning.networks import build_network, layer_groups

@@ -25,8 +25,8 @@ from torch import Tensor
 
 from freesound_tagging.errors import DataError
 from freesound_tagging.features.grid import Grid
+from freesound_tagging.features.representations import compute_channels, get_channel, get_variant
 from freesound_tagging.features.spectrograms import ALGORITHM, decoding_table, encode
-from freesound_tagging.features.variants import compute_channels, get_channel, get_variant
 from freesound_tagging.files import write_atomically
 from freesound_tagging.learning.networks import build_network
 from freesound_tagging.sounds.clips import resample, slide, stream

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from freesound_tagging.features.plots import FAMILY_COLOURS, colour_of
-from freesound_tagging.features.variants import get_variant
+from freesound_tagging.features.representations import get_variant
 from freesound_tagging.scoring.metrics import METRIC_TITLES, rank_metric
 
 

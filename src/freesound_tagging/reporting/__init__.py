@@ -1,1 +1,0 @@
-"""Committed results -> tables."""

@@ -1,1 +1,0 @@
-"""The grid of runs, the studies, and the notebooks that make them."""

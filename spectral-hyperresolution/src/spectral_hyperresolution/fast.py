@@ -11,7 +11,7 @@ import scipy.fft
 from . import kernels
 from .grid import Settings
 from .plan import Batch, Plan, make_plan, pad
-from .threads import thread_count, thread_pool
+from .threads import in_threads, thread_count
 
 kept = threading.local()
 
@@ -29,7 +29,7 @@ def histograms(
     peak : float
     plan : Plan
     workers : callable
-        ``map`` of a thread pool, or the built-in one.
+        `in_threads`, or ``map``.
     dtype : np.float32 or np.float64
         Of the energy: that of a very loud or very quiet signal may not fit single precision.
 
@@ -102,11 +102,10 @@ def histograms_of_batch(x: np.ndarray, settings: list[Settings], accuracy: float
         spectra = {n: (s / (peak or 1)).astype(np.complex64) for n, s in spectra.items()}
         return [histograms(spectra, peak, plan, workers, dtype) for plan in plans]
 
-    with thread_pool() as workers:
-        if len(x) < thread_count():
-            found = [of_one(signal, workers) for signal in x]
-        else:  # a whole signal per thread: none waits for the others' pieces
-            found = list(workers(of_one, x))
+    if len(x) < thread_count():
+        found = [of_one(signal, in_threads) for signal in x]
+    else:  # a whole signal per thread: none waits for the others' pieces
+        found = list(in_threads(of_one, x))
     return [
         tuple(np.stack(part) for part in zip(*pairs, strict=True))
         for pairs in zip(*found, strict=True)

@@ -164,10 +164,12 @@ def turn_spectrum(spectrum, first, fraction, turned):
     for start in range(0, turned.shape[0], block):
         whole = (first + start) * fraction
         base = np.complex64(np.exp(2j * math.pi * (whole - math.floor(whole))))
-        for i in range(min(block, turned.shape[0] - start)):
-            k = first + start + i
-            value = spectrum[k] if k >= 0 else np.conj(spectrum[-k])
-            turned[start + i] = value * (base * phases[i])
+        stop = min(start + block, turned.shape[0])
+        negative = min(max(-first, start), stop)
+        for i in range(start, negative):
+            turned[i] = np.conj(spectrum[-(first + i)]) * (base * phases[i - start])
+        for i in range(negative, stop):
+            turned[i] = spectrum[first + i] * (base * phases[i - start])
 
 
 @compiled(nogil=True, fastmath=True, error_model="numpy")
@@ -201,7 +203,10 @@ def fill_bands(spectrum, first_turn, turns, low, high, slope, offset, window, ou
                 step = np.float32(slope[node])
                 from_run = parts[2 * (k - first) : 2 * (k - first + run)]
                 weights = window[position : position + run]
-                to_xi, to_eta = xi[2 * index : 2 * (index + run)], eta[2 * index : 2 * (index + run)]
+                to_xi, to_eta = (
+                    xi[2 * index : 2 * (index + run)],
+                    eta[2 * index : 2 * (index + run)],
+                )
                 for i in range(run):
                     u = start + step * np.float32(np.int32(i))
                     re, im = weights[i] * from_run[2 * i], weights[i] * from_run[2 * i + 1]

@@ -35,8 +35,11 @@ TIME_OVERSAMPLING = 5 / 3
 
 # Where a window is shorter than this many samples, times the accuracy squared, the points are the
 # samples: a click that a handful of samples sees weighs as many of them as happen to be near.
-# Where it is half as short, every line takes every sample.
 SAMPLES_TO_ALIGN = 7.0
+
+# Where it is shorter than this, times the accuracy squared, no turns are taken: every line takes
+# every sample.
+SAMPLES_TO_TAKE_ALL = 2.5
 
 # Points of a line in a frame at accuracy 1, and those of the turns together, at the least.
 POINTS_PER_FRAME = 6.0
@@ -46,9 +49,14 @@ FEWEST_PER_FRAME = 12.0
 NODE_SPACING = 1.4
 NODE_SPACING_OF_F0 = 1 / 12
 
-# Lines that take the points in turns, at most; distance of two that take the same, in sigmas, at
+# Different lengths of transforms an octave.
+STEPS_PER_OCTAVE = 2
+
+# Lines that take the points in turns, at most; the same where none moves, so that the points of a
+# line are close enough for its energy; distance of two lines that take the same, in sigmas, at
 # most; the same where the points are the samples.
 MOST_TURNS = 5
+MOST_TURNS_STANDING = 2
 TURNS_SPACING = 0.27
 TURNS_SPACING_ALIGNED = 0.17
 
@@ -65,6 +73,10 @@ CLICKS_BELOW_Q = 1.0
 
 # Complex points of one batch of transforms, so that it stays in the cache of one core.
 BATCH_POINTS = 1 << 17
+
+# Intervals between nodes in a batch at the least, beyond that size. With the nodes beyond its ends
+# an even number of nodes: scipy transforms four rows side by side.
+INTERVALS = 11
 
 # Degree of the polynomial that stands for log(1 + v) on the small interval it is needed on.
 LOG_DEGREE = 5
@@ -212,19 +224,21 @@ def layout(f0: float, n_samples: int, settings: Settings, accuracy: float) -> tu
         odd = n_samples % 2 == 1
         turns = largest_divisor(settings, TURNS_SPACING_ALIGNED / above_1, MOST_TURNS, odd)
         period = padded_length(n_samples, accuracy, turns)
-        if window >= SAMPLES_TO_ALIGN / 2:
+        if window >= SAMPLES_TO_TAKE_ALL:
             return turns, 1, period // turns, period
         skip = largest_divisor(settings, LINE_SPACING / above_1, per_bin // LINES_PER_BIN)
         return 1, skip, period, period
-    turns = largest_divisor(settings, TURNS_SPACING / above_1, MOST_TURNS)
+    most = MOST_TURNS if settings.reassign else MOST_TURNS_STANDING
+    turns = largest_divisor(settings, TURNS_SPACING / above_1, most)
     sigma = f0 / (2 * math.pi * settings.q)
     reach = REACH * math.sqrt(above_1) * sigma
     width = n_samples * (min(f0 + reach, 0.5) - max(f0 - reach, -0.5))
     per_frame = max(FEWEST_PER_FRAME, POINTS_PER_FRAME * turns * 10 / per_bin)
     oversampling = TIME_OVERSAMPLING * max(accuracy, 0.5) / math.sqrt(above_1)
-    needed = max(width * oversampling, per_frame * accuracy * settings.frames(n_samples), 16)
-    # In quarters of an octave, so that few lengths differ; one point a sample is enough.
-    needed = min(2 ** (math.ceil(4 * math.log2(needed)) / 4), n_samples)
+    least = max(per_frame * accuracy * settings.frames(n_samples), 16)
+    # In steps of a part of an octave, so that few lengths differ; one point a sample is enough.
+    steps = math.ceil(STEPS_PER_OCTAVE * math.log2(max(width * oversampling / least, 1)))
+    needed = min(least * 2 ** (steps / STEPS_PER_OCTAVE), n_samples)
     return turns, 1, scipy.fft.next_fast_len(math.ceil(needed / turns)), n_samples
 
 
@@ -237,7 +251,8 @@ def largest_divisor(settings: Settings, limit: float, most: int, odd: bool = Fal
     return max(
         d
         for d in range(1, n + 1)
-        if d == 1 or (n % d == 0 and d <= most and d * spacing <= limit and not (odd and d % 2 == 0))
+        if d == 1
+        or (n % d == 0 and d <= most and d * spacing <= limit and not (odd and d % 2 == 0))
     )
 
 
@@ -296,11 +311,9 @@ def make_batches(
 
     Half-way places need a node more at either end.
     """
-    most = max(BATCH_POINTS // (2 * length) - 3, 8)
-    parts = -(-(stop - start) // most)
-    for part in range(parts):
-        a = start + part * (stop - start) // parts
-        b = start + (part + 1) * (stop - start) // parts
+    most = max((BATCH_POINTS // (2 * length) - 4) // 2 * 2 + 1, INTERVALS)
+    for a in range(start, stop, most):
+        b = min(a + most, stop)
         f0 = line_frequencies(np.arange(a - 1, b + 2) * node_step, settings)
         sigma = f0 / (2 * math.pi * settings.q)
         reach = REACH * math.sqrt(max(accuracy, 1)) * sigma

@@ -20,7 +20,7 @@ class Analysis:
     settings : tuple of Settings
     several_q : bool
         Whether a sequence of q was given, even of one.
-    exact, accuracy, count_threshold, consensus : see `LinearReassignment`
+    exact, accuracy, count_threshold, consensus, smooth : see `LinearReassignment`
     """
 
     settings: tuple[Settings, ...]
@@ -29,6 +29,7 @@ class Analysis:
     accuracy: float
     count_threshold: bool
     consensus: int | None
+    smooth: int = 0
 
     @property
     def q(self) -> tuple[float, ...]:
@@ -51,6 +52,7 @@ def make_analysis(
     count_threshold: bool,
     consensus: int | None,
     accuracy: float,
+    smooth: int = 0,
     rate_name: str = "sample_rate",
 ) -> Analysis:
     """Check every argument of `LinearReassignment`; `rate_name` is the caller's for the first.
@@ -93,7 +95,8 @@ def make_analysis(
         raise ValueError(f"accuracy must lie in 0.25 to 8, got {accuracy}")
     # Where nothing moves, every bin has its share of points and there is no froth to take away.
     threshold = bool(count_threshold) and settings[0].reassign
-    return Analysis(settings, several_q, bool(exact), accuracy, threshold, consensus)
+    smooth = 0 if smooth == 0 else whole_number(smooth, "smooth")
+    return Analysis(settings, several_q, bool(exact), accuracy, threshold, consensus, smooth)
 
 
 def histograms(

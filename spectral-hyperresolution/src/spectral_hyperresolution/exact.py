@@ -7,7 +7,7 @@ import scipy.fft
 
 from . import kernels
 from .grid import Settings
-from .threads import thread_pool
+from .threads import in_threads
 
 # Gaussians are followed to exp(-12^2 / 2) = 5e-32, beyond the rounding of a float64 transform.
 REACH = 12.0
@@ -55,9 +55,8 @@ def histograms(spectrum: np.ndarray, n_samples: int, settings: Settings) -> tupl
         return rows, e, c
 
     # Added in the order of the lines whatever thread was first: same input, same bytes.
-    with thread_pool() as workers:
-        for rows, e, c in workers(strips, range(0, len(lines), LINES_AT_A_TIME)):
-            kernels.add_strips(e, c, rows, energy, count)
+    for rows, e, c in in_threads(strips, range(0, len(lines), LINES_AT_A_TIME)):
+        kernels.add_strips(e, c, rows, energy, count)
     return energy, count.astype(np.float64)
 
 
@@ -80,10 +79,9 @@ def standing_histograms(spectrum: np.ndarray, n_samples: int, settings: Settings
         xi = scipy.fft.ifft(xi[0], overwrite_x=True)[: n_samples - 1]
         return np.bincount(frame, weights=np.abs(xi) ** 2, minlength=frames)
 
-    with thread_pool() as workers:
-        for row, power in zip(rows, workers(line_energy, lines), strict=True):
-            energy[row] += power
-            count[row] += samples
+    for row, power in zip(rows, in_threads(line_energy, lines), strict=True):
+        energy[row] += power
+        count[row] += samples
     return energy, count
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import threading
+
 import numpy as np
 import scipy.fft
 
 from . import kernels
 from .grid import Settings
 from .plan import Batch, Plan, make_plan, pad
-from .threads import thread_count, thread_pool
+from .threads import in_threads, thread_count
+
+kept = threading.local()
 
 
 def histograms(
@@ -24,7 +29,7 @@ def histograms(
     peak : float
     plan : Plan
     workers : callable
-        ``map`` of a thread pool, or the built-in one.
+        `in_threads`, or ``map``.
     dtype : np.float32 or np.float64
         Of the energy: that of a very loud or very quiet signal may not fit single precision.
 
@@ -47,21 +52,33 @@ def histograms(
 
 def strip(spectrum: np.ndarray, plan: Plan, batch: Batch) -> np.ndarray:
     """Energy and count of one batch, float32, shape (batch.n_bins, frames, 2)."""
-    nodes, n_samples, hop = batch.nodes, plan.n_samples, plan.settings.hop
+    settings, turns = plan.settings, batch.stop_turn - batch.first_turn
     bins = np.zeros((batch.n_bins, plan.n_frames, 2), dtype=np.float32)
-    bands = np.empty((len(nodes), 2, batch.length), dtype=np.complex64)
+    bands = workspace((turns, len(batch.low), 2, batch.length))
     kernels.fill_bands(
-        spectrum, nodes.low, nodes.high, batch.slope, batch.offset, batch.window, bands
-    )
+        spectrum, batch.first_turn, batch.turns, batch.low, batch.high, batch.slope, batch.offset,
+        batch.window, bands.view(np.float32),
+    )  # fmt: skip
     bands = scipy.fft.ifft(bands, axis=-1, norm="forward", overwrite_x=True).view(np.float32)
-    points, step = plan.points(batch), batch.period / batch.length
-    if plan.settings.reassign:
-        point = step * batch.lines_each
-        log = plan.log_coefficients
-        kernels.bin_points(bands, points, batch.lines, log, step, n_samples, hop, point, bins)
-    else:
-        kernels.sum_points(bands, points, batch.lines, step, n_samples, hop, bins[:, :, 0])
+    kernels.add_points(
+        bands, batch.first_turn, batch.turns, batch.of_turn, batch.lines, plan.halfway,
+        plan.log_coefficients, batch.period / batch.length, plan.n_samples, settings.hop,
+        batch.each, settings.reassign, bins,
+    )  # fmt: skip
     return bins
+
+
+def workspace(shape: tuple[int, ...]) -> np.ndarray:
+    """An uninitialised complex64 array, of this thread's own memory where that is not too much.
+
+    Fresh memory costs as much time as filling it.
+    """
+    size = math.prod(shape)
+    if size > 1 << 20:
+        return np.empty(shape, dtype=np.complex64)
+    if not hasattr(kept, "memory") or kept.memory.size < size:
+        kept.memory = np.empty(size, dtype=np.complex64)
+    return kept.memory[:size].reshape(shape)
 
 
 def histograms_of_batch(x: np.ndarray, settings: list[Settings], accuracy: float) -> list:
@@ -85,11 +102,10 @@ def histograms_of_batch(x: np.ndarray, settings: list[Settings], accuracy: float
         spectra = {n: (s / (peak or 1)).astype(np.complex64) for n, s in spectra.items()}
         return [histograms(spectra, peak, plan, workers, dtype) for plan in plans]
 
-    with thread_pool() as workers:
-        if len(x) < thread_count():
-            found = [of_one(signal, workers) for signal in x]
-        else:  # a whole signal per thread: none waits for the others' pieces
-            found = list(workers(of_one, x))
+    if len(x) < thread_count():
+        found = [of_one(signal, in_threads) for signal in x]
+    else:  # a whole signal per thread: none waits for the others' pieces
+        found = list(in_threads(of_one, x))
     return [
         tuple(np.stack(part) for part in zip(*pairs, strict=True))
         for pairs in zip(*found, strict=True)

@@ -30,25 +30,38 @@ from .grid import MAX_DISPLACEMENT, Settings
 # noise 4 would do; a staircase, whose spectrum is steep, needs 6.
 REACH = 6.0
 
-# Points of a transform for each point that the band needs at the least, at accuracy 1: 16 for each
-# sigma, 2.5 of them while a click is followed.
-TIME_OVERSAMPLING = 4 / 3
+# Points of the turns together for each bin of the band, at accuracy 1.
+TIME_OVERSAMPLING = 5 / 3
 
 # Where a window is shorter than this many samples, times the accuracy squared, the points are the
 # samples: a click that a handful of samples sees weighs as many of them as happen to be near.
 SAMPLES_TO_ALIGN = 7.0
 
-# Points per frame at the least, at accuracy 1: 18 up to q = 2, then less as 1 / sqrt(q), because a
-# longer window changes more slowly; never below 12.
-POINTS_PER_FRAME = 18.0
+# Where it is shorter than this, times the accuracy squared, no turns are taken: every line takes
+# every sample.
+SAMPLES_TO_TAKE_ALL = 2.5
+
+# Points of a line in a frame at accuracy 1, and those of the turns together, at the least.
+POINTS_PER_FRAME = 6.0
 FEWEST_PER_FRAME = 12.0
 
 # Distance of two nodes at most, in sigmas and as a part of f0, at accuracy 1.
-NODE_SPACING = 0.7
-NODE_SPACING_OF_F0 = 1 / 24
+NODE_SPACING = 1.4
+NODE_SPACING_OF_F0 = 1 / 12
 
-# Distance of two lines at most, in sigmas, at accuracy 1; and lines of a log-axis bin at the least.
-# A click's points stay on their lines, so fewer would leave some bins too many and some too few.
+# Different lengths of transforms an octave.
+STEPS_PER_OCTAVE = 2
+
+# Lines that take the points in turns, at most; the same where none moves, so that the points of a
+# line are close enough for its energy; distance of two lines that take the same, in sigmas, at
+# most; the same where the points are the samples.
+MOST_TURNS = 5
+MOST_TURNS_STANDING = 2
+TURNS_SPACING = 0.27
+TURNS_SPACING_ALIGNED = 0.17
+
+# Where every line takes every sample: distance of two lines in sigmas at most, and lines of a
+# log-axis bin at the least.
 LINE_SPACING = 0.07
 LINES_PER_BIN = 5
 
@@ -61,23 +74,24 @@ CLICKS_BELOW_Q = 1.0
 # Complex points of one batch of transforms, so that it stays in the cache of one core.
 BATCH_POINTS = 1 << 17
 
+# Intervals between nodes in a batch at the least, beyond that size. With the nodes beyond its ends
+# an even number of nodes: scipy transforms four rows side by side.
+INTERVALS = 11
+
 # Degree of the polynomial that stands for log(1 + v) on the small interval it is needed on.
-LOG_DEGREE = 7
+LOG_DEGREE = 5
 
 # One scan line, as the compiled loops take it.
 LINE = np.dtype(
     [
-        ("node", np.int64),  # index of the node below
+        ("node", np.int64),  # index of the node or half-way place below, see `kernels.split_tile`
         ("xi_weights", np.float32, 4),  # xi from (xi below, xi above, eta below, eta above)
         ("eta_weights", np.float32, 4),  # eta from the same
-        ("relative_sigma", np.float32),  # sigma / f0: relative frequency per unit of -Re m
         ("frames", np.float32),  # frames that a point moves per unit of Im m
         ("bin", np.float32),  # f0 in bins, as a real number counted from the batch's first bin
-        ("bins", np.float32),  # bins per unit of log(1 + v); on the linear axis per unit of v
-        ("scale", np.float32),  # v per unit of relative frequency
-        ("time_ramp", np.float32),  # twice the change of Im m from point to point, at a click
-        ("line_ramp", np.float32),  # twice the change of Re m from line to line, at a tone
-        ("lowest", np.float32),  # legal relative frequencies f / f0 - 1
+        ("scale", np.float32),  # v per unit of Re m, see `log_polynomial`
+        ("time_ramp", np.float32),  # twice the change of Im m from turn to turn, at a click
+        ("lowest", np.float32),  # legal values of Re m: those within fmin < f < fmax
         ("highest", np.float32),
         ("row", np.int64),  # bin that f0 itself lies in, counted likewise; -1 outside the range
     ]
@@ -85,66 +99,50 @@ LINE = np.dtype(
 
 
 @dataclass(frozen=True)
-class Nodes:
-    """The scan lines that are transformed.
-
-    Attributes
-    ----------
-    f0, sigma : float64 arrays, shape (nodes,)
-        Centre and standard deviation of the Gaussians in cycles per sample.
-    low, high : int64 arrays, shape (nodes,)
-        First and last spectrum bin of each band; negative bins are negative frequencies.
-    """
-
-    f0: np.ndarray
-    sigma: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.f0)
-
-    def __getitem__(self, part: slice) -> Nodes:
-        return Nodes(self.f0[part], self.sigma[part], self.low[part], self.high[part])
-
-    @property
-    def widths(self) -> np.ndarray:
-        """Bins in each band, which may be none."""
-        return self.high - self.low + 1
-
-
-@dataclass(frozen=True)
 class Batch:
-    """Consecutive nodes with one transform length, and the scan lines between them.
+    """Consecutive nodes with one transform length, some turns, and the scan lines between them.
 
     Attributes
     ----------
     length : int
-        M, points of the inverse transforms.
+        P, points of the inverse transforms, and of each line.
+    turns : int
+        Lines that take the points in turns: those of turn t start t / turns of a step later.
+    first_turn, stop_turn : int
+        Turns of this batch.
     period : int
-        Samples that they span: N, or `padded_length`.
-    nodes : Nodes
+        Samples that the points span: N, or `padded_length`.
+    low, high : int64 arrays, shape (nodes,)
+        First and last spectrum bin of each band; negative bins are negative frequencies.
     slope, offset : float64 arrays, shape (nodes,)
         (f - f0) / sigma = slope * bin - offset.
     window : float32 array, shape (sum of widths,)
         G over the bands, one after the other.
     lines : structured array of `LINE`, shape (lines,)
+        Those of one turn after those of the other.
+    of_turn : int64 array, shape (turns here + 1,)
+        Index of the first line of each turn.
     first_bin, n_bins : int
         Range of the frequency bins that the lines can reach.
-    lines_each : int
-        Scan lines of the full set that each line stands for.
+    each : float
+        Samples, times scan lines of the full set, that each point stands for.
     """
 
     length: int
+    turns: int
+    first_turn: int
+    stop_turn: int
     period: int
-    nodes: Nodes
+    low: np.ndarray
+    high: np.ndarray
     slope: np.ndarray
     offset: np.ndarray
     window: np.ndarray
     lines: np.ndarray
+    of_turn: np.ndarray
     first_bin: int
     n_bins: int
-    lines_each: int
+    each: float
 
 
 @dataclass(frozen=True)
@@ -156,20 +154,18 @@ class Plan:
     settings: Settings
     batches: tuple[Batch, ...]
     log_coefficients: np.ndarray
-
-    def points(self, batch: Batch) -> int:
-        """Points of a batch's lines: all of a transform's, but for those of the padding."""
-        return min(batch.length, self.n_samples) if batch.length == batch.period else batch.length
+    halfway: np.ndarray
 
     @property
     def n_points(self) -> int:
         """Points that are reassigned for one signal."""
-        return sum(self.points(batch) * len(batch.lines) for batch in self.batches)
+        return sum(batch.length * len(batch.lines) for batch in self.batches)
 
     @property
     def n_transformed(self) -> int:
         """Complex points of the inverse transforms for one signal, xi and eta together."""
-        return sum(2 * batch.length * len(batch.nodes) for batch in self.batches)
+        turns = (batch.stop_turn - batch.first_turn for batch in self.batches)
+        return sum(2 * b.length * len(b.low) * n for b, n in zip(self.batches, turns, strict=True))
 
 
 @lru_cache(maxsize=16)
@@ -180,34 +176,97 @@ def make_plan(n_samples: int, settings: Settings, accuracy: float) -> Plan:
     """
     if settings.q < CLICKS_BELOW_Q:
         accuracy = 3 * accuracy
-    skip, node_step = line_steps(settings, accuracy)
-    padded = padded_length(n_samples, accuracy)
-    nodes = lay_nodes(n_samples, settings, node_step, accuracy)
-    aligned = settings.q / nodes.f0 < SAMPLES_TO_ALIGN * accuracy**2
-    lengths = transform_lengths(nodes, n_samples, settings, accuracy)
-    lengths[aligned] = padded
-    of_padded = lay_nodes(padded, settings, node_step, accuracy)
-    batches = tuple(
-        make_batch(of_padded, start, stop, padded, padded, settings, skip, node_step)
-        if aligned[stop]
-        else make_batch(nodes, start, stop, length, n_samples, settings, skip, node_step)
-        for start, stop, length in runs(lengths)
+    spacing = line_spacing(settings)
+    widest = min(NODE_SPACING, NODE_SPACING_OF_F0 * 2 * math.pi * settings.q) / math.sqrt(accuracy)
+    node_step = max(int(widest / spacing) // 2 * 2, 1)
+    n_intervals = -(-len(settings.scan_lines()) // node_step)
+    batches = []
+    for start, stop, layout in runs(n_intervals, node_step, n_samples, settings, accuracy):
+        batches += make_batches(start, stop, node_step, n_samples, settings, accuracy, *layout)
+    # The costly ones first, so that no thread is left with one at the end.
+    batches.sort(key=lambda batch: -batch.length * len(batch.lines))
+    return Plan(
+        n_samples,
+        settings.frames(n_samples),
+        settings,
+        tuple(batches),
+        log_polynomial(settings),
+        halfway_weights(node_step * spacing, settings.q),
     )
-    n_frames = settings.frames(n_samples)
-    return Plan(n_samples, n_frames, settings, batches, log_polynomial(settings))
 
 
-def padded_length(n_samples: int, accuracy: float) -> int:
-    """N where it is a fast length, else one with room for 16 windows on either side.
+def runs(
+    n_intervals: int, node_step: int, n_samples: int, settings: Settings, accuracy: float
+) -> Iterator[tuple[int, int, tuple]]:
+    """(first node, last node, (turns, skip, length, period)) of each run of intervals alike."""
+    found = [
+        layout(line_frequencies((i + 1) * node_step, settings), n_samples, settings, accuracy)
+        for i in range(n_intervals)
+    ]
+    start = 0
+    while start < n_intervals:
+        stop = start + 1
+        while stop < n_intervals and found[stop] == found[start]:
+            stop += 1
+        yield start, stop, found[start]
+        start = stop
+
+
+def layout(f0: float, n_samples: int, settings: Settings, accuracy: float) -> tuple:
+    """How lines up to f0 take the points: (turns, skip, length, period).
+
+    Every `skip`-th line is taken, `turns` of them take the points in turns, `length` each of
+    `period` samples.
+    """
+    above_1, per_bin = max(accuracy, 1), settings.oversampling
+    window = settings.q / f0 / accuracy**2
+    if settings.reassign and window < SAMPLES_TO_ALIGN:
+        odd = n_samples % 2 == 1
+        turns = largest_divisor(settings, TURNS_SPACING_ALIGNED / above_1, MOST_TURNS, odd)
+        period = padded_length(n_samples, accuracy, turns)
+        if window >= SAMPLES_TO_TAKE_ALL:
+            return turns, 1, period // turns, period
+        skip = largest_divisor(settings, LINE_SPACING / above_1, per_bin // LINES_PER_BIN)
+        return 1, skip, period, period
+    most = MOST_TURNS if settings.reassign else MOST_TURNS_STANDING
+    turns = largest_divisor(settings, TURNS_SPACING / above_1, most)
+    sigma = f0 / (2 * math.pi * settings.q)
+    reach = REACH * math.sqrt(above_1) * sigma
+    width = n_samples * (min(f0 + reach, 0.5) - max(f0 - reach, -0.5))
+    per_frame = max(FEWEST_PER_FRAME, POINTS_PER_FRAME * turns * 10 / per_bin)
+    oversampling = TIME_OVERSAMPLING * max(accuracy, 0.5) / math.sqrt(above_1)
+    least = max(per_frame * accuracy * settings.frames(n_samples), 16)
+    # In steps of a part of an octave, so that few lengths differ; one point a sample is enough.
+    steps = math.ceil(STEPS_PER_OCTAVE * math.log2(max(width * oversampling / least, 1)))
+    needed = min(least * 2 ** (steps / STEPS_PER_OCTAVE), n_samples)
+    return turns, 1, scipy.fft.next_fast_len(math.ceil(needed / turns)), n_samples
+
+
+def largest_divisor(settings: Settings, limit: float, most: int, odd: bool = False) -> int:
+    """Of the divisors of the oversampling the largest that keeps lines within `limit` sigmas.
+
+    A divisor, so that every bin keeps the same number of lines.
+    """
+    n, spacing = settings.oversampling, line_spacing(settings)
+    return max(
+        d
+        for d in range(1, n + 1)
+        if d == 1
+        or (n % d == 0 and d <= most and d * spacing <= limit and not (odd and d % 2 == 0))
+    )
+
+
+def padded_length(n_samples: int, accuracy: float, turns: int) -> int:
+    """N where it is `turns` times a fast length, else one with room for 16 windows on either side.
 
     Only windows of at most `SAMPLES_TO_ALIGN` samples, times the accuracy squared, see the padding;
     those that Nyquist's frequency cuts short ring on. Odd where N is odd: then neither has a bin at
     Nyquist's frequency.
     """
-    if is_fast(n_samples):
-        return n_samples
-    padded = n_samples + 2 * math.ceil(16 * SAMPLES_TO_ALIGN * accuracy**2)
-    while not is_fast(padded):
+    padded = n_samples
+    if n_samples % turns or not is_fast(n_samples):
+        padded += 2 * math.ceil(16 * SAMPLES_TO_ALIGN * accuracy**2)
+    while padded % turns or not is_fast(padded):
         padded += 2
     return padded
 
@@ -225,19 +284,6 @@ def pad(signal, padded: int):
     return signal[..., sample % n_samples]
 
 
-def line_steps(settings: Settings, accuracy: float) -> tuple[int, int]:
-    """Scan lines from one taken line to the next, and from one node to the next."""
-    q, spacing, per_bin = settings.q, line_spacing(settings), settings.oversampling
-    skip = 1
-    # Lines that stay where they are must not be thinned: bins would get two or three at random.
-    if settings.reassign:
-        most = min(LINE_SPACING / accuracy / spacing, per_bin / LINES_PER_BIN)
-        # A divisor, so that every bin keeps the same number of lines.
-        skip = max(d for d in range(1, per_bin + 1) if per_bin % d == 0 and d <= max(most, 1))
-    widest = min(NODE_SPACING, NODE_SPACING_OF_F0 * 2 * math.pi * q) / math.sqrt(accuracy)
-    return skip, skip * max(math.floor(widest / (skip * spacing)), 1)
-
-
 def line_spacing(settings: Settings) -> float:
     """Distance of neighbouring scan lines in sigmas."""
     lines_per_octave = settings.oversampling * settings.bins_per_octave
@@ -249,114 +295,61 @@ def line_frequencies(number: np.ndarray, settings: Settings) -> np.ndarray:
     return settings.fmin * 2.0 ** (number / (settings.oversampling * settings.bins_per_octave))
 
 
-def lay_nodes(n_samples: int, settings: Settings, node_step: int, accuracy: float) -> Nodes:
-    """The nodes, with one above the last scan line."""
-    n_nodes = -(-len(settings.scan_lines()) // node_step) + 1
-    f0 = line_frequencies(np.arange(n_nodes) * node_step, settings)
-    sigma = f0 / (2 * math.pi * settings.q)
-    reach = REACH * math.sqrt(max(accuracy, 1)) * sigma
-    low = np.ceil((f0 - reach) * n_samples).astype(np.int64)
-    high = np.floor((f0 + reach) * n_samples).astype(np.int64)
-    low = np.maximum(low, -((n_samples - 1) // 2))
-    high = np.maximum(np.minimum(high, n_samples // 2), low - 1)  # the band of a node may be empty
-    return Nodes(f0, sigma, low, high)
-
-
-def transform_lengths(
-    nodes: Nodes, n_samples: int, settings: Settings, accuracy: float
-) -> np.ndarray:
-    """Transform length of each node: enough points, a fast length, and few different ones.
-
-    Nodes are grouped in quarters of an octave by the points that they need, rounded up. One point a
-    sample is enough for any of them.
-    """
-    q, frames = settings.q, settings.frames(n_samples)
-    per_frame = min(max(POINTS_PER_FRAME * math.sqrt(2 / q), FEWEST_PER_FRAME), POINTS_PER_FRAME)
-    # The band itself has grown by that square root already, see `REACH`.
-    oversampling = TIME_OVERSAMPLING * max(accuracy, 0.5) / math.sqrt(max(accuracy, 1))
-    needed = np.maximum(nodes.widths * oversampling, per_frame * accuracy * frames)
-    steps = np.ceil(4 * np.log2(np.maximum(needed, 16)))
-    lengths = np.empty(len(nodes), dtype=np.int64)
-    for step in np.unique(steps):
-        group = steps == step
-        want = min(2 ** (step / 4), n_samples)
-        lengths[group] = nearby_length(
-            math.ceil(max(want, nodes.widths[group].max(), 1)), n_samples
-        )
-    return lengths
-
-
-def nearby_length(want: int, n_samples: int) -> int:
-    """The fast length for `want` points.
-
-    A whole divisor of N where that is at most half longer: its points are samples of the signal.
-    """
-    for divisor in (3, 2, 1):
-        whole, rest = divmod(n_samples, divisor)
-        if rest == 0 and want <= whole <= 1.5 * want and is_fast(whole):
-            return whole
-    return scipy.fft.next_fast_len(want)
-
-
-def runs(lengths: np.ndarray) -> Iterator[tuple[int, int, int]]:
-    """(first node, last node, transform length) of each batch.
-
-    Lines between two nodes take the longer of their lengths. The last node of a batch is the first
-    of the next one: lines need a node on either side.
-    """
-    between = np.maximum(lengths[:-1], lengths[1:])
-    start = 0
-    while start < len(between):
-        length = int(between[start])
-        most = max(BATCH_POINTS // (2 * length), 8)
-        stop = start + 1
-        while stop < len(between) and stop - start < most and between[stop] == length:
-            stop += 1
-        yield start, stop, length
-        start = stop
-
-
-def make_batch(
-    nodes: Nodes,
+def make_batches(
     start: int,
     stop: int,
+    node_step: int,
+    n_samples: int,
+    settings: Settings,
+    accuracy: float,
+    turns: int,
+    skip: int,
     length: int,
     period: int,
-    settings: Settings,
-    skip: int,
-    node_step: int,
-) -> Batch:
-    """The batch of nodes `start` to `stop`, with every `skip`-th line between them."""
-    number = np.arange(start * node_step, stop * node_step, skip)
-    number = number[number < len(settings.scan_lines())]
-    f0 = line_frequencies(number, settings)
-    first_bin, last_bin = reachable_bins(f0, settings)
-    lines = line_table(f0, first_bin, settings)
-    lines["node"] = number // node_step - start
-    weights = between_nodes(node_step // skip, line_spacing(settings) * node_step, settings.q)
-    weights = weights[number % node_step // skip]
-    lines["xi_weights"], lines["eta_weights"] = weights[:, :4], weights[:, 4:]
-    # Where the points are the samples, and the lines all there are, the edge is the exact form's.
-    if length < period:
-        lines["time_ramp"] = 2 * period / length * f0 / settings.q
-    if skip > 1:
-        lines["line_ramp"] = 2 * skip * line_spacing(settings)
-    nodes = nodes[start : stop + 1]
-    bands = [np.arange(a, b + 1) for a, b in zip(nodes.low, nodes.high, strict=True)]
-    f0, sigma = (np.repeat(values, nodes.widths) for values in (nodes.f0, nodes.sigma))
-    u = (np.concatenate(bands) / period - f0) / sigma
-    return Batch(
-        length=length,
-        period=period,
-        nodes=nodes,
-        slope=1 / (period * nodes.sigma),
-        offset=nodes.f0 / nodes.sigma,
-        window=np.exp(-0.5 * u * u).astype(np.float32),
-        lines=lines,
-        first_bin=first_bin,
-        n_bins=last_bin - first_bin + 1,
-        lines_each=skip,
-    )
+) -> Iterator[Batch]:
+    """The batches of the lines from node `start` to node `stop`.
+
+    Half-way places need a node more at either end.
+    """
+    most = max((BATCH_POINTS // (2 * length) - 4) // 2 * 2 + 1, INTERVALS)
+    for a in range(start, stop, most):
+        b = min(a + most, stop)
+        f0 = line_frequencies(np.arange(a - 1, b + 2) * node_step, settings)
+        sigma = f0 / (2 * math.pi * settings.q)
+        reach = REACH * math.sqrt(max(accuracy, 1)) * sigma
+        low = np.maximum(np.ceil((f0 - reach) * period).astype(np.int64), -((period - 1) // 2))
+        high = np.minimum(np.floor((f0 + reach) * period).astype(np.int64), period // 2)
+        high = np.maximum(high, low - 1)  # the band of a node may be empty
+        bands = np.concatenate([np.arange(i, j + 1) for i, j in zip(low, high, strict=True)])
+        u = (bands / period - np.repeat(f0, high - low + 1)) / np.repeat(sigma, high - low + 1)
+        number = np.arange(a * node_step, min(b * node_step, len(settings.scan_lines())))
+        number = number[number % skip == 0]
+        first_bin, last_bin = reachable_bins(line_frequencies(number, settings), settings)
+        turns_here = max(1, min(turns, BATCH_POINTS // (2 * length * len(f0))))
+        for first_turn in range(0, turns, turns_here):
+            stop_turn = min(first_turn + turns_here, turns)
+            of_turns = [number[number // skip % turns == t] for t in range(first_turn, stop_turn)]
+            lines = line_table(np.concatenate(of_turns), first_bin, settings, node_step, a - 1)
+            if length * turns < period:
+                ramp = 2 * period / (length * turns) / settings.q
+                lines["time_ramp"] = ramp * line_frequencies(np.concatenate(of_turns), settings)
+            yield Batch(
+                length=length,
+                turns=turns,
+                first_turn=first_turn,
+                stop_turn=stop_turn,
+                period=period,
+                low=low,
+                high=high,
+                slope=1 / (period * sigma),
+                offset=f0 / sigma,
+                window=np.exp(-0.5 * u * u).astype(np.float32),
+                lines=lines,
+                of_turn=np.cumsum([0, *map(len, of_turns)]),
+                first_bin=first_bin,
+                n_bins=last_bin - first_bin + 1,
+                each=period / length * skip,
+            )
 
 
 def is_fast(length: int) -> bool:
@@ -375,21 +368,26 @@ def reachable_bins(f0: np.ndarray, settings: Settings) -> tuple[int, int]:
 
 
 def log_polynomial(settings: Settings) -> np.ndarray:
-    """Coefficients c[1..7] with sum c[d] v^d = log(1 + v), or = v for the linear axis.
+    """Coefficients c[1..5]: a point lies sum c[d] v^d bins from its line, v = scale * Re m.
 
-    A followed point lies within `FURTHEST` sigmas of its line, so |v| <= 0.65 / (2 pi q): an
-    interval so short that a polynomial of degree 7 is exact to single precision for q >= 0.5. Where
-    the interval would reach the pole it is cut short; such points lie far below fmin.
+    On the log and mel axes a point moves by log(1 - scale Re m / 2 pi q) times a constant. A
+    followed point lies within `FURTHEST` sigmas of its line: an interval so short that a
+    polynomial does. Where it would reach the pole it is cut short; such points lie far below fmin.
     """
-    if settings.axis == "linear":
-        return np.eye(LOG_DEGREE, dtype=np.float32)[0]
-    reach = min(FURTHEST / (2 * math.pi * settings.q), 0.9)
+    kind, a, b, c = settings.axis_parameters()
+    coefficients = np.zeros(LOG_DEGREE)
+    step = -1 / (2 * math.pi * settings.q)  # relative frequency per unit of Re m
+    if kind == 2:
+        coefficients[0] = step * b
+        return coefficients.astype(np.float32)
+    reach = min(FURTHEST * abs(step), 0.9)
     v = reach * np.cos(np.pi * (np.arange(64) + 0.5) / 64)
-    powers = v[:, None] ** np.arange(1, LOG_DEGREE + 1)
+    degrees = np.arange(1, LOG_DEGREE + 1)
     # Weighted so that the relative error is even: points near their line are the most.
-    scale = reach ** np.arange(1, LOG_DEGREE + 1)
-    solution = np.linalg.lstsq(powers / scale / np.abs(v)[:, None], np.log1p(v) / np.abs(v))[0]
-    return (solution / scale).astype(np.float32)
+    powers = v[:, None] ** degrees / reach**degrees
+    solution = np.linalg.lstsq(powers / np.abs(v)[:, None], np.log1p(v) / np.abs(v))[0]
+    bins = a / math.log(2) if kind == 0 else c
+    return (bins * solution * (step / reach) ** degrees).astype(np.float32)
 
 
 @lru_cache(maxsize=16)
@@ -413,40 +411,58 @@ def between_nodes(n_lines: int, h: float, q: float) -> np.ndarray:
     float32 array, shape (n_lines, 8)
         Weights of (xi below, xi above, eta below, eta above) for xi, then the four for eta.
     """
-    c = 1 / (2 * math.pi * q)  # sigma / f0
-    ratio = math.exp(c * h)
-    f = np.linspace(1 - REACH * c, ratio * (1 + REACH * c), 2048)
-    weight = 1 / np.maximum(np.abs(f), 0.5)[:, None]  # spectra of steps and voices fall with f
-
-    def filters(f0: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        u = (f[:, None] / f0 - 1) / c
-        g = weight * np.exp(-0.5 * u * u)
-        return g, -u * g
-
-    nodes = np.hstack(filters(np.array([1, ratio])))
-    lines = filters(ratio ** (np.arange(n_lines) / n_lines))
-    xi, eta = (np.linalg.lstsq(nodes, wanted)[0].T for wanted in lines)
+    xi, eta = closest(np.arange(2), np.arange(n_lines) / n_lines, h, q)
     # Rounded, so that the line on a node is that node to the bit.
     return np.hstack((xi, eta)).round(8).astype(np.float32)
 
 
-def line_table(f0: np.ndarray, first_bin: int, settings: Settings) -> np.ndarray:
-    """What the loops over points need of each line by itself: `LINE`s without nodes and weights."""
+def halfway_weights(h: float, q: float) -> np.ndarray:
+    """Weights that give xi and eta half-way between the middle two of four nodes, shape (2, 8).
+
+    From xi of the four, then eta of the four. Otherwise as `between_nodes`.
+    """
+    return np.vstack(closest(np.arange(4), np.array([1.5]), h, q)).astype(np.float32)
+
+
+def closest(nodes: np.ndarray, places: np.ndarray, h: float, q: float) -> list[np.ndarray]:
+    """Weights of the filters (G, then G') of `nodes` for G and for G' of `places`, in units of h."""
+    c = 1 / (2 * math.pi * q)  # sigma / f0
+    f = np.linspace(1 - REACH * c, math.exp(c * h * nodes[-1]) * (1 + REACH * c), 2048)
+    weight = 1 / np.maximum(np.abs(f), 0.5)[:, None]  # spectra of steps and voices fall with f
+
+    def filters(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        u = (f[:, None] / np.exp(c * h * places) - 1) / c
+        g = weight * np.exp(-0.5 * u * u)
+        return g, -u * g
+
+    given = np.hstack(filters(nodes))
+    return [np.linalg.lstsq(given, wanted)[0].T for wanted in filters(places)]
+
+
+def line_table(
+    number: np.ndarray, first_bin: int, settings: Settings, node_step: int, first_node: int
+) -> np.ndarray:
+    """What the loops over points need of each line: `LINE`s, without `time_ramp`."""
     kind, a, b, c = settings.axis_parameters()
+    f0 = line_frequencies(number, settings)
     lines = np.zeros(len(f0), dtype=LINE)
+    half = max(node_step // 2, 1)  # lines from a node to the half-way place
+    lines["node"] = 2 * (number // node_step - first_node) + number % node_step // half
+    weights = between_nodes(half, line_spacing(settings) * node_step / 2, settings.q)
+    weights = weights[number % node_step % half]
+    lines["xi_weights"], lines["eta_weights"] = weights[:, :4], weights[:, 4:]
+    lines["scale"] = 1
     if kind == 0:
         lines["bin"] = c + 0.5 - a * np.log2(b / f0) - first_bin
-        lines["bins"], lines["scale"] = a / math.log(2), 1
     elif kind == 1:
         lines["bin"] = (np.log1p(f0 * a) - b) * c - first_bin
-        lines["bins"], lines["scale"] = c, f0 * a / (1 + f0 * a)
+        lines["scale"] = f0 * a / (1 + f0 * a)
     else:
         lines["bin"] = (f0 - a) * b - first_bin
-        lines["bins"], lines["scale"] = f0 * b, 1
+        lines["scale"] = f0
     sigma = f0 / (2 * math.pi * settings.q)
-    lines["relative_sigma"] = sigma / f0
     lines["frames"] = 1 / (2 * math.pi * sigma * settings.hop)
-    lines["lowest"], lines["highest"] = settings.fmin / f0 - 1, settings.fmax / f0 - 1
+    lines["lowest"], lines["highest"] = (f0 - settings.fmax) / sigma, (f0 - settings.fmin) / sigma
     row = settings.rows(f0)
     lines["row"] = np.where(row >= 0, row - first_bin, -1)
     return lines

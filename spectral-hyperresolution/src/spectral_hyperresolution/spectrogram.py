@@ -9,7 +9,7 @@ import scipy.fft
 
 from .analysis import histograms, make_analysis, pictures
 from .checks import as_float_array, check_samples
-from .consensus import consensus_picture
+from .consensus import consensus_picture, smoothed
 
 
 def reassigned_spectrogram(
@@ -29,6 +29,7 @@ def reassigned_spectrogram(
     accuracy: float = 1.0,
     count_threshold: bool = True,
     consensus: int | None = None,
+    smooth: int = 0,
     return_axes: bool = False,
 ) -> np.ndarray | tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Power on a grid of frequencies and times, each point where reassignment moves it.
@@ -68,6 +69,8 @@ def reassigned_spectrogram(
         Set bins to zero that receive fewer points than the square root of the largest number.
     consensus : int, optional
         With several q: return one picture, what at least this many of them agree on.
+    smooth : int
+        Passes, >= 0, that share the power of each cell with its neighbours, weights 1 2 1 by 1 2 1.
     return_axes : bool
         Also return the frequency of each row and the time of each column.
 
@@ -126,6 +129,7 @@ def reassigned_spectrogram(
         count_threshold,
         consensus,
         accuracy,
+        smooth,
         rate_name="sr",
     )
     y = as_float_array(y, "y")
@@ -148,6 +152,7 @@ def reassigned_spectrogram(
         power = consensus_picture(power, analysis.q, analysis.consensus)
     elif not analysis.several_q:
         power = power[..., 0, :, :]
+    power = smoothed(power, analysis.smooth)
     if not return_axes:
         return power
     return power, one.frequencies() * float(sr), np.arange(n_frames) * hop / float(sr)

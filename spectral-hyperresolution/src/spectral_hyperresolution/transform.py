@@ -10,10 +10,8 @@ import torch
 
 from . import analysis, torch_backend
 from .checks import as_float_tensor, check_finite, check_samples
-from .consensus import consensus_picture
+from .consensus import consensus_picture, smoothed
 from .grid import whole_number
-
-BACKENDS = ("auto", "compiled", "torch")
 
 # A block of a long recording overlaps its neighbours by this many standard deviations of the
 # longest window in time, q / fmin samples: exp(-6^2 / 2) = 2e-8 of it reaches further.
@@ -102,10 +100,10 @@ class LinearReassignment(torch.nn.Module):
         same bin; see `consensus_picture`.
     accuracy : float
         Of the fast form, 0.25 to 8: more points and closer lines. The time is nearly proportional.
-    backend : {"auto", "compiled", "torch"}
-        "compiled" runs loops compiled by numba, on a CPU only, in as many threads as
-        `torch.get_num_threads()` says; "torch" runs batched torch operations on the waveform's own
-        device. "auto" takes the first on a CPU and the second elsewhere.
+    smooth : int
+        Passes, >= 0, in which the power of each cell is shared with its neighbours: weights 1 2 1
+        by 1 2 1 over 3 x 3 cells. Reassigned noise is a froth of full and empty cells, which
+        decibels turn into cliffs.
 
     Attributes
     ----------
@@ -152,7 +150,7 @@ class LinearReassignment(torch.nn.Module):
         count_threshold: bool = True,
         consensus: int | None = None,
         accuracy: float = 1.0,
-        backend: str = "auto",
+        smooth: int = 0,
     ) -> None:
         super().__init__()
         self.analysis = analysis.make_analysis(
@@ -170,6 +168,7 @@ class LinearReassignment(torch.nn.Module):
             count_threshold,
             consensus,
             accuracy,
+            smooth,
         )
         self.sample_rate = self.analysis.settings[0].sample_rate
         self.q, self.several_q = self.analysis.q, self.analysis.several_q
@@ -178,9 +177,6 @@ class LinearReassignment(torch.nn.Module):
         self.exact, self.accuracy = self.analysis.exact, self.analysis.accuracy
         self.count_threshold = self.analysis.count_threshold
         self.consensus = self.analysis.consensus
-        if backend not in BACKENDS:
-            raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
-        self.backend = backend
 
     def extra_repr(self) -> str:
         """What `print` shows of the module."""
@@ -283,7 +279,7 @@ class LinearReassignment(torch.nn.Module):
         waveform : array or tensor, shape (time,)
             Real floating-point samples, at least 2. A `numpy.memmap` is read block by block.
         block_length : int
-            Samples in a block with its overlaps, raised to twice the overlaps where it is less.
+            Samples in a block with its overlaps, raised to four times these where it is less.
 
         Returns
         -------
@@ -308,9 +304,7 @@ class LinearReassignment(torch.nn.Module):
         hop = self.hop_length
         slowest = max(one.q / one.fmin for one in self.settings)
         margin = -(-int(np.ceil(MARGIN * slowest)) // hop)  # in frames, like all below
-        length = scipy.fft.next_fast_len(
-            max(block_length, 4 * margin * hop, (2 * margin + 1) * hop)
-        )
+        length = scipy.fft.next_fast_len(max(block_length, 8 * margin * hop, hop))
         core = length // hop - 2 * margin
         n_frames = self.settings[0].frames(n_samples)
         first = as_float_tensor(waveform[:1], "waveform")
@@ -346,18 +340,10 @@ class LinearReassignment(torch.nn.Module):
     def _histograms(self, x: torch.Tensor, which: Sequence[int] | None = None) -> list:
         """(energy, count) of the chosen settings, each (batch, frequency, time)."""
         settings = [self.settings[i] for i in (range(len(self.q)) if which is None else which)]
-        use_torch = self.backend == "torch" or (self.backend == "auto" and x.device.type != "cpu")
-        if self.backend == "compiled" and x.device.type != "cpu":
-            raise ValueError(
-                f"backend='compiled' needs the waveform on a CPU, got {x.device}; "
-                "use 'auto' or 'torch'"
-            )
-        if not use_torch:
+        if x.device.type == "cpu":
             found = analysis.histograms(x.detach().numpy(), self.analysis, settings)
             return [tuple(map(torch.from_numpy, pair)) for pair in found]
-        if self.exact:
-            return [torch_backend.exact_histograms(x, one) for one in settings]
-        return torch_backend.fast_histograms(x, settings, self.accuracy)
+        return [torch_backend.exact_histograms(x, one) for one in settings]
 
     def _pictures(self, histograms: list, dtype: torch.dtype) -> torch.Tensor:
         """Energies without the bins below the count threshold, (batch, q, frequency, time)."""
@@ -377,5 +363,7 @@ class LinearReassignment(torch.nn.Module):
         """From (flat batch, q, frequency, time) to the shape that `forward` promises."""
         pictures = pictures.reshape(*batch, *pictures.shape[1:])
         if self.consensus is not None:
-            return consensus_picture(pictures, self.q, self.consensus)
-        return pictures if self.several_q else pictures.squeeze(-3)
+            pictures = consensus_picture(pictures, self.q, self.consensus)
+        elif not self.several_q:
+            pictures = pictures.squeeze(-3)
+        return smoothed(pictures, self.analysis.smooth)

@@ -115,6 +115,6 @@ if __name__ == "__main__":
     print(json.dumps(measured, indent=1))
     if len(sys.argv) > 1:
         record = json.loads(Path(sys.argv[1]).read_text())
-        for name in record | measured:
+        for name in measured:
             if record.get(name) != measured.get(name):
                 print(f"DIFFERS {name}: {record.get(name)} -> {measured.get(name)}")

@@ -54,7 +54,7 @@ def _backend(n_jobs: int) -> Iterator[dict[str, Any]]:
     if not address:
         yield {"backend": "loky", "n_jobs": n_jobs}
         return
-    if not re.fullmatch(r"(tcp|tls)://.+:\d+", address):
+    if not re.fullmatch(r"(tcp|tls)://[^:].*:\d+", address):
         raise DataError(f"SCHEDULER must read like tcp://host:8786, got {address!r}")
     try:
         from distributed import Client

@@ -75,7 +75,7 @@ def model(options: argparse.Namespace) -> int:
     for name in representations:
         get_variant(name)
     experiment = open_experiment(options.dataset, options.profile)
-    with experiment.hold():
+    with experiment.hold_runs():
         folder = make_model(experiment, representations)
     print(f"the model is in {os.path.relpath(folder)}")
     return 0

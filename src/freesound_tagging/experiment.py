@@ -83,7 +83,7 @@ class Experiment:
         return work_folder() / "models" / self.name / self.profile_name
 
     @contextmanager
-    def hold(self) -> Iterator[None]:
+    def hold_runs(self) -> Iterator[None]:
         """Hold the runs of this data set alone, and find out before any training what is amiss.
 
         Raises

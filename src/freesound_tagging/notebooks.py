@@ -65,7 +65,7 @@ def run_experiment(dataset: str, profile: str, neighbours: bool = False) -> int:
     """Run the notebooks, or the neighbours, print what came out, and return the exit status."""
     start = time.perf_counter()
     experiment = open_experiment(dataset, profile)
-    with experiment.hold():
+    with experiment.hold_runs():
         for source in notebook_files(neighbours):
             target = experiment.run_folder / "notebooks" / source.name
             began = time.perf_counter()

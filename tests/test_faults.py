@@ -20,6 +20,8 @@ import spectral_hyperresolution
 from freesound_tagging import run as run_module
 from freesound_tagging.experiment import open_experiment
 from freesound_tagging.features import store as stores
+from freesound_tagging.features.codes import decoding_table, encode
+from freesound_tagging.features.filterbanks import axis_frequencies, filterbank
 from freesound_tagging.features.grid import Grid
 from freesound_tagging.features.representations import (
     CHANNELS,
@@ -27,12 +29,6 @@ from freesound_tagging.features.representations import (
     channels_of,
     compute_channels,
     get_variant,
-)
-from freesound_tagging.features.spectrograms import (
-    axis_frequencies,
-    decoding_table,
-    encode,
-    filterbank,
 )
 from freesound_tagging.learning import learner as training
 from freesound_tagging.learning.dataloaders import ReadPicture, make_dataloaders
@@ -112,9 +108,9 @@ def test_fault_02_three_directory_listings_zipped_without_checking_names(table, 
 
 def test_fault_03_q_2_in_place_of_4_in_the_pictures_of_q_1_4_8(table, store, grid):
     variant = get_variant("3ch_hires_q1_q4_q8")
-    assert [CHANNELS[channel].q for channel in variant.channels] == [1, 4, 8]
+    assert [CHANNELS[channel].compute.keywords["q"] for channel in variant.channels] == [1, 4, 8]
     for q in (1, 2, 4, 8):
-        assert CHANNELS[f"hires_q{q}"].q == q
+        assert CHANNELS[f"hires_q{q}"].compute.keywords["q"] == q
         assert VARIANTS[f"hires_q{q}"].channels == (f"hires_q{q}",)
     clip_id = table.index[0]
     waveform, _ = load_clip(table.loc[clip_id, "path"])
@@ -245,7 +241,7 @@ def test_fault_07_one_run_of_each_cell_and_no_control(table, store, profile, tmp
     assert pair.low < pair.high
     # The control has three resolutions of the standard picture, as the mix that it controls for.
     control = [CHANNELS[channel] for channel in VARIANTS["3ch_log_db_windows"].channels]
-    assert [channel.n_fft for channel in control] == [512, 2048, 4096]
+    assert [channel.compute.keywords["n_fft"] for channel in control] == [512, 2048, 4096]
     assert {channel.axis for channel in control} == {"log"}
 
 

@@ -23,7 +23,7 @@ EXTENT = ("seeds", "folds", "clips_per_class", "max_clips")
 
 def run_key(table: pd.DataFrame, store: Store, variant: str, profile: Profile) -> str:
     """Return a hash of all that a run's scores depend on besides fold and seed."""
-    training = dataclasses.asdict(profile) | {"grid": profile.grid.settings()}
+    training = dataclasses.asdict(profile)
     for extent in EXTENT:
         training.pop(extent)
     pretrained = networks.is_pretrained(profile.architecture)

@@ -273,9 +273,9 @@ def draw(
 
 
 def _draw_plane(axes, waveform, sample_rate, tagger, tags, plane, begin) -> None:
+    from freesound_tagging.features.codes import CODE_LEVELS, DB_RANGE
     from freesound_tagging.features.plots import show_spectrogram
     from freesound_tagging.features.representations import get_channel
-    from freesound_tagging.features.spectrograms import CODE_LEVELS, DB_RANGE
     from freesound_tagging.sounds.clips import best_centred_crop
 
     best = tags.best(1)[0]
@@ -308,8 +308,7 @@ def _draw_plane(axes, waveform, sample_rate, tagger, tags, plane, begin) -> None
             title=title,
             axis="linear" if frequencies is None else channel.axis,
             limits=(low, high),
-            unit="dB below the maximum" if limits is None else "value",
-            colorbar=ax is axes[1],
+            unit=("dB below the maximum" if limits is None else "value") if ax is axes[1] else "",
         )
         if frequencies is None:
             ax.set_ylabel("coefficient")

@@ -20,9 +20,9 @@ from fasttransform import DisplayedTransform, Transform
 from torch import Tensor
 
 from freesound_tagging.features import plots
+from freesound_tagging.features.codes import decoding_table
 from freesound_tagging.features.plots import SpectrogramAxes, spectrogram_axes
 from freesound_tagging.features.representations import Variant, get_channel, get_variant
-from freesound_tagging.features.spectrograms import decoding_table
 from freesound_tagging.features.store import Store
 from freesound_tagging.learning.profiles import Profile
 

@@ -24,9 +24,14 @@ from safetensors.torch import save as save_weights
 from torch import Tensor
 
 from freesound_tagging.errors import DataError
+from freesound_tagging.features.codes import decoding_table, encode
 from freesound_tagging.features.grid import Grid
-from freesound_tagging.features.representations import compute_channels, get_channel, get_variant
-from freesound_tagging.features.spectrograms import ALGORITHM, decoding_table, encode
+from freesound_tagging.features.representations import (
+    ALGORITHM,
+    compute_channels,
+    get_channel,
+    get_variant,
+)
 from freesound_tagging.files import write_atomically
 from freesound_tagging.learning.networks import build_network
 from freesound_tagging.sounds.clips import resample, slide, stream

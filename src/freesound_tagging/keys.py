@@ -14,7 +14,7 @@ from freesound_tagging.learning.profiles import Profile
 TRAINING_ALGORITHM = 1
 """Raise it when the same settings would give other scores: it is part of every run's key."""
 
-ADDED_SETTINGS = ("unverified_weight", "fine_tuning", "hold_still", "gain")
+ADDED_SETTINGS = ("unverified_weight", "gain")
 """Settings that older runs were made without: at their defaults they are no part of a run's key."""
 
 EXTENT = ("seeds", "folds", "clips_per_class", "max_clips")

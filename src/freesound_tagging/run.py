@@ -1,7 +1,6 @@
 """One run: one representation, one held-out fold, one seed.
 
-Its scores and its row of results are one file each, written when it ends. A long run that is killed
-goes on from its checkpoint.
+Its scores and its row of results are one file each, written when it ends.
 """
 
 import gc
@@ -22,7 +21,6 @@ from freesound_tagging import keys
 from freesound_tagging.features.store import Store
 from freesound_tagging.files import write_atomically
 from freesound_tagging.learning import networks
-from freesound_tagging.learning.checkpoints import CheckpointError, KeepCheckpoint
 from freesound_tagging.learning.dataloaders import make_dataloaders
 from freesound_tagging.learning.learner import (
     CountEpochs,
@@ -35,7 +33,6 @@ from freesound_tagging.learning.learner import (
     prepare_cpu,
 )
 from freesound_tagging.learning.profiles import Profile
-from freesound_tagging.learning.schedules import training_stages
 from freesound_tagging.scoring.metrics import KEYS, classes_of, clip_metrics
 
 
@@ -90,11 +87,6 @@ class Run:
         """Key, checksum and row of results; written last."""
         return self.place.with_suffix(".json")
 
-    @property
-    def checkpoint_file(self) -> Path:
-        """Of a run in progress."""
-        return self.place.with_suffix(".checkpoint.pt")
-
     def is_done(self) -> bool:
         """Say whether its record has its key, and the checksums of the scores that are there.
 
@@ -121,21 +113,18 @@ def train(
     fold: int | None,
     seed: int,
     profile: Profile,
-    checkpoint: KeepCheckpoint | None = None,
     progress: bool = False,
 ) -> Learner:
     """Train one network with one fold held out, with None on all clips, and return its Learner.
 
-    With ``checkpoint`` training goes on where that says. With ``progress`` a bar counts the epochs.
+    With ``progress`` a bar counts the epochs.
     """
     set_seed(seed, reproducible=True)
     dls = make_dataloaders(table, store, variant, fold, profile, networks.best_device())
     _order_by_seed(dls, seed)
     learner = make_learner(dls, profile)
-    epochs = [stage.epochs for stage in training_stages(profile)]
     bar = tqdm(
-        total=sum(epochs),
-        initial=sum(epochs[: checkpoint.stage]) if checkpoint else 0,
+        total=profile.frozen_epochs + profile.epochs,
         desc=f"{variant}, {'all clips' if fold is None else f'fold {fold}'}, seed {seed}",
         unit="epoch",
         leave=False,
@@ -143,7 +132,7 @@ def train(
     )
     watching = [SkipValidation(), CountEpochs(bar)]
     with bar, learner.no_bar(), learner.no_logging(), learner.added_cbs(watching):
-        fit(learner, profile, checkpoint)
+        fit(learner, profile)
     return learner
 
 
@@ -155,7 +144,6 @@ def train_and_score(
     seed: int,
     profile: Profile,
     test: pd.DataFrame | None = None,
-    checkpoint: KeepCheckpoint | None = None,
     progress: bool = False,
 ) -> pd.DataFrame:
     """Train one network with one fold held out, see `train`, and return that fold's scores.
@@ -166,10 +154,8 @@ def train_and_score(
     -------
     Columns clip_id, seed, fold, label, then the probability of each class; rows sorted by clip id.
     """
-    learner = train(table, store, variant, fold, seed, profile, checkpoint, progress)
-    # None where the run was resumed after its last epoch: nothing was trained that has a loss.
-    losses = learner.recorder.values
-    train_loss = round(float(losses[-1][0]), 6) if losses and len(losses[-1]) else None
+    learner = train(table, store, variant, fold, seed, profile, progress)
+    train_loss = round(float(learner.recorder.values[-1][0]), 6)
     scores = predict(learner).sort_index()
     labels = table["label"]
     if test is not None:
@@ -194,7 +180,6 @@ def make_run(run: Run, progress: bool = False) -> Path:
     _prepare_place(run)
     if networks.best_device().type == "cpu":
         prepare_cpu()
-    checkpoint = _open_checkpoint(run)
     start = time.perf_counter()
     scores = train_and_score(
         run.table,
@@ -204,10 +189,9 @@ def make_run(run: Run, progress: bool = False) -> Path:
         run.seed,
         run.profile,
         run.test,
-        checkpoint=checkpoint,
         progress=progress,
     )
-    seconds = checkpoint.seconds_before + time.perf_counter() - start
+    seconds = time.perf_counter() - start
     scores, extra = _replace_diverged(run, scores)
     if run.test is not None:
         is_test = scores["clip_id"].isin(run.test.index)
@@ -220,7 +204,6 @@ def make_run(run: Run, progress: bool = False) -> Path:
         "row": _row(run, scores, seconds),
     }
     write_atomically(run.record_file, json.dumps(record | extra, indent=1).encode())
-    run.checkpoint_file.unlink(missing_ok=True)
     # A Learner and its callbacks hold each other, and with them every spectrogram: left to Python,
     # several runs' worth of them would stay in memory.
     gc.collect()
@@ -240,24 +223,6 @@ def _prepare_place(run: Run) -> None:
     run.place.parent.mkdir(parents=True, exist_ok=True)
     for leftover in run.place.parent.glob(f".{run.place.name}.*"):
         leftover.unlink(missing_ok=True)
-
-
-def _open_checkpoint(run: Run) -> KeepCheckpoint:
-    """Return a run's checkpoint; one that is not of this run is named, and training begins anew."""
-    identity = {
-        "variant": run.variant,
-        "fold": run.fold,
-        "seed": run.seed,
-        "training algorithm": keys.TRAINING_ALGORITHM,
-        "device": networks.best_device().type,
-        "settings, sounds and folds": run.key,
-    }
-    try:
-        return KeepCheckpoint(run.checkpoint_file, identity)
-    except CheckpointError as error:
-        tqdm.write(f"{error}; it is not used, this run begins anew")
-        run.checkpoint_file.unlink()
-        return KeepCheckpoint(run.checkpoint_file, identity)
 
 
 def _replace_diverged(run: Run, scores: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, object]]:
@@ -287,7 +252,7 @@ def _row(run: Run, scores: pd.DataFrame, seconds: float) -> dict[str, object]:
         "map3": round(float(metrics["map3"].mean()), 6),
         "log_loss": round(float(metrics["log_loss"].mean()), 6),
         "train_loss": scores.attrs.get("train_loss"),
-        "epochs": sum(stage.epochs for stage in training_stages(run.profile)),
+        "epochs": run.profile.frozen_epochs + run.profile.epochs,
         "seconds": round(seconds, 2),
     }
 

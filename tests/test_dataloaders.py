@@ -18,7 +18,6 @@ from freesound_tagging.features.filterbanks import axis_frequencies
 from freesound_tagging.features.plots import SpectrogramAxes, spectrogram_axes
 from freesound_tagging.features.representations import VARIANTS, get_variant
 from freesound_tagging.features.store import Store
-from freesound_tagging.learning import learner as learning
 from freesound_tagging.learning.dataloaders import (
     ChangeGain,
     CropInTime,
@@ -582,21 +581,6 @@ def test_a_run_with_windows_repeats_to_the_byte(table, windowed, profile):
     assert first.to_csv() == again.to_csv()
     assert len(first) == (table["fold"] == 0).sum()
     assert not np.allclose(first.iloc[:, 4:], other.iloc[:, 4:])
-
-
-def test_what_layers_held_still_make_of_every_window_is_kept(table, windowed, profile):
-    settings = replace(plain(profile), architecture="efficientnet_lite0", hold_still=True)
-    learner = make_learner(make_dataloaders(table, windowed, "log_db", 0, settings), settings)
-    loader, positions = learner.dls.train, [5, 0, 11]
-    loader.rng = random.Random(3)
-    (pictures,) = loader.after_batch((loader._inputs(positions),))
-    with learning.held_still(learner, 1):
-        loader.rng = random.Random(3)
-        kept = loader._inputs(positions)
-        with torch.no_grad():
-            expected = learner.model[:1].eval()(pictures)
-    torch.testing.assert_close(kept, expected, rtol=1e-4, atol=1e-4)
-    assert len(expected.flatten(1).unique(dim=0)) == 3
 
 
 # --- waveforms ---------------------------------------------------------------------------------

@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 import torch
 from fastai.callback.core import Callback
-from fastai.optimizer import Adam
 from fastai.torch_core import set_seed
 from torch import nn
 
@@ -25,15 +24,13 @@ from freesound_tagging.learning import learner as training
 from freesound_tagging.learning import networks
 from freesound_tagging.learning.dataloaders import make_dataloaders
 from freesound_tagging.learning.learner import (
-    OPTIMIZERS,
     SkipValidation,
     fit,
     make_learner,
     predict,
 )
-from freesound_tagging.learning.networks import Groups, build_network, count_weights
+from freesound_tagging.learning.networks import build_network, count_weights
 from freesound_tagging.learning.profiles import ADJUSTMENTS, PROFILES, get_profile
-from freesound_tagging.learning.schedules import METHODS, training_stages
 from freesound_tagging.run import train_and_score
 from freesound_tagging.run_grid import (
     RESULT_COLUMNS,
@@ -185,12 +182,9 @@ def test_done_runs_are_not_repeated(table, store, two_folds, finished, monkeypat
         {"time_shift": 0.1},
         {"mask": 0.0},
         {"weight_decay": 0.1},
-        {"optimizer": "sgd"},
         {"width": 16},
         {"crop": 0.5},
         {"architecture": "resnext50_32x4d"},
-        {"fine_tuning": "one_rate"},
-        {"hold_still": True},
     ],
 )
 def test_a_changed_setting_is_run_again_and_said_so(
@@ -634,176 +628,13 @@ def test_frozen_first_then_all_layers_with_differential_rates(table, store, prof
     assert rates[:, 2].argmax() not in (0, len(rates) - 1)  # one cycle: up, then down
 
 
-def small_lite0(profile, **settings):
-    """Return settings under which the pretrained network trains in a second."""
-    small = {
-        "architecture": "efficientnet_lite0",
-        "hold_still": True,
-        "frozen_epochs": 1,
-        "epochs": 2,
-        "mixup": 0.0,
-        "time_shift": 0.0,
-        "mask": 0.0,
-    }
-    return replace(profile, **{**small, **settings})
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_each_way_to_fine_tune_moves_the_layers_it_says(table, store, profile, method):
-    profile = small_lite0(profile, fine_tuning=method, lr_ratio=4)
-    stages = training_stages(profile)
-    assert sum(stage.epochs for stage in stages) == 3
-    _, recorder = fitted(table, store, profile)
-    assert len(recorder.stages) == len(stages)
-    for stage, noted in zip(stages, recorder.stages, strict=True):
-        for name, before in noted["before"].items():
-            moved = not torch.equal(before, noted["after"][name])
-            assert moved == (int(name[0]) >= stage.frozen), (method, name)
-        rates = np.array(noted["rates"])
-        highest = rates[:, stage.frozen :].max(axis=0)
-        np.testing.assert_allclose(highest[-1] / highest[0], stage.ratio, rtol=1e-3)
-        assert (np.diff(highest) >= 0).all()
-    fresh = build_network("efficientnet_lite0", 3).state_dict()
-    begun_from = recorder.stages[0]["before"]
-    same = torch.equal(begun_from["1.0._expand_conv.weight"], fresh["1.0._expand_conv.weight"])
-    assert same == METHODS[method].pretrained
-
-
-def statistics_of(network: nn.Module) -> list[torch.Tensor]:
-    return [value for name, value in network.state_dict().items() if "running" in name]
-
-
-def test_layers_held_still_keep_their_statistics_and_what_they_compute(
-    table, store, profile, monkeypatch
-):
-    settings = small_lite0(profile, fine_tuning="late_layers", frozen_epochs=0)
-    seen, forward = [], Groups.forward
-
-    def noted(self, batch):
-        seen.append((self.training, tuple(batch.shape[1:])))
-        return forward(self, batch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Groups, "forward", noted)
-        learner, _ = fitted(table, store, settings)
-        kept = predict(learner)
-    assert set(seen) == {(True, (40, 4, 4)), (False, (1, 29, 28))}
-    pretrained = build_network("efficientnet_lite0", 3)
-    for found, expected in zip(
-        statistics_of(learner.model[:1]), statistics_of(pretrained[:1]), strict=True
-    ):
-        assert torch.equal(found, expected)
-    late = zip(statistics_of(learner.model[1:]), statistics_of(pretrained[1:]), strict=True)
-    assert not any(torch.equal(*pair) for pair in late)
-    assert learner.dls.train.kept is None
-
-    # Computed anew for each batch the same numbers come out, but for rounding.
-    monkeypatch.setattr(training, "_is_varied", lambda loader: True)
-    computed = predict(fitted(table, store, settings)[0])
-    np.testing.assert_allclose(kept, computed, atol=1e-3)
-
-
-def test_augmented_pictures_pass_the_layers_held_still_each_time(table, store, profile):
-    settings = small_lite0(profile, fine_tuning="head_alone", time_shift=0.5)
-    learner, _ = fitted(table, store, settings)
-    pretrained = build_network("efficientnet_lite0", 3)
-    for found, expected in zip(
-        statistics_of(learner.model), statistics_of(pretrained), strict=True
-    ):
-        assert torch.equal(found, expected)
-
-
-def test_layers_that_are_not_held_still_go_on_with_their_normalisation(table, store, profile):
-    settings = small_lite0(profile, fine_tuning="head_alone", hold_still=False)
-    learner, _ = fitted(table, store, settings)
-    pairs = zip(
-        statistics_of(learner.model),
-        statistics_of(build_network("efficientnet_lite0", 3)),
-        strict=True,
-    )
-    assert not any(torch.equal(*pair) for pair in pairs)
-
-
 def test_a_pretrained_run_repeats_to_the_byte(table, store, profile):
-    settings = small_lite0(profile, fine_tuning="gradual_unfreezing", mixup=0.3)
+    settings = replace(profile, architecture="efficientnet_lite0", epochs=2)
     texts = [
         train_and_score(table, store, "log_db", 0, 0, settings).to_csv(index=False)
         for _ in range(2)
     ]
     assert texts[0] == texts[1]
-
-
-# --- optimizers --------------------------------------------------------------------------------
-
-
-def test_every_optimizer_trains_and_no_two_are_the_same(table, store, profile):
-    profile = replace(profile, epochs=2)
-    found = {}
-    for name in OPTIMIZERS:
-        learner, recorder = fitted(table, store, replace(profile, optimizer=name))
-        scores = predict(learner)
-        assert np.isfinite(scores.to_numpy()).all(), name
-        np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-5)
-        found[name] = scores.to_numpy()
-        frozen, free = recorder.stages
-        kernel, head = "0.1.0.weight", "2.3.weight"
-        assert torch.equal(frozen["before"][kernel], frozen["after"][kernel]), name
-        assert not torch.equal(frozen["before"][head], frozen["after"][head]), name
-        assert not torch.equal(free["before"][kernel], free["after"][kernel]), name
-        rates, momenta = np.array(free["rates"]), np.array(free["momenta"])
-        assert (np.diff(rates, axis=1) > 0).all(), name
-        # One cycle: momentum is least where the rate is greatest.
-        assert momenta[rates[:, 2].argmax()].max() == momenta.min() < momenta.max(), name
-    names = list(found)
-    for i, one in enumerate(names):
-        for other in names[:i]:
-            assert np.abs(found[one] - found[other]).max() > 1e-5, (one, other)
-
-
-def stepped(optimizer, gradients, weight_decay: float) -> torch.Tensor:
-    """Return five weights after a step for each gradient."""
-    weights = nn.Parameter(torch.linspace(-1, 1, 5))
-    steps = optimizer([weights], lr=0.1, wd=weight_decay)
-    for gradient in gradients:
-        weights.grad = gradient.clone()
-        steps.step()
-    return weights.detach()
-
-
-def test_adamw_decays_weights_apart_from_the_gradient_and_adam_through_it():
-    before = torch.linspace(-1, 1, 5)
-    still = [torch.zeros(5)]
-    # Decoupled: a weight without a gradient shrinks by rate x decay. Otherwise the decay is its
-    # gradient, which Adam scales to a step of the rate's size.
-    decoupled = stepped(OPTIMIZERS["adamw"], still, weight_decay=0.2)
-    torch.testing.assert_close(decoupled, before * (1 - 0.1 * 0.2))
-    through = stepped(OPTIMIZERS["adam"], still, weight_decay=0.2)
-    torch.testing.assert_close(through, before - 0.1 * before.sign(), rtol=1e-3, atol=1e-3)
-    generator = torch.Generator().manual_seed(0)
-    gradients = torch.randn(8, 5, generator=generator).unbind()
-    without = [stepped(OPTIMIZERS[name], gradients, weight_decay=0.0) for name in ("adamw", "adam")]
-    torch.testing.assert_close(*without)
-
-
-def test_the_default_is_what_it_was_before_there_was_a_choice():
-    for name in PROFILES:
-        for dataset in ("", *(dataset for _, dataset in ADJUSTMENTS), "esc10"):
-            profile = get_profile(name, dataset)
-            assert (profile.optimizer, profile.width, profile.crop) == ("adamw", 8, 1.0)
-    generator = torch.Generator().manual_seed(0)
-    gradients = torch.randn(8, 5, generator=generator).unbind()
-    for weight_decay in (0.0, 0.01):
-        assert torch.equal(
-            stepped(OPTIMIZERS["adamw"], gradients, weight_decay),
-            stepped(Adam, gradients, weight_decay),
-        )
-
-
-def test_unknown_optimizer_lists_the_known_ones(table, store, profile):
-    dls = make_dataloaders(table, store, "log_db", 0, profile)
-    with pytest.raises(ValueError, match="unknown optimizer 'lbfgs'") as caught:
-        make_learner(dls, replace(profile, optimizer="lbfgs"))
-    assert all(name in str(caught.value) for name in OPTIMIZERS)
 
 
 def test_the_rate_finder_and_a_logged_epoch_work(table, store, profile):

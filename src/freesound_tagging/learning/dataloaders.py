@@ -84,15 +84,13 @@ class GatheredBatches(TfmdDL):
     as long as the network. Single items (``train_ds[0]``) still go that way, and are the same.
 
     Where ``item_weights`` is set, one for each item of the data set, a batch has a third part: the
-    weights of its items in the loss. Where ``kept`` is set, one entry for each window of each item,
-    a batch has these numbers in place of pictures.
+    weights of its items in the loss.
 
     Of clips with several windows training takes one each time, drawn by the loader's own generator
     and so by the run's seed; scoring takes all.
     """
 
     item_weights: Tensor | None = None
-    kept: Tensor | None = None
 
     @cached_property
     def _targets(self) -> Tensor:
@@ -109,13 +107,11 @@ class GatheredBatches(TfmdDL):
 
     def _inputs(self, positions: list[int]) -> Tensor:
         windows = self._read.windows
+        codes = self.gather(positions)
         if windows == 1 or self.dataset.split_idx != 0:
-            return self.gather(positions) if self.kept is None else self.kept[positions]
+            return codes
         drawn = [self.rng.randrange(windows) for _ in positions]
-        if self.kept is None:
-            return self.gather(positions)[range(len(positions)), drawn]
-        rows = zip(positions, drawn, strict=True)
-        return self.kept[[position * windows + window for position, window in rows]]
+        return codes[range(len(positions)), drawn]
 
     def create_batches(self, samps: Iterable[int]) -> Iterator[tuple]:
         """Yield (pictures, classes[, weights]) for each batch of positions in the data set."""

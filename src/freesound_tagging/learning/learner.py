@@ -3,9 +3,7 @@
 import ctypes
 import random
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Sequence
 
 import fastai.callback.fp16
 import fastai.callback.progress
@@ -18,27 +16,15 @@ from fastai.data.core import DataLoaders
 from fastai.layers import NoneReduce
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
-from fastai.optimizer import SGD, Adam, ranger
 from fastai.torch_core import to_device
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
-from freesound_tagging.errors import look_up
 from freesound_tagging.features.representations import get_variant
 from freesound_tagging.features.store import Store
-from freesound_tagging.learning.checkpoints import KeepCheckpoint
-from freesound_tagging.learning.dataloaders import GatheredBatches, ReadPicture
+from freesound_tagging.learning.dataloaders import ReadPicture
 from freesound_tagging.learning.networks import build_network, layer_groups
 from freesound_tagging.learning.profiles import Profile
-from freesound_tagging.learning.schedules import get_method, training_stages
-
-OPTIMIZERS: dict[str, Callable] = {
-    "adam": partial(Adam, decouple_wd=False),
-    "adamw": Adam,  # fastai's Adam decouples the weight decay unless told otherwise
-    "sgd": partial(SGD, mom=0.9),
-    "lookahead_radam": ranger,
-}
-"""The optimizers by name; one-cycle training moves the momentum of all of them."""
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Of glibc's malloc.h: when to hand memory back (-1: never), how many blocks to map apart."""
@@ -131,25 +117,16 @@ def make_learner(dls: DataLoaders, profile: Profile) -> Learner:
     Raises
     ------
     ValueError
-        Where the profile's optimizer, network or way to fine-tune is unknown; the message lists the
-        known ones.
+        Where the profile's network is unknown; the message lists the known ones.
     """
-    optimizer = look_up("optimizer", profile.optimizer, OPTIMIZERS)
     weighted = profile.unverified_weight != 1
     learner = Learner(
         dls,
-        build_network(
-            profile.architecture,
-            len(dls.vocab),
-            profile.width,
-            pretrained=get_method(profile.fine_tuning).pretrained,
-        ),
+        build_network(profile.architecture, len(dls.vocab), profile.width),
         loss_func=WeightedCrossEntropy() if weighted else CrossEntropyLossFlat(),
-        opt_func=optimizer,
         splitter=layer_groups,
         metrics=[top1_accuracy, top3_error, map3],
         wd=profile.weight_decay,
-        train_bn=not profile.hold_still,
         cbs=[WeighClips()] * weighted + ([MixUp(profile.mixup)] if profile.mixup else []),
     )
     if dls.device.type == "cuda":
@@ -159,57 +136,17 @@ def make_learner(dls: DataLoaders, profile: Profile) -> Learner:
     return learner
 
 
-def fit(learner: Learner, profile: Profile, checkpoint: KeepCheckpoint | None = None) -> None:
-    """Train in the stages of the profile's way to fine-tune, see `schedules`.
+def fit(learner: Learner, profile: Profile) -> None:
+    """Train in one or two stages of one-cycle training: the head alone, then all layers.
 
-    Early layers see general shapes and move least; the head starts from nothing and moves most.
-    With ``checkpoint`` training begins where it says, and writes it as it goes.
+    Pretrained early layers see general shapes and need to move least; the head starts from nothing.
     """
-    first = checkpoint.stage if checkpoint else 0
-    for number, stage in list(enumerate(training_stages(profile)))[first:]:
-        learner.freeze_to(stage.frozen)
-        with held_still(learner, stage.frozen if profile.hold_still else 0):
-            options = {}
-            if checkpoint:
-                checkpoint.stage = number
-                options = {"cbs": [checkpoint], "start_epoch": checkpoint.start_epoch}
-            learner.fit_one_cycle(stage.epochs, stage.rates, **options)
-
-
-@contextmanager
-def held_still(learner: Learner, groups: int) -> Iterator[None]:
-    """Hold a network's first groups still while the others train.
-
-    What they make of the training pictures is computed once and kept, unless augmentation makes
-    other pictures each time. On a CPU that is a fifth of an epoch's time with EfficientNet-Lite0,
-    and nearly all of it where the head learns alone.
-    """
-    network, loader = learner.model, learner.dls.train
-    network.still = groups
-    if groups and not _is_varied(loader):
-        network.kept = True
-        loader.kept = _computed(network[:groups].eval(), loader)
-    try:
-        yield
-    finally:
-        network.still, network.kept, loader.kept = 0, False, None
-
-
-def _is_varied(loader: GatheredBatches) -> bool:
-    """Say whether augmentation makes other pictures of the same clips each time."""
-    return any(transform.split_idx == 0 for transform in loader.after_batch.fs)
-
-
-@torch.no_grad()
-def _computed(layers: nn.Module, loader: GatheredBatches) -> Tensor:
-    """Return what layers make of each window of the pictures of a data set, in its order."""
-    parts = []
-    for positions in torch.arange(len(loader.dataset)).split(loader.bs):
-        (pictures,) = loader.after_batch((to_device(loader.gather(positions), loader.device),))
-        if pictures.dim() == 5:
-            pictures = pictures.flatten(0, 1)
-        parts.append(layers(pictures).as_subclass(Tensor))
-    return torch.cat(parts).contiguous(memory_format=torch.channels_last)
+    if profile.frozen_epochs:
+        learner.freeze()
+        learner.fit_one_cycle(profile.frozen_epochs, profile.frozen_lr)
+        learner.unfreeze()
+    rates = slice(profile.lr_max / profile.lr_ratio, profile.lr_max)
+    learner.fit_one_cycle(profile.epochs, rates)
 
 
 def predict(learner: Learner) -> pd.DataFrame:
@@ -246,10 +183,7 @@ def predict_others(
 
 
 class CountEpochs(Callback):
-    """Advance a progress bar by one with each epoch of a stage.
-
-    fastai ends the epochs too that a resumed stage skips, so those are counted here as well.
-    """
+    """Advance a progress bar by one with each epoch."""
 
     def __init__(self, bar: tqdm):
         self.bar = bar

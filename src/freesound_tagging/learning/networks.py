@@ -33,22 +33,7 @@ class RepeatPlane(nn.Module):
 
 
 class Groups(nn.Sequential):
-    """Early layers, late layers and head, one after the other; the first ``still`` are held still.
-
-    Groups that are held still change in nothing while the others train: they run as in scoring,
-    their batch normalisation keeps its statistics. Where ``kept`` is set, training batches are what
-    these groups made of the pictures, see `freesound_tagging.learning.learner.fit`.
-    """
-
-    still = 0
-    kept = False
-
-    def train(self, mode: bool = True):
-        """Switch to training, but for the groups that are held still."""
-        super().train(mode)
-        for part in self[: self.still]:
-            part.eval()
-        return self
+    """Early layers, late layers and head, one after the other."""
 
     def forward(self, batch: Tensor) -> Tensor:
         """Return logits (n, n_classes) of pictures (n, 1 or 3, rows, columns).
@@ -59,9 +44,7 @@ class Groups(nn.Sequential):
         if batch.dim() == 5:
             windows = torch.stack([self(window) for window in batch.unbind(1)])
             return windows.log_softmax(dim=-1).logsumexp(dim=0) - math.log(len(windows))
-        for part in self[self.still if self.kept and self.training else 0 :]:
-            batch = part(batch)
-        return batch
+        return super().forward(batch)
 
 
 def _block(inputs: int, outputs: int) -> nn.Sequential:

@@ -1,4 +1,6 @@
-"""results/PLAN.md as data: which representations are run, in which order, and the contrasts."""
+"""results/PLAN.md as data: the representations in their order, the contrasts, the schedule."""
+
+import pandas as pd
 
 QUESTION = ("log_db", "mel_db", "hires_q2", "gabor_q2", "hires_q8", "gabor_q8")
 CAUSES = (
@@ -66,3 +68,13 @@ CONTRASTS = (
 def contrasts_of(dataset: str, profile: str) -> tuple[tuple[str, str], ...]:
     """Return the planned contrasts of a data set and profile."""
     return CONTRASTS if profile == "pretrained" else BASIC
+
+
+def choose_schedule(losses: pd.DataFrame) -> str:
+    """Return the schedule that the plan's rule takes.
+
+    ``losses`` are mean log losses: a row for each schedule, a column for each representation. One
+    rate stays, unless another is lower with every representation; of several, the lowest mean.
+    """
+    lower = losses[(losses < losses.loc["one_rate"]).all(axis=1)]
+    return "one_rate" if lower.empty else str(lower.mean(axis=1).idxmin())

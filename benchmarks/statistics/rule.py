@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / "studies")]
-from plan import BASIC, CONTRASTS
-from surroundings import surroundings
+from freesound_tagging.scoring.metrics import METRIC, bootstrap_means
+from freesound_tagging.scoring.statistics import judge, p_value
 
-from freesound_tagging.scoring.metrics import bootstrap_means
-from freesound_tagging.scoring.statistics import METRIC, judge, p_value
+sys.path.append(str(Path(__file__).resolve().parents[2]))
+from benchmarks.surroundings import surroundings
+from studies.plan import BASIC, CONTRASTS
 
 _PRETRAINED = {"contrasts": CONTRASTS, "folds": 5, "seeds": 3}
 # Clips, recordings, folds and seeds of the plan; what is left are spreads (standard deviations).

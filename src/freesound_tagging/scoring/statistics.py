@@ -14,15 +14,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from freesound_tagging.scoring.metrics import bootstrap_means, check_scores, clip_metrics
-
-METRIC = "top1_accuracy"
-"""The metric that decides, as results/PLAN.md fixed it beforehand."""
+from freesound_tagging.scoring.metrics import METRIC, bootstrap_means, check_scores, clip_metrics
 
 LOWER_IS_BETTER = ("top3_error", "log_loss")
 
 LEVEL = 0.05
 """Largest share of families with a false verdict; intervals cover 1 - LEVEL."""
+
+COLUMNS = ["variant", "reference", "metric", "seeds", "difference", "low", "high", "p", "same_sign"]
+"""Columns of `compare` before it judges."""
 
 DRAWS = 9_999
 """Of the bootstrap: a p value of 0.05 / 15 then comes from some 17 draws in either tail."""
@@ -83,13 +83,12 @@ def paired_differences(
     return common
 
 
-def by_fold_and_seed(scores: pd.DataFrame, differences: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean difference of each fold (index) and seed (columns).
-
-    ``scores`` are either of the two that were compared: they say which clip is in which fold.
-    """
-    folds = scores.drop_duplicates("clip_id").set_index("clip_id")["fold"]
-    return differences.groupby(folds).mean()
+def by_fold_and_seed(
+    first: pd.DataFrame, second: pd.DataFrame, metric: str = METRIC
+) -> pd.DataFrame:
+    """Return the mean of `paired_differences` for each fold (index) and seed (columns)."""
+    folds = first.drop_duplicates("clip_id").set_index("clip_id")["fold"]
+    return paired_differences(first, second, metric).groupby(folds).mean()
 
 
 def compare(
@@ -143,7 +142,7 @@ def compare(
             row["low"], row["high"] = np.quantile(means, [LEVEL / 2, 1 - LEVEL / 2])
             row["p"] = p_value(means)
         rows.append(row)
-    return judge(pd.DataFrame(rows), planned)
+    return judge(pd.DataFrame(rows, columns=COLUMNS), planned)
 
 
 def p_value(means: np.ndarray) -> float:
@@ -159,9 +158,9 @@ def judge(comparisons: pd.DataFrame, planned: int | None = None) -> pd.DataFrame
     "" where there is one seed.
     """
     adjusted = holm(comparisons["p"], planned)
-    found = (adjusted < LEVEL) & comparisons["same_sign"].to_numpy()
-    lower = comparisons["metric"].isin(LOWER_IS_BETTER)
-    better = (comparisons["difference"] > 0) != lower
+    found = (adjusted < LEVEL) & comparisons["same_sign"].to_numpy(bool)
+    lower = comparisons["metric"].isin(LOWER_IS_BETTER).to_numpy(bool)
+    better = (comparisons["difference"] > 0).to_numpy(bool) != lower
     words = [np.isnan(adjusted), found & better, found]
     verdict = np.select(words, ["", "better", "worse"], "no difference found")
     return comparisons.assign(p_holm=adjusted, verdict=verdict)

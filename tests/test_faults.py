@@ -35,7 +35,7 @@ from freesound_tagging.features.spectrograms import (
     filterbank,
 )
 from freesound_tagging.learning import learner as training
-from freesound_tagging.learning.dataloaders import ReadPicture, make_dataloaders
+from freesound_tagging.learning.dataloaders import ReadCodes, make_dataloaders
 from freesound_tagging.learning.profiles import PROFILES
 from freesound_tagging.run_grid import RESULT_COLUMNS, load_scores, run_grid
 from freesound_tagging.scoring.metrics import map_at_k, summarise
@@ -100,14 +100,14 @@ def test_fault_02_three_directory_listings_zipped_without_checking_names(table, 
         stores.build(rows, [name], grid, folder, n_jobs=1, progress=False)
     store = stores.build(table, names[::-1], grid, folder, n_jobs=1, progress=False)
     clip_ids = [clip_id for clip_id in table.index if clip_id != gone]
-    read = ReadPicture(store, get_variant("3ch_hires_q1_q8_log_db"), clip_ids)
+    read = ReadCodes(store, get_variant("3ch_hires_q1_q8_log_db"), clip_ids)
     for clip_id in clip_ids[::4]:
         waveform, _ = load_clip(table.loc[clip_id, "path"])
         own = compute_channels(torch.from_numpy(waveform), names, grid)
         for plane, name in enumerate(names):
             assert torch.equal(read(clip_id)[plane].as_subclass(torch.Tensor), encode(own[name]))
     with pytest.raises(KeyError, match=gone):
-        ReadPicture(store, get_variant("3ch_hires_q1_q8_log_db"), [*clip_ids, gone])
+        ReadCodes(store, get_variant("3ch_hires_q1_q8_log_db"), [*clip_ids, gone])
 
 
 def test_fault_03_q_2_in_place_of_4_in_the_pictures_of_q_1_4_8(table, store, grid):
@@ -118,7 +118,7 @@ def test_fault_03_q_2_in_place_of_4_in_the_pictures_of_q_1_4_8(table, store, gri
         assert VARIANTS[f"hires_q{q}"].channels == (f"hires_q{q}",)
     clip_id = table.index[0]
     waveform, _ = load_clip(table.loc[clip_id, "path"])
-    codes = ReadPicture(store, variant, list(table.index))(clip_id).as_subclass(torch.Tensor)
+    codes = ReadCodes(store, variant, list(table.index))(clip_id).as_subclass(torch.Tensor)
     for plane, q in enumerate((1, 4, 8)):
         transform = LinearReassignment(
             grid.sample_rate,
@@ -212,7 +212,7 @@ def test_fault_06_families_that_differ_in_hop_colours_and_resampling(table, stor
     # Same hop and same picture for every variant: the grid is the profile's, not the variant's.
     assert Grid().hop_length == 197
     shapes = {
-        tuple(ReadPicture(store, variant, list(table.index))(table.index[0]).shape[1:])
+        tuple(ReadCodes(store, variant, list(table.index))(table.index[0]).shape[1:])
         for variant in VARIANTS.values()
     }
     assert shapes == {(store.grid.n_bins, store.grid.n_frames)}

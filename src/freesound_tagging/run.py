@@ -25,9 +25,9 @@ from freesound_tagging.learning.dataloaders import make_dataloaders
 from freesound_tagging.learning.learner import (
     CountEpochs,
     SkipValidation,
-    _order_by_seed,
     fit,
     make_learner,
+    order_by_seed,
     predict,
     predict_others,
     prepare_cpu,
@@ -121,7 +121,7 @@ def train(
     """
     set_seed(seed, reproducible=True)
     dls = make_dataloaders(table, store, variant, fold, profile, networks.best_device())
-    _order_by_seed(dls, seed)
+    order_by_seed(dls, seed)
     learner = make_learner(dls, profile)
     bar = tqdm(
         total=profile.frozen_epochs + profile.epochs,

@@ -221,7 +221,7 @@ def test_nobody_has_to_read_the_output_to_its_end(model, folder):
 def test_what_is_tagged_is_what_was_trained_on(table, store, profile, tmp_path):
     """The network's logits on the store's spectrograms are the tagger's on the files."""
     from freesound_tagging.learning.dataloaders import Loudness
-    from freesound_tagging.run import train
+    from freesound_tagging.runs import train
 
     learner = train(table, store, "log_db", None, 0, profile)
     assert len(learner.dls.train_ds) == len(table)

@@ -49,7 +49,7 @@ from freesound_tagging.learning.dataloaders import make_dataloaders
 from freesound_tagging.learning.learner import make_learner
 from freesound_tagging.learning.networks import best_device
 from freesound_tagging.learning.profiles import get_profile
-from freesound_tagging.run_grid import run_grid
+from freesound_tagging.runs import run_grid
 from freesound_tagging.sounds import catalogue
 from freesound_tagging.sounds.clips import ClipSettings, best_centred_crop, decode, resample
 

@@ -59,7 +59,7 @@ def train(
     """
     set_seed(seed, reproducible=True)
     dls = make_dataloaders(table, store, variant, fold, profile, networks.best_device())
-    training._order_by_seed(dls, seed)
+    training.order_by_seed(dls, seed)
     learner = training.make_learner(dls, profile)
     bar = tqdm(
         total=profile.frozen_epochs + profile.epochs,

@@ -8,55 +8,31 @@ from freesound_tagging.features.grid import Grid
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """Everything that sets the size of an experiment; the same for every representation.
+    """Everything that sets the size of an experiment; the same for every representation."""
 
-    Attributes
-    ----------
-    grid : the time-frequency grid of all spectrograms.
-    architecture : key of `freesound_tagging.learning.networks.NETWORKS`.
-    batch_size : spectrograms per step.
-    frozen_epochs, frozen_lr : of a first stage in which the head learns alone; 0 leaves it out.
-    epochs, lr_max, lr_ratio : of the stage in which all layers learn: the head at ``lr_max``, the
-        early layers at ``lr_max / lr_ratio``, the late ones between. 1 is one rate for all.
-    weight_decay : of AdamW.
-    width : output channels of the compact network's first convolution, half of those of the
-        waveform's; the others follow from it.
-    mixup : alpha of mixup's Beta distribution; 0 switches it off.
-    crop : share of a training spectrogram's columns that the network sees at a time, from a random
-        start; 1 shows all. Held-out clips are always seen whole.
-    time_shift : largest circular shift of a training spectrogram, as a share of its length.
-    gain : largest random change of a training waveform's level, in dB either way; 0 switches it
-        off. Only for the representation ``waveform``.
-    mask : widest band of rows, and of columns, hidden in a training spectrogram, as a share; 0
-        switches it off.
-    unverified_weight : weight in the loss, 0 to 1, of training clips whose label no person checked;
-        1 treats all alike.
-    folds : how many of the data set's folds are run; None for all.
-    seeds : one run for each.
-    clips_per_class : size of the generated corpus `microcalls`.
-    max_clips : clips of any other data set, drawn evenly over label and fold; None for all.
-    """
-
-    grid: Grid
-    architecture: str
+    grid: Grid  # the rows and columns of all spectrograms
+    architecture: str  # key of `freesound_tagging.learning.networks.NETWORKS`
     batch_size: int = 32
+    # A first stage in which the head learns alone; of no epochs by default.
     frozen_epochs: int = 0
     frozen_lr: float = 3e-3
+    # Then all layers learn: the head at lr_max, the early ones at lr_max / lr_ratio.
     epochs: int
     lr_max: float
     lr_ratio: float = 1.0
-    weight_decay: float = 0.01
-    width: int = 8
-    mixup: float = 0.0
-    crop: float = 1.0
-    time_shift: float = 0.0
-    gain: float = 0.0
-    mask: float = 0.0
-    unverified_weight: float = 1.0
-    folds: int | None = None
-    seeds: tuple[int, ...] = (0,)
-    clips_per_class: int = 20
-    max_clips: int | None = None
+    weight_decay: float = 0.01  # of AdamW
+    width: int = 8  # channels after the compact network's first convolution, half the waveform's
+    # What varies in training, all off by default; held-out clips are always seen as they are.
+    mixup: float = 0.0  # alpha of mixup's Beta distribution
+    crop: float = 1.0  # share of the columns seen at a time, from a random start
+    time_shift: float = 0.0  # largest circular shift, as a share of the length
+    gain: float = 0.0  # largest change of a waveform's level, in dB either way
+    mask: float = 0.0  # widest band of rows, and of columns, that is hidden, as a share
+    unverified_weight: float = 1.0  # in the loss, 0 to 1, of clips whose label no person checked
+    folds: int | None = None  # how many of the data set's folds are run; None for all
+    seeds: tuple[int, ...] = (0,)  # one run for each
+    clips_per_class: int = 20  # of the generated corpus microcalls
+    max_clips: int | None = None  # of any other data set, drawn evenly over label and fold
 
 
 _AUGMENTATION = {"mixup": 0.3, "time_shift": 0.5, "mask": 0.1}
@@ -156,15 +132,7 @@ def get_profile(name: str, dataset: str = "") -> Profile:
 
 
 def parse_seeds(text: str | None) -> int | None:
-    """Return the number of seeds that SEEDS asks for, None where it is empty or not set.
-
-    Raises
-    ------
-    ValueError
-        Where it is not a whole number of 1 or more.
-    """
-    if not text:
-        return None
-    if not text.isdecimal() or int(text) < 1:
+    """Return the number of seeds that SEEDS asks for, None where it is empty or not set."""
+    if text and not (text.isdecimal() and int(text) >= 1):
         raise ValueError(f"SEEDS must be a whole number of 1 or more, got {text!r}")
-    return int(text)
+    return int(text) if text else None

@@ -121,7 +121,8 @@ def demo(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> None:
     check_dataset(options.dataset)
     if is_table(options.dataset):
-        table = Path(options.dataset).expanduser().resolve()
+        given = Path(options.dataset).expanduser()
+        table = given.parent.resolve() / given.name  # a table that is a link keeps its own folder
         if not table.is_file():
             raise DataError(f"{options.dataset}: there is no such table")
         options.dataset = str(table)  # notebooks run in a folder of their own

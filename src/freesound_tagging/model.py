@@ -6,7 +6,6 @@ out-of-fold scores: networks of the same settings, each on the clips of the fold
 
 import hashlib
 import importlib.metadata
-import os
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -178,10 +177,11 @@ def count_false_alarms(
     threshold: the false-alarm rate).
     """
     tables = {
-        name: thin(catalogue.load(name, experiment.raw_folder, **options), FOREIGN_CLIPS)
+        name: catalogue.load_at_hand(name, experiment.raw_folder, **options)
         for name, options in FOREIGN.items()
-        if name != experiment.dataset and is_at_hand(name, experiment.raw_folder)
+        if name != experiment.dataset
     }
+    tables = {n: thin(table, FOREIGN_CLIPS) for n, table in tables.items() if table is not None}
     alarms: dict[str, dict[str, dict]] = {name: {} for name in representations}
     for representation in representations:
         tagger = Tagger(folder, representation)
@@ -201,12 +201,3 @@ FOREIGN: dict[str, dict] = {
     "fsdd": {},
 }
 """Data sets whose sounds none of the other sets' classes fit, with the options of `load`."""
-
-
-def is_at_hand(name: str, root: Path) -> bool:
-    """Say whether a data set can be loaded without a download."""
-    mirror = os.environ.get("DATA_MIRROR")
-    return all(
-        (root / archive.folder).is_dir() or (mirror and (Path(mirror) / archive.file).is_file())
-        for archive in catalogue.describe(name).archives
-    )

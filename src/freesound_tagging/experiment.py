@@ -24,7 +24,7 @@ from freesound_tagging.scoring import challenge, metrics
 from freesound_tagging.sounds import catalogue, checks, fsdkaggle2018
 from freesound_tagging.sounds.clips import ClipError, ClipSettings, load_clip
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 """The repository: the package is installed in place (``pip install -e .``)."""
 
 

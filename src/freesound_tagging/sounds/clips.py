@@ -120,7 +120,7 @@ class _Sound:
         """Decode the file in blocks, float32, shape (n, channels)."""
         n = 0
         try:
-            with sf.SoundFile(self.path) as file:
+            with sf.SoundFile(_named(self.path)) as file:
                 while len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
                     # Every comparison with NaN is false.
                     if not (np.abs(block) <= LARGEST).all():
@@ -142,6 +142,11 @@ class _Sound:
             raise ClipError(f"{self.path}: holds no samples")
 
 
+def _named(path: str | os.PathLike[str]) -> str | bytes:
+    """Return a path as soundfile takes it: it refuses a str whose bytes were not UTF-8."""
+    return os.fsencode(path) if os.name == "posix" else os.fspath(path)
+
+
 def _open(path: str | os.PathLike[str]) -> _Sound:
     """Examine a sound file; refuse it where it is not whole."""
     path = Path(path)
@@ -152,7 +157,7 @@ def _open(path: str | os.PathLike[str]) -> _Sound:
             raise ClipError(f"{path}: is not a file")
         if path.stat().st_size == 0:
             raise ClipError(f"{path}: is empty (0 bytes)")
-        with sf.SoundFile(path) as file:
+        with sf.SoundFile(_named(path)) as file:
             n, sample_rate, container = file.frames, file.samplerate, file.format
         if n == _UNKNOWN_FRAMES:
             # libsndfile cannot read such a file to its end.
@@ -181,7 +186,7 @@ def seconds_of(path: str | os.PathLike[str]) -> float | None:
     A file that cannot be read says nothing: `decode` tells what is wrong with it.
     """
     try:
-        seconds = sf.info(path).duration
+        seconds = sf.info(_named(path)).duration
     except (sf.SoundFileError, TypeError, OSError):
         return None
     return seconds if seconds < 1e9 else None  # unknown lengths are stored as 2**63 samples

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import mmap
+import os
 import re
 import struct
 import zlib
@@ -166,7 +167,7 @@ def _flac(data: mmap.mmap, path: Path) -> Finding:
         return Finding(note="holds no MD5 of its samples, so damage inside it cannot be told")
     digest = hashlib.md5(usedforsecurity=False)
     try:
-        with sf.SoundFile(path) as sound:
+        with sf.SoundFile(os.fsencode(path)) as sound:
             while len(block := sound.read(_BLOCK, dtype="int32", always_2d=True)):
                 samples = (block >> (32 - bits)).astype("<i4").view(np.uint8)
                 digest.update(samples.reshape(-1, 4)[:, : (bits + 7) // 8].tobytes())

@@ -8,6 +8,7 @@ less of the network.
 """
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV, LeaveOneGroupOut
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
@@ -39,6 +40,26 @@ def seen_log_loss(head, inputs: np.ndarray, labels: np.ndarray) -> float:
     return -log_loss(labels[seen], head.predict_proba(inputs[seen]), labels=head.classes_)
 
 
+def read_inputs(paths: Iterable[str], kind: str, slowed: bool = False) -> np.ndarray:
+    """Return what a head sees of each recording, shape (recordings, 1024, 2048 or 521)."""
+    network, rows = yamnet.load_yamnet(), []
+    for path in tqdm(paths, unit="clip"):
+        waveform, sample_rate = decode(path)
+        rate = yamnet.SAMPLE_RATE if slowed else sample_rate
+        vectors = yamnet.embeddings(network, yamnet.log_mel_patches(waveform, rate))
+        rows.append(INPUTS[kind](network, vectors))
+    return np.stack(rows)
+
+
+def make_head(**options: object) -> Pipeline:
+    """Return logistic regression on standardised inputs.
+
+    Turning all axes at once (PCA) changes nothing in the fit, and leaves as many as there are
+    clips.
+    """
+    return make_pipeline(StandardScaler(), PCA(), LogisticRegression(max_iter=2000, **options))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("dataset")
@@ -49,23 +70,15 @@ def main() -> None:
     torch.set_num_threads(1)  # sums add up the same way every time
 
     table = load(arguments.dataset)
-    network, rows = yamnet.load_yamnet(), []
-    for path in tqdm(table["path"], unit="clip"):
-        waveform, sample_rate = decode(path)
-        rate = yamnet.SAMPLE_RATE if arguments.slowed else sample_rate
-        vectors = yamnet.embeddings(network, yamnet.log_mel_patches(waveform, rate))
-        rows.append(INPUTS[arguments.inputs](network, vectors))
-    inputs = np.stack(rows)
+    inputs = read_inputs(table["path"], arguments.inputs, arguments.slowed)
 
     parts = []
     for fold in sorted(table["fold"].unique()):
         held_out = (table["fold"] == fold).to_numpy()
         training = table[~held_out]
-        # Turning all axes at once changes nothing in the fit, and leaves as many as clips.
-        head = make_pipeline(StandardScaler(), PCA(), LogisticRegression(max_iter=2000))
-        search = GridSearchCV(
-            head, {"logisticregression__C": STRENGTHS}, scoring=seen_log_loss, cv=LeaveOneGroupOut()
-        )
+        strengths = {"logisticregression__C": STRENGTHS}
+        folds = LeaveOneGroupOut()
+        search = GridSearchCV(make_head(), strengths, scoring=seen_log_loss, cv=folds)
         search.fit(inputs[~held_out], training["label"], groups=training["fold"])
         scores = pd.DataFrame(search.predict_proba(inputs[held_out]), columns=search.classes_)
         keys = table[held_out].reset_index()[["clip_id", "fold", "label"]].assign(seed=0)

@@ -71,5 +71,8 @@ def audio_learner(
     )
     network = load_yamnet()
     network.head = nn.Linear(EMBEDDING, len(loaders.vocab))
-    groups = {"splitter": lambda network: [list(group.parameters()) for group in network]}
-    return Learner(loaders, network, metrics=accuracy, **(groups | options))
+    return Learner(loaders, network, metrics=accuracy, splitter=_groups, **options)
+
+
+def _groups(network: nn.Sequential) -> list[list[nn.Parameter]]:
+    return [list(group.parameters()) for group in network]

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import scipy.fft
 
 from . import kernels
-from .grid import Settings
 from .plan import Batch, Plan, make_plan, pad
+from .settings import Settings
 from .threads import in_threads, thread_count
 
 kept = threading.local()
 
 
 def histograms(
-    spectra: dict, peak: float, plan: Plan, workers, dtype: type
+    spectra: dict[int, np.ndarray], peak: float, plan: Plan, run: Callable, dtype: type
 ) -> tuple[np.ndarray, np.ndarray]:
     """Energy and count of the reassigned points of one signal, approximately.
 
@@ -28,43 +29,45 @@ def histograms(
         within single precision for any loudness.
     peak : float
     plan : Plan
-    workers : callable
+    run : callable
         `in_threads`, or ``map``.
     dtype : np.float32 or np.float64
         Of the energy: that of a very loud or very quiet signal may not fit single precision.
 
     Returns
     -------
-    energy, count : arrays, shape (n_bins, frames), low frequencies first; count is float32
+    energy, count : arrays, shape (bins, frames), low frequencies first; count is float32
     """
-    bins = np.zeros((plan.settings.n_bins, plan.n_frames, 2), dtype=np.float32)
-    if peak == 0:
-        return bins[:, :, 0], bins[:, :, 1]
-
-    def one_batch(batch: Batch) -> np.ndarray:
-        return strip(spectra[batch.period], plan, batch)
-
-    # Added in the order of the batches whatever thread was first: same input, same bytes.
-    for batch, of_batch in zip(plan.batches, workers(one_batch, plan.batches), strict=True):
-        bins[batch.first_bin : batch.first_bin + batch.n_bins] += of_batch
+    settings = plan.settings
+    shape = (settings.n_rows, settings.frames(plan.n_samples), 2)
+    bins = np.zeros(shape, dtype=np.float32)
+    if peak > 0:
+        # Added in the order of the batches whatever thread was first: same input, same bytes.
+        strips = run(lambda batch: strip(spectra[batch.layout.period], plan, batch), plan.batches)
+        for batch, of_batch in zip(plan.batches, strips, strict=True):
+            bins[batch.first_bin : batch.first_bin + batch.n_bins] += of_batch
     return bins[:, :, 0] * dtype(peak**2), bins[:, :, 1]
 
 
 def strip(spectrum: np.ndarray, plan: Plan, batch: Batch) -> np.ndarray:
     """Energy and count of one batch, float32, shape (batch.n_bins, frames, 2)."""
-    settings, turns = plan.settings, batch.stop_turn - batch.first_turn
-    bins = np.zeros((batch.n_bins, plan.n_frames, 2), dtype=np.float32)
-    bands = workspace((turns, len(batch.low), 2, batch.length))
+    settings, layout, n = plan.settings, batch.layout, plan.n_samples
+    bins = np.zeros((batch.n_bins, settings.frames(n), 2), dtype=np.float32)
+    bands = workspace((len(batch.turns), len(batch.low), 2, layout.length))
+    first_turn, step = batch.turns.start, layout.period / layout.length
     kernels.fill_bands(
-        spectrum, batch.first_turn, batch.turns, batch.low, batch.high, batch.slope, batch.offset,
-        batch.window, bands.view(np.float32),
-    )  # fmt: skip
+        spectrum,
+        *(first_turn, layout.turns),
+        *(batch.low, batch.high, batch.slope, batch.offset, batch.window),
+        bands.view(np.float32),
+    )
     bands = scipy.fft.ifft(bands, axis=-1, norm="forward", overwrite_x=True).view(np.float32)
     kernels.add_points(
-        bands, batch.first_turn, batch.turns, batch.of_turn, batch.lines, plan.halfway,
-        plan.log_coefficients, batch.period / batch.length, plan.n_samples, settings.hop,
-        batch.each, settings.reassign, bins,
-    )  # fmt: skip
+        bands,
+        *(first_turn, layout.turns, batch.of_turn, batch.lines, plan.halfway, plan.log),
+        *(step, n, settings.hop_length, step * layout.skip, settings.reassign),
+        bins,
+    )
     return bins
 
 
@@ -81,32 +84,24 @@ def workspace(shape: tuple[int, ...]) -> np.ndarray:
     return kept.memory[:size].reshape(shape)
 
 
-def histograms_of_batch(x: np.ndarray, settings: list[Settings], accuracy: float) -> list:
-    """(energy, count) of each setting, shape (batch, n_bins, frames), from one transform.
+def histograms_of_batch(x: np.ndarray, settings: Sequence[Settings]) -> list:
+    """(energy, count) of each of `settings`, shape (batch, bins, frames), of signals (batch, N).
 
-    Parameters
-    ----------
-    x : float array, shape (batch, N)
-    settings : list of Settings
-    accuracy : float
-        See `LinearReassignment`.
+    Several q share the transform of the signal.
     """
     dtype = np.float64 if x.dtype == np.float64 else np.float32
-    plans = [make_plan(x.shape[-1], one, accuracy) for one in settings]
-    periods = {batch.period for plan in plans for batch in plan.batches}
+    plans = [make_plan(x.shape[-1], one) for one in settings]
+    periods = {batch.layout.period for plan in plans for batch in plan.batches}
 
-    def of_one(signal: np.ndarray, workers=map) -> list[tuple[np.ndarray, np.ndarray]]:
+    def of_one(signal: np.ndarray, run: Callable = map) -> list[tuple[np.ndarray, np.ndarray]]:
         # In double precision, so that a DC offset leaves the small bins their digits.
         spectra = {n: scipy.fft.rfft(pad(signal, n).astype(np.float64)) / n for n in periods}
         peak = max(float(np.abs(spectrum).max()) for spectrum in spectra.values())
         spectra = {n: (s / (peak or 1)).astype(np.complex64) for n, s in spectra.items()}
-        return [histograms(spectra, peak, plan, workers, dtype) for plan in plans]
+        return [histograms(spectra, peak, plan, run, dtype) for plan in plans]
 
     if len(x) < thread_count():
         found = [of_one(signal, in_threads) for signal in x]
     else:  # a whole signal per thread: none waits for the others' pieces
         found = list(in_threads(of_one, x))
-    return [
-        tuple(np.stack(part) for part in zip(*pairs, strict=True))
-        for pairs in zip(*found, strict=True)
-    ]
+    return [tuple(map(np.stack, zip(*pairs, strict=True))) for pairs in zip(*found, strict=True)]

@@ -1,17 +1,20 @@
-"""What the fast form works out once for a length and a setting: lengths, bands, windows.
+"""What the fast form works out once for a length and a setting.
 
-The Gaussian of a scan line is negligible more than a few sigmas from its centre, so its inverse
-transform needs only as many points as that band is wide. Spectrum bin k is laid at index k mod M
-of a transform of length M: no two bins of the band meet there, and point j of the result is the
-full-length one at sample j N / M, with phase and all. Each point stands for N / M samples.
+The idea. A Gaussian filter is negligible a few sigmas from its centre, so what passes a scan line
+is slow: its inverse transform needs only as many points as its band is wide, and each point stands
+for several samples. Lines that lie close together see nearly the same, twice over. So only some,
+the *nodes*, are transformed at all; *half-way* between two, xi and eta are a weighted sum of those
+of the four nodes around, and every other line is one of the node and the half-way place beside it
+(eta says how xi changes with f0, so each brings its slope along). And of the lines between, k
+neighbours take the points in *turns*, each every k-th, each from its own start: for each turn the
+nodes have one short transform of their own. Spectrum bin b, times exp(2 pi i b turn / k P), is laid
+at index b mod P of a transform of length P: point j of the result is the full-length one at sample
+(j + turn / k) N / P, with phase and all. ``docs/turns.png`` shows nodes, half-way places, lines and
+turns.
+
 A click is followed for q / f0 samples only. Where these are few, the points are the samples, as the
-exact form's are; where they are more, a point at the edge counts for the share of its samples that
-lie within it (see `kernels.reassign`).
-
-Neighbouring scan lines are close together compared with sigma, so only some of them, the nodes,
-are transformed. xi and eta of a line between two nodes are weighted sums of theirs: eta says how xi
-changes with f0, so both ends bring their slope along (see `between_nodes`).
-Where lines lie closer than the picture needs, some are left out, and the others count for them.
+exact form's are; where they are fewer still, no turns are taken. Where they are more, a point at
+the edge |m| = 1/2 counts for the share of it that lies within (see `kernels.reassign`).
 """
 
 from __future__ import annotations
@@ -20,11 +23,13 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 import scipy.fft
 
-from .grid import MAX_DISPLACEMENT, Settings
+from .settings import MAX_DISPLACEMENT, Settings
 
 # Half-width of the band in sigmas, up to accuracy 1; beyond it grows as the square root. For
 # noise 4 would do; a staircase, whose spectrum is steep, needs 6.
@@ -33,35 +38,35 @@ REACH = 6.0
 # Points of the turns together for each bin of the band, at accuracy 1.
 TIME_OVERSAMPLING = 5 / 3
 
-# Where a window is shorter than this many samples, times the accuracy squared, the points are the
-# samples: a click that a handful of samples sees weighs as many of them as happen to be near.
-SAMPLES_TO_ALIGN = 7.0
-
-# Where it is shorter than this, times the accuracy squared, no turns are taken: every line takes
-# every sample.
-SAMPLES_TO_TAKE_ALL = 2.5
-
 # Points of a line in a frame at accuracy 1, and those of the turns together, at the least.
 POINTS_PER_FRAME = 6.0
 FEWEST_PER_FRAME = 12.0
+
+# Different lengths of transforms an octave.
+STEPS_PER_OCTAVE = 2
+
+# Where a window is shorter than this many samples, times the accuracy squared, the points are the
+# samples: a click that a handful of samples sees weighs as many of them as happen to be near.
+# Where it is shorter than the second number, every line takes every sample.
+SAMPLES_TO_ALIGN = 7.0
+SAMPLES_TO_TAKE_ALL = 2.5
 
 # Distance of two nodes at most, in sigmas and as a part of f0, at accuracy 1.
 NODE_SPACING = 1.4
 NODE_SPACING_OF_F0 = 1 / 12
 
-# Different lengths of transforms an octave.
-STEPS_PER_OCTAVE = 2
-
 # Lines that take the points in turns, at most; the same where none moves, so that the points of a
-# line are close enough for its energy; distance of two lines that take the same, in sigmas, at
-# most; the same where the points are the samples.
+# line are close enough for its energy.
 MOST_TURNS = 5
 MOST_TURNS_STANDING = 2
+
+# Distance of two lines that take the same points, in sigmas, at most; the same where the points are
+# the samples.
 TURNS_SPACING = 0.27
 TURNS_SPACING_ALIGNED = 0.17
 
 # Where every line takes every sample: distance of two lines in sigmas at most, and lines of a
-# log-axis bin at the least.
+# log-axis bin at the least; the others are left out.
 LINE_SPACING = 0.07
 LINES_PER_BIN = 5
 
@@ -71,11 +76,10 @@ FURTHEST = 1.3 * MAX_DISPLACEMENT
 # Below this q, which is for clicks, the accuracy is taken three times.
 CLICKS_BELOW_Q = 1.0
 
-# Complex points of one batch of transforms, so that it stays in the cache of one core.
+# Complex points of one batch of transforms, so that it stays in the cache of one core; and
+# intervals between nodes in a batch all the same. An odd number has, with the nodes beyond its
+# ends, an even number of nodes: scipy transforms four rows side by side.
 BATCH_POINTS = 1 << 17
-
-# Intervals between nodes in a batch at the least, beyond that size. With the nodes beyond its ends
-# an even number of nodes: scipy transforms four rows side by side.
 INTERVALS = 11
 
 # Degree of the polynomial that stands for log(1 + v) on the small interval it is needed on.
@@ -98,41 +102,40 @@ LINE = np.dtype(
 )
 
 
+class Layout(NamedTuple):
+    """How the lines between two nodes take their points."""
+
+    turns: int  # lines that take them in turns
+    skip: int  # every how many-th line is taken at all
+    length: int  # P, points of a line and of the inverse transforms
+    period: int  # samples that they span: N, or `padded_length`
+
+
 @dataclass(frozen=True)
 class Batch:
-    """Consecutive nodes with one transform length, some turns, and the scan lines between them.
+    """Consecutive nodes of one layout, some of its turns, and the scan lines between them.
 
     Attributes
     ----------
-    length : int
-        P, points of the inverse transforms, and of each line.
-    turns : int
-        Lines that take the points in turns: those of turn t start t / turns of a step later.
-    first_turn, stop_turn : int
-        Turns of this batch.
-    period : int
-        Samples that the points span: N, or `padded_length`.
+    layout : Layout
+    turns : range
+        Those of this batch. The lines of turn t start t / layout.turns of a step late.
     low, high : int64 arrays, shape (nodes,)
         First and last spectrum bin of each band; negative bins are negative frequencies.
     slope, offset : float64 arrays, shape (nodes,)
         (f - f0) / sigma = slope * bin - offset.
-    window : float32 array, shape (sum of widths,)
+    window : float32 array, shape (sum of the bands' widths,)
         G over the bands, one after the other.
     lines : structured array of `LINE`, shape (lines,)
         Those of one turn after those of the other.
-    of_turn : int64 array, shape (turns here + 1,)
+    of_turn : int64 array, shape (len(turns) + 1,)
         Index of the first line of each turn.
     first_bin, n_bins : int
         Range of the frequency bins that the lines can reach.
-    each : float
-        Samples, times scan lines of the full set, that each point stands for.
     """
 
-    length: int
-    turns: int
-    first_turn: int
-    stop_turn: int
-    period: int
+    layout: Layout
+    turns: range
     low: np.ndarray
     high: np.ndarray
     slope: np.ndarray
@@ -142,104 +145,81 @@ class Batch:
     of_turn: np.ndarray
     first_bin: int
     n_bins: int
-    each: float
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything about the fast form that depends only on N, the settings and the accuracy."""
+    """Everything about the fast form that depends only on N and the settings, of one q."""
 
     n_samples: int
-    n_frames: int
     settings: Settings
     batches: tuple[Batch, ...]
-    log_coefficients: np.ndarray
-    halfway: np.ndarray
+    log: np.ndarray  # see `log_polynomial`
+    halfway: np.ndarray  # see `halfway_weights`
 
     @property
     def n_points(self) -> int:
         """Points that are reassigned for one signal."""
-        return sum(batch.length * len(batch.lines) for batch in self.batches)
-
-    @property
-    def n_transformed(self) -> int:
-        """Complex points of the inverse transforms for one signal, xi and eta together."""
-        turns = (batch.stop_turn - batch.first_turn for batch in self.batches)
-        return sum(2 * b.length * len(b.low) * n for b, n in zip(self.batches, turns, strict=True))
+        return sum(batch.layout.length * len(batch.lines) for batch in self.batches)
 
 
 @lru_cache(maxsize=16)
-def make_plan(n_samples: int, settings: Settings, accuracy: float) -> Plan:
+def make_plan(n_samples: int, settings: Settings) -> Plan:
     """Lay the nodes, choose their transform lengths, and cut them into batches.
 
     Cached for the last 16 choices.
     """
-    if settings.q < CLICKS_BELOW_Q:
-        accuracy = 3 * accuracy
     spacing = line_spacing(settings)
-    widest = min(NODE_SPACING, NODE_SPACING_OF_F0 * 2 * math.pi * settings.q) / math.sqrt(accuracy)
-    node_step = max(int(widest / spacing) // 2 * 2, 1)
+    widest = min(NODE_SPACING, NODE_SPACING_OF_F0 * 2 * math.pi * settings.q)
+    widest /= math.sqrt(fineness(settings))
+    node_step = max(int(widest / spacing) // 2 * 2, 1)  # lines from a node to the next
     n_intervals = -(-len(settings.scan_lines()) // node_step)
+    upper = settings.line_frequencies(np.arange(1, n_intervals + 1) * node_step)
     batches = []
-    for start, stop, layout in runs(n_intervals, node_step, n_samples, settings, accuracy):
-        batches += make_batches(start, stop, node_step, n_samples, settings, accuracy, *layout)
+    laid = [lay_out(f0, n_samples, settings) for f0 in upper.tolist()]
+    for layout, run in groupby(range(n_intervals), laid.__getitem__):
+        batches += make_batches(list(run), node_step, layout, settings)
     # The costly ones first, so that no thread is left with one at the end.
-    batches.sort(key=lambda batch: -batch.length * len(batch.lines))
-    return Plan(
-        n_samples,
-        settings.frames(n_samples),
-        settings,
-        tuple(batches),
-        log_polynomial(settings),
-        halfway_weights(node_step * spacing, settings.q),
-    )
+    batches.sort(key=lambda batch: -batch.layout.length * len(batch.lines))
+    halfway = halfway_weights(node_step * spacing, settings.q)
+    return Plan(n_samples, settings, tuple(batches), log_polynomial(settings), halfway)
 
 
-def runs(
-    n_intervals: int, node_step: int, n_samples: int, settings: Settings, accuracy: float
-) -> Iterator[tuple[int, int, tuple]]:
-    """(first node, last node, (turns, skip, length, period)) of each run of intervals alike."""
-    found = [
-        layout(line_frequencies((i + 1) * node_step, settings), n_samples, settings, accuracy)
-        for i in range(n_intervals)
-    ]
-    start = 0
-    while start < n_intervals:
-        stop = start + 1
-        while stop < n_intervals and found[stop] == found[start]:
-            stop += 1
-        yield start, stop, found[start]
-        start = stop
+def fineness(settings: Settings) -> float:
+    """The accuracy, three times for clicks."""
+    return settings.accuracy * (3 if settings.q < CLICKS_BELOW_Q else 1)
 
 
-def layout(f0: float, n_samples: int, settings: Settings, accuracy: float) -> tuple:
-    """How lines up to f0 take the points: (turns, skip, length, period).
+def line_spacing(settings: Settings) -> float:
+    """Distance of neighbouring scan lines in sigmas."""
+    lines_per_octave = settings.oversampling * settings.bins_per_octave
+    return 2 * math.pi * settings.q * math.log(2) / lines_per_octave
 
-    Every `skip`-th line is taken, `turns` of them take the points in turns, `length` each of
-    `period` samples.
-    """
-    above_1, per_bin = max(accuracy, 1), settings.oversampling
-    window = settings.q / f0 / accuracy**2
+
+def lay_out(f0: float, n_samples: int, settings: Settings) -> Layout:
+    """The layout of lines up to f0."""
+    accuracy, per_bin = fineness(settings), settings.oversampling
+    above_1 = max(accuracy, 1)
+    window = settings.q / f0 / accuracy**2  # in samples
     if settings.reassign and window < SAMPLES_TO_ALIGN:
         odd = n_samples % 2 == 1
         turns = largest_divisor(settings, TURNS_SPACING_ALIGNED / above_1, MOST_TURNS, odd)
         period = padded_length(n_samples, accuracy, turns)
         if window >= SAMPLES_TO_TAKE_ALL:
-            return turns, 1, period // turns, period
+            return Layout(turns, 1, period // turns, period)
         skip = largest_divisor(settings, LINE_SPACING / above_1, per_bin // LINES_PER_BIN)
-        return 1, skip, period, period
+        return Layout(1, skip, period, period)
     most = MOST_TURNS if settings.reassign else MOST_TURNS_STANDING
     turns = largest_divisor(settings, TURNS_SPACING / above_1, most)
-    sigma = f0 / (2 * math.pi * settings.q)
-    reach = REACH * math.sqrt(above_1) * sigma
+    reach = REACH * math.sqrt(above_1) * f0 / (2 * math.pi * settings.q)
     width = n_samples * (min(f0 + reach, 0.5) - max(f0 - reach, -0.5))
-    per_frame = max(FEWEST_PER_FRAME, POINTS_PER_FRAME * turns * 10 / per_bin)
     oversampling = TIME_OVERSAMPLING * max(accuracy, 0.5) / math.sqrt(above_1)
+    per_frame = max(FEWEST_PER_FRAME, POINTS_PER_FRAME * turns * 10 / per_bin)
     least = max(per_frame * accuracy * settings.frames(n_samples), 16)
     # In steps of a part of an octave, so that few lengths differ; one point a sample is enough.
     steps = math.ceil(STEPS_PER_OCTAVE * math.log2(max(width * oversampling / least, 1)))
     needed = min(least * 2 ** (steps / STEPS_PER_OCTAVE), n_samples)
-    return turns, 1, scipy.fft.next_fast_len(math.ceil(needed / turns)), n_samples
+    return Layout(turns, 1, scipy.fft.next_fast_len(math.ceil(needed / turns)), n_samples)
 
 
 def largest_divisor(settings: Settings, limit: float, most: int, odd: bool = False) -> int:
@@ -247,13 +227,10 @@ def largest_divisor(settings: Settings, limit: float, most: int, odd: bool = Fal
 
     A divisor, so that every bin keeps the same number of lines.
     """
-    n, spacing = settings.oversampling, line_spacing(settings)
-    return max(
-        d
-        for d in range(1, n + 1)
-        if d == 1
-        or (n % d == 0 and d <= most and d * spacing <= limit and not (odd and d % 2 == 0))
-    )
+    most = min(most, limit / line_spacing(settings))
+    divisors = range(2, settings.oversampling + 1)
+    fits = (d for d in divisors if settings.oversampling % d == 0 and d <= most)
+    return max((d for d in fits if not (odd and d % 2 == 0)), default=1)
 
 
 def padded_length(n_samples: int, accuracy: float, turns: int) -> int:
@@ -261,12 +238,16 @@ def padded_length(n_samples: int, accuracy: float, turns: int) -> int:
 
     Only windows of at most `SAMPLES_TO_ALIGN` samples, times the accuracy squared, see the padding;
     those that Nyquist's frequency cuts short ring on. Odd where N is odd: then neither has a bin at
-    Nyquist's frequency.
+    Nyquist's frequency, which would be heard in digital silence.
     """
-    padded = n_samples
-    if n_samples % turns or not is_fast(n_samples):
-        padded += 2 * math.ceil(16 * SAMPLES_TO_ALIGN * accuracy**2)
-    while padded % turns or not is_fast(padded):
+
+    def fits(length: int) -> bool:
+        return length % turns == 0 and scipy.fft.next_fast_len(length) == length
+
+    if fits(n_samples):
+        return n_samples
+    padded = n_samples + 2 * math.ceil(16 * SAMPLES_TO_ALIGN * accuracy**2)
+    while not fits(padded):
         padded += 2
     return padded
 
@@ -284,77 +265,49 @@ def pad(signal, padded: int):
     return signal[..., sample % n_samples]
 
 
-def line_spacing(settings: Settings) -> float:
-    """Distance of neighbouring scan lines in sigmas."""
-    lines_per_octave = settings.oversampling * settings.bins_per_octave
-    return 2 * math.pi * settings.q * math.log(2) / lines_per_octave
-
-
-def line_frequencies(number: np.ndarray, settings: Settings) -> np.ndarray:
-    """f0 of scan lines by their number, in cycles per sample."""
-    return settings.fmin * 2.0 ** (number / (settings.oversampling * settings.bins_per_octave))
-
-
 def make_batches(
-    start: int,
-    stop: int,
-    node_step: int,
-    n_samples: int,
-    settings: Settings,
-    accuracy: float,
-    turns: int,
-    skip: int,
-    length: int,
-    period: int,
+    intervals: list[int], node_step: int, layout: Layout, settings: Settings
 ) -> Iterator[Batch]:
-    """The batches of the lines from node `start` to node `stop`.
+    """The batches of the lines in consecutive intervals, each between a node and the next.
 
     Half-way places need a node more at either end.
     """
+    length, period = layout.length, layout.period
+    reach = REACH * math.sqrt(max(fineness(settings), 1))
     most = max((BATCH_POINTS // (2 * length) - 4) // 2 * 2 + 1, INTERVALS)
-    for a in range(start, stop, most):
-        b = min(a + most, stop)
-        f0 = line_frequencies(np.arange(a - 1, b + 2) * node_step, settings)
+    for start in range(intervals[0], intervals[-1] + 1, most):
+        stop = min(start + most, intervals[-1] + 1)
+        f0 = settings.line_frequencies(np.arange(start - 1, stop + 2) * node_step)
         sigma = f0 / (2 * math.pi * settings.q)
-        reach = REACH * math.sqrt(max(accuracy, 1)) * sigma
-        low = np.maximum(np.ceil((f0 - reach) * period).astype(np.int64), -((period - 1) // 2))
-        high = np.minimum(np.floor((f0 + reach) * period).astype(np.int64), period // 2)
-        high = np.maximum(high, low - 1)  # the band of a node may be empty
-        bands = np.concatenate([np.arange(i, j + 1) for i, j in zip(low, high, strict=True)])
+        low = np.ceil((f0 - reach * sigma) * period).astype(np.int64)
+        high = np.floor((f0 + reach * sigma) * period).astype(np.int64)
+        low = np.maximum(low, -((period - 1) // 2))
+        high = np.maximum(np.minimum(high, period // 2), low - 1)  # a band may be empty
+        bands = np.concatenate([np.arange(a, b + 1) for a, b in zip(low, high, strict=True)])
         u = (bands / period - np.repeat(f0, high - low + 1)) / np.repeat(sigma, high - low + 1)
-        number = np.arange(a * node_step, min(b * node_step, len(settings.scan_lines())))
-        number = number[number % skip == 0]
-        first_bin, last_bin = reachable_bins(line_frequencies(number, settings), settings)
-        turns_here = max(1, min(turns, BATCH_POINTS // (2 * length * len(f0))))
-        for first_turn in range(0, turns, turns_here):
-            stop_turn = min(first_turn + turns_here, turns)
-            of_turns = [number[number // skip % turns == t] for t in range(first_turn, stop_turn)]
-            lines = line_table(np.concatenate(of_turns), first_bin, settings, node_step, a - 1)
-            if length * turns < period:
-                ramp = 2 * period / (length * turns) / settings.q
-                lines["time_ramp"] = ramp * line_frequencies(np.concatenate(of_turns), settings)
+        n_lines = min(stop * node_step, len(settings.scan_lines()))
+        number = np.arange(start * node_step, n_lines)
+        number = number[number % layout.skip == 0]
+        first_bin, last_bin = reachable_bins(settings.line_frequencies(number), settings)
+        at_a_time = max(1, BATCH_POINTS // (2 * length * len(f0)))
+        for turn in range(0, layout.turns, at_a_time):
+            turns = range(turn, min(turn + at_a_time, layout.turns))
+            by_turn = [number[number // layout.skip % layout.turns == t] for t in turns]
             yield Batch(
-                length=length,
+                layout=layout,
                 turns=turns,
-                first_turn=first_turn,
-                stop_turn=stop_turn,
-                period=period,
                 low=low,
                 high=high,
                 slope=1 / (period * sigma),
                 offset=f0 / sigma,
                 window=np.exp(-0.5 * u * u).astype(np.float32),
-                lines=lines,
-                of_turn=np.cumsum([0, *map(len, of_turns)]),
+                lines=line_table(
+                    np.concatenate(by_turn), node_step, start - 1, first_bin, layout, settings
+                ),
+                of_turn=np.cumsum([0, *map(len, by_turn)]),
                 first_bin=first_bin,
                 n_bins=last_bin - first_bin + 1,
-                each=period / length * skip,
             )
-
-
-def is_fast(length: int) -> bool:
-    """Whether a transform of this length has small prime factors only."""
-    return scipy.fft.next_fast_len(length) == length
 
 
 def reachable_bins(f0: np.ndarray, settings: Settings) -> tuple[int, int]:
@@ -362,8 +315,8 @@ def reachable_bins(f0: np.ndarray, settings: Settings) -> tuple[int, int]:
     spread = FURTHEST / (2 * math.pi * settings.q)
     edges = settings.bin_edges()
     ends = np.array([f0.min() * (1 - spread), f0.max() * (1 + spread)])
-    found = np.searchsorted(edges, np.clip(ends, settings.fmin, settings.fmax)) - 1
-    first, last = np.clip(found + np.array([-1, 1]), 0, settings.n_bins - 1)
+    found = np.searchsorted(edges, np.clip(ends, settings.low, settings.high)) - 1
+    first, last = np.clip(found + np.array([-1, 1]), 0, settings.n_rows - 1)
     return int(first), int(last)
 
 
@@ -440,11 +393,16 @@ def closest(nodes: np.ndarray, places: np.ndarray, h: float, q: float) -> list[n
 
 
 def line_table(
-    number: np.ndarray, first_bin: int, settings: Settings, node_step: int, first_node: int
+    number: np.ndarray,
+    node_step: int,
+    first_node: int,
+    first_bin: int,
+    layout: Layout,
+    settings: Settings,
 ) -> np.ndarray:
-    """What the loops over points need of each line: `LINE`s, without `time_ramp`."""
+    """What the loops over points need of each line: `LINE`s."""
     kind, a, b, c = settings.axis_parameters()
-    f0 = line_frequencies(number, settings)
+    f0 = settings.line_frequencies(number)
     lines = np.zeros(len(f0), dtype=LINE)
     half = max(node_step // 2, 1)  # lines from a node to the half-way place
     lines["node"] = 2 * (number // node_step - first_node) + number % node_step // half
@@ -460,9 +418,12 @@ def line_table(
     else:
         lines["bin"] = (f0 - a) * b - first_bin
         lines["scale"] = f0
+    points = layout.length * layout.turns
+    if points < layout.period:  # else the points are the samples, and the edge the exact form's
+        lines["time_ramp"] = 2 * layout.period / points / settings.q * f0
     sigma = f0 / (2 * math.pi * settings.q)
-    lines["frames"] = 1 / (2 * math.pi * sigma * settings.hop)
-    lines["lowest"], lines["highest"] = (f0 - settings.fmax) / sigma, (f0 - settings.fmin) / sigma
+    lines["frames"] = 1 / (2 * math.pi * sigma * settings.hop_length)
+    lines["lowest"], lines["highest"] = (f0 - settings.high) / sigma, (f0 - settings.low) / sigma
     row = settings.rows(f0)
     lines["row"] = np.where(row >= 0, row - first_bin, -1)
     return lines

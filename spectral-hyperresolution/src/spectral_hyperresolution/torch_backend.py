@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from .grid import MAX_DISPLACEMENT, Settings
+from .settings import MAX_DISPLACEMENT, Settings
 
 # Points that are in work at one time; some 100 bytes each.
 CHUNK_POINTS = 1 << 24
@@ -37,11 +37,11 @@ def exact_histograms(
     f = torch.where(f > half, f - n_samples, f) / n_samples
     lines = torch.as_tensor(settings.scan_lines(), device=device)
     frames = settings.frames(n_samples)
-    energy = torch.zeros(n_signals, settings.n_bins * frames, dtype=torch.float64, device=device)
+    energy = torch.zeros(n_signals, settings.n_rows * frames, dtype=torch.float64, device=device)
     count = torch.zeros_like(energy)
     signal = torch.arange(n_signals, device=device)[:, None, None] * energy.shape[1]
     n = torch.arange(1, n_samples + 1, device=device, dtype=torch.float64)
-    shape = (n_signals, settings.n_bins, frames)
+    shape = (n_signals, settings.n_rows, frames)
     if chunks is None:
         chunks = math.ceil(len(lines) * n_signals * n_samples / CHUNK_POINTS)
     for f0 in torch.chunk(lines, min(chunks, len(lines))):
@@ -57,7 +57,7 @@ def exact_histograms(
             rows = torch.as_tensor(settings.rows(f0[:, 0].cpu().numpy()), device=device)
             # The last sample is left out, as are points that are reassigned to it.
             by_frame = power.new_zeros(*power.shape[:2], frames)
-            frame = torch.arange(1, n_samples, device=device) // settings.hop
+            frame = torch.arange(1, n_samples, device=device) // settings.hop_length
             by_frame.index_add_(-1, frame, power[..., :-1])
             energy.view(shape).index_add_(1, rows[rows >= 0], by_frame[:, rows >= 0])
             continue
@@ -65,10 +65,10 @@ def exact_histograms(
         m = eta * xi.conj() / torch.where(followed, power, 1.0)
         frequency = f0 - sigma * m.real
         time = n + m.imag / (2 * math.pi * sigma)
-        followed &= (frequency > settings.fmin) & (frequency < settings.fmax)
+        followed &= (frequency > settings.low) & (frequency < settings.high)
         followed &= (time >= 1) & (time < n_samples)
-        where = bins_of(frequency.clamp(settings.fmin, settings.fmax), settings) * frames
-        where = (where + torch.floor(time / settings.hop).long() + signal)[followed]
+        where = bins_of(frequency.clamp(settings.low, settings.high), settings) * frames
+        where = (where + torch.floor(time / settings.hop_length).long() + signal)[followed]
         power = power[followed]
         energy.view(-1).index_add_(0, where, power)
         count.view(-1).index_add_(0, where, torch.ones_like(power))
@@ -84,4 +84,4 @@ def bins_of(frequency: torch.Tensor, settings: Settings) -> torch.Tensor:
         index = torch.floor((torch.log1p(frequency * a) - b) * c)
     else:
         index = torch.floor((frequency - a) * b)
-    return index.long().clamp(0, settings.n_bins - 1)
+    return index.long().clamp(0, settings.n_rows - 1)

@@ -1,4 +1,4 @@
-"""Consensus over several q: keep what is seen at the same place whatever the window."""
+"""From waveforms to pictures in NumPy: what the module and the function share."""
 
 from __future__ import annotations
 
@@ -8,10 +8,54 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.ndimage
 
-from .grid import positive_number, whole_number
+from . import exact, fast
+from .settings import Settings, positive_number, whole_number
 
 if TYPE_CHECKING:
     import torch
+
+
+def histograms(x: np.ndarray, settings: Sequence[Settings]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(energy, count) of each of `settings`, (batch, frequency, time), of signals (batch, N)."""
+    if settings[0].exact:
+        return [exact.histograms_of_batch(x, one) for one in settings]
+    return fast.histograms_of_batch(x, settings)
+
+
+def pictures(x: np.ndarray, settings: Settings) -> np.ndarray:
+    """Power above the count threshold, (batch, q, frequency, time), of signals (batch, N)."""
+    each = settings.each_q()
+    frames = settings.frames(x.shape[-1])
+    dtype = np.float64 if x.dtype == np.float64 else np.float32
+    out = np.empty((len(x), len(each), settings.n_rows, frames), dtype=dtype)
+    for i, (energy, count) in enumerate(histograms(x, each) if len(x) else ()):
+        out[:, i] = energy
+        if settings.count_threshold:
+            out[:, i][count < np.sqrt(count.max((-2, -1), keepdims=True))] = 0
+    return out
+
+
+def finished(power: np.ndarray | torch.Tensor, settings: Settings) -> np.ndarray | torch.Tensor:
+    """From power (..., q, frequency, time) what the caller chose: consensus, one q, smoothing."""
+    if settings.consensus is not None:
+        power = consensus_picture(power, settings.q, settings.consensus)
+    elif not isinstance(settings.q, tuple):
+        power = power[..., 0, :, :]
+    return smoothed(power, settings.smooth)
+
+
+def smoothed(power: np.ndarray | torch.Tensor, passes: int = 1) -> np.ndarray | torch.Tensor:
+    """Power (..., frequency, time) averaged over 3 x 3 cells, weights 1 2 1 by 1 2 1.
+
+    Beyond the edges there is none, so a cell in a corner keeps 9 of its 16 parts.
+    """
+    for axis in (-2, -1) * passes:
+        half = 0.5 * power.swapaxes(axis, -1)
+        out = 1.0 * half
+        out[..., 1:] += 0.5 * half[..., :-1]
+        out[..., :-1] += 0.5 * half[..., 1:]
+        power = out.swapaxes(axis, -1)
+    return power
 
 
 def consensus_picture(
@@ -76,39 +120,17 @@ def consensus_picture(
     agree = n_q if agree is None else whole_number(agree, "agree")
     if agree > n_q:
         raise ValueError(f"agree must be between 1 and the number of q, {n_q}, got {agree}")
-    radius = 0 if radius == 0 else whole_number(radius, "radius")
+    radius = whole_number(radius, "radius", least=0)
     values = [positive_number(value, "q") for value in q]
-    if isinstance(pictures, np.ndarray):
-        scale = np.array(values, dtype=pictures.dtype)
-        levelled = pictures * scale[:, None, None]
-        near = levelled
-        if radius:
-            size = (1,) * (levelled.ndim - 2) + (2 * radius + 1,) * 2
-            near = scipy.ndimage.maximum_filter(levelled, size, mode="constant")
-        supported = np.sort(near, axis=-3)[..., n_q - agree, :, :]
-        return np.minimum(levelled.mean(-3), supported) * (1 / scale).mean()
-    import torch
+    if not isinstance(pictures, np.ndarray):
+        import torch
 
-    scale = pictures.new_tensor(values)
-    levelled = pictures * scale[:, None, None]
-    near = levelled
+        agreed = consensus_picture(pictures.detach().cpu().numpy(), values, agree, radius)
+        return torch.from_numpy(agreed).to(pictures.device)
+    scale = np.array(values, dtype=pictures.dtype)
+    levelled = near = pictures * scale[:, None, None]
     if radius:
-        flat = levelled.reshape(-1, 1, *levelled.shape[-2:])
-        near = torch.nn.functional.max_pool2d(flat, 2 * radius + 1, stride=1, padding=radius)
-        near = near.reshape(levelled.shape)
-    supported = near.topk(agree, dim=-3).values.select(-3, agree - 1)
-    return torch.minimum(levelled.mean(-3), supported) * (1 / scale).mean()
-
-
-def smoothed(power: np.ndarray | torch.Tensor, passes: int = 1) -> np.ndarray | torch.Tensor:
-    """Power (..., frequency, time) averaged over 3 x 3 cells, weights 1 2 1 by 1 2 1, `passes` times.
-
-    Beyond the edges there is none, so a cell in a corner keeps 9 of its 16 parts.
-    """
-    for axis in (-2, -1) * passes:
-        near = 0.5 * power.swapaxes(axis, -1)
-        out = near.copy() if isinstance(near, np.ndarray) else near.clone()
-        out[..., 1:] += 0.5 * near[..., :-1]
-        out[..., :-1] += 0.5 * near[..., 1:]
-        power = out.swapaxes(axis, -1)
-    return power
+        size = (1,) * (levelled.ndim - 2) + (2 * radius + 1,) * 2
+        near = scipy.ndimage.maximum_filter(levelled, size, mode="constant")
+    supported = np.sort(near, axis=-3)[..., n_q - agree, :, :]
+    return np.minimum(levelled.mean(-3), supported) * (1 / scale).mean()

@@ -1,7 +1,9 @@
 """DataLoaders -> Learner: loss and metrics, training in one or two stages, predictions."""
 
 import ctypes
+import os
 import random
+import shutil
 import sys
 from collections.abc import Sequence
 
@@ -74,6 +76,11 @@ def prepare_cpu() -> None:
                 mallopt(parameter, value)
 
 
+def has_compiler() -> bool:
+    """Say whether this machine has a C++ compiler, which PyTorch compiles a training step with."""
+    return any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++")))
+
+
 def make_learner(dls: DataLoaders, profile: Profile) -> Learner:
     """Return a fastai Learner: the network on its device, AdamW, the three metrics.
 
@@ -110,6 +117,8 @@ def fit(learner: Learner, profile: Profile) -> None:
         learner.freeze()
         learner.fit_one_cycle(profile.frozen_epochs, profile.frozen_lr)
         learner.unfreeze()
+    if profile.compiled and learner.dls.device.type == "cpu" and has_compiler():
+        learner.model.compile_training()
     rates = slice(profile.lr_max / profile.lr_ratio, profile.lr_max)
     learner.fit_one_cycle(profile.epochs, rates)
 

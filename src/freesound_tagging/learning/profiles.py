@@ -52,12 +52,16 @@ PROFILES: dict[str, Profile] = {
         lr_ratio=100,
         clips_per_class=200,
     ),
-    # Transfer learning as a practitioner does it: the whole clip, all 224 rows, every layer.
+    # Transfer learning as a practitioner does it: the whole clip, all 224 rows; first the new head,
+    # then every layer, the early ones slowly. Chosen on inner folds, see results/PLAN.md.
     "pretrained": Profile(
         grid=Grid(duration=5.0, hop_length=788, frames_per_column=4),
         architecture="efficientnet_lite0",
-        epochs=24,
+        frozen_epochs=2,
+        frozen_lr=5e-3,
+        epochs=22,
         lr_max=5e-3,
+        lr_ratio=10,
         compiled=True,
         **_AUGMENTATION,
     ),
@@ -120,7 +124,7 @@ ADJUSTMENTS: dict[tuple[str, str], dict] = {
     ("cpu", "insectset32"): {
         "grid": replace(_INSECTS, bins_per_octave=19.1, frames_per_column=1),
     },
-    ("pretrained", "insectset32"): {"grid": _INSECTS, "epochs": 16},
+    ("pretrained", "insectset32"): {"grid": _INSECTS, "epochs": 14},
     ("gpu", "insectset32"): {"grid": replace(_INSECTS, hop_length=394)},
     ("smoke", "insectset32"): {"grid": replace(PROFILES["smoke"].grid, windows=2)},
 }

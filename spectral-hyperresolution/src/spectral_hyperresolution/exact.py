@@ -56,7 +56,10 @@ def histograms(spectrum: np.ndarray, n_samples: int, settings: Settings) -> tupl
 
     # Added in the order of the lines whatever thread was first: same input, same bytes.
     for rows, e, c in in_threads(strips, range(0, len(lines), LINES_AT_A_TIME)):
-        kernels.add_strips(e, c, rows, energy, count)
+        for row, of_energy, of_count in zip(rows, e, c, strict=True):
+            part = slice(row, row + strip)
+            energy[part] += of_energy[: n_bins - row]
+            count[part] += of_count[: n_bins - row]
     return energy, count.astype(np.float64)
 
 

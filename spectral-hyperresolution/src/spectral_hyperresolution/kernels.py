@@ -21,7 +21,7 @@ def compiled(**options) -> Callable:
 
     def decorate(function: Callable) -> Callable:
         try:
-            return numba.njit(cache=True, **options)(function)
+            dispatcher = numba.njit(cache=True, **options)(function)
         except RuntimeError:  # neither beside the source nor in the user's own cache
             warnings.warn(
                 "no writable folder for compiled code: every process compiles anew, in seconds; "
@@ -30,6 +30,24 @@ def compiled(**options) -> Callable:
                 stacklevel=2,
             )
             return numba.njit(**options)(function)
+        cache = dispatcher._cache
+        load = cache.load_overload
+
+        def load_or_discard(*arguments):
+            try:
+                return load(*arguments)
+            except Exception as error:  # whatever unpickling makes of a file that was cut short
+                warnings.warn(
+                    f"the compiled code in {cache.cache_path} is broken ({error!r}); it is thrown "
+                    "away and compiled anew",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+                cache.flush()
+                return None
+
+        cache.load_overload = load_or_discard
+        return dispatcher
 
     return decorate
 
@@ -103,18 +121,6 @@ def bin_lines(xi, eta, f0, q, hop, fmin, fmax, n_bins, axis, first, energy, coun
                 frame = math.floor(time / hop)
                 energy[line, row, frame] += power
                 count[line, row, frame] += 1
-
-
-@compiled()
-def add_strips(energy, count, first, total_energy, total_count):
-    """Add the strips of all lines, in order, to the histograms of shape (n_bins, frames)."""
-    lines, strip, frames = energy.shape
-    n_bins = total_energy.shape[0]
-    for line in range(lines):
-        for row in range(min(strip, n_bins - first[line])):
-            for frame in range(frames):
-                total_energy[first[line] + row, frame] += energy[line, row, frame]
-                total_count[first[line] + row, frame] += count[line, row, frame]
 
 
 @compiled(nogil=True)

@@ -64,28 +64,23 @@ def histograms(spectrum: np.ndarray, n_samples: int, settings: Settings) -> tupl
 
 
 def standing_histograms(spectrum: np.ndarray, n_samples: int, settings: Settings) -> tuple:
-    """As `histograms`, with every point counted where its filter stands."""
-    lines = settings.scan_lines()
+    """As `histograms`, with every point where its filter stands; no points are counted."""
+    lines, frames = settings.scan_lines(), settings.frames(n_samples)
     rows = settings.rows(lines)
     lines, rows = lines[rows >= 0], rows[rows >= 0]
-    frames = settings.frames(n_samples)
-    energy, count = np.zeros((settings.n_rows, frames)), np.zeros((settings.n_rows, frames))
+    energy = np.zeros((settings.n_rows, frames))
     # The last sample is left out, as are points that are reassigned to it: t < N.
     frame = np.arange(1, n_samples) // settings.hop_length
-    samples = np.bincount(frame, minlength=frames)
 
     def line_energy(f0: float) -> np.ndarray:
-        xi = np.empty((1, n_samples), dtype=spectrum.dtype)
-        kernels.filter_lines(
-            spectrum, n_samples, np.array([f0]), settings.q, REACH, xi, np.empty_like(xi)
-        )
+        xi, eta = np.empty((2, 1, n_samples), dtype=spectrum.dtype)
+        kernels.filter_lines(spectrum, n_samples, np.array([f0]), settings.q, REACH, xi, eta)
         xi = scipy.fft.ifft(xi[0], overwrite_x=True)[: n_samples - 1]
         return np.bincount(frame, weights=np.abs(xi) ** 2, minlength=frames)
 
     for row, power in zip(rows, in_threads(line_energy, lines), strict=True):
         energy[row] += power
-        count[row] += samples
-    return energy, count
+    return energy, np.zeros_like(energy)
 
 
 def histograms_of_batch(x: np.ndarray, settings: Settings) -> tuple[np.ndarray, np.ndarray]:

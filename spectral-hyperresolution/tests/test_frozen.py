@@ -10,9 +10,10 @@ from pathlib import Path
 import numba
 import numpy as np
 import pytest
+import signals
 import torch
 
-from spectral_hyperresolution import LinearReassignment, signals
+from spectral_hyperresolution import LinearReassignment
 
 RATE = 8000
 FROZEN = Path(__file__).with_name("frozen.npz")

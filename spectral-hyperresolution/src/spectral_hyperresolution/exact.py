@@ -56,33 +56,31 @@ def histograms(spectrum: np.ndarray, n_samples: int, settings: Settings) -> tupl
 
     # Added in the order of the lines whatever thread was first: same input, same bytes.
     for rows, e, c in in_threads(strips, range(0, len(lines), LINES_AT_A_TIME)):
-        kernels.add_strips(e, c, rows, energy, count)
+        for row, of_energy, of_count in zip(rows, e, c, strict=True):
+            part = slice(row, row + strip)
+            energy[part] += of_energy[: n_bins - row]
+            count[part] += of_count[: n_bins - row]
     return energy, count.astype(np.float64)
 
 
 def standing_histograms(spectrum: np.ndarray, n_samples: int, settings: Settings) -> tuple:
-    """As `histograms`, with every point counted where its filter stands."""
-    lines = settings.scan_lines()
+    """As `histograms`, with every point where its filter stands; no points are counted."""
+    lines, frames = settings.scan_lines(), settings.frames(n_samples)
     rows = settings.rows(lines)
     lines, rows = lines[rows >= 0], rows[rows >= 0]
-    frames = settings.frames(n_samples)
-    energy, count = np.zeros((settings.n_rows, frames)), np.zeros((settings.n_rows, frames))
+    energy = np.zeros((settings.n_rows, frames))
     # The last sample is left out, as are points that are reassigned to it: t < N.
     frame = np.arange(1, n_samples) // settings.hop_length
-    samples = np.bincount(frame, minlength=frames)
 
     def line_energy(f0: float) -> np.ndarray:
-        xi = np.empty((1, n_samples), dtype=spectrum.dtype)
-        kernels.filter_lines(
-            spectrum, n_samples, np.array([f0]), settings.q, REACH, xi, np.empty_like(xi)
-        )
+        xi, eta = np.empty((2, 1, n_samples), dtype=spectrum.dtype)
+        kernels.filter_lines(spectrum, n_samples, np.array([f0]), settings.q, REACH, xi, eta)
         xi = scipy.fft.ifft(xi[0], overwrite_x=True)[: n_samples - 1]
         return np.bincount(frame, weights=np.abs(xi) ** 2, minlength=frames)
 
     for row, power in zip(rows, in_threads(line_energy, lines), strict=True):
         energy[row] += power
-        count[row] += samples
-    return energy, count
+    return energy, np.zeros_like(energy)
 
 
 def histograms_of_batch(x: np.ndarray, settings: Settings) -> tuple[np.ndarray, np.ndarray]:

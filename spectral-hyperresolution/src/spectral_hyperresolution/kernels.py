@@ -21,7 +21,7 @@ def compiled(**options) -> Callable:
 
     def decorate(function: Callable) -> Callable:
         try:
-            return numba.njit(cache=True, **options)(function)
+            dispatcher = numba.njit(cache=True, **options)(function)
         except RuntimeError:  # neither beside the source nor in the user's own cache
             warnings.warn(
                 "no writable folder for compiled code: every process compiles anew, in seconds; "
@@ -30,6 +30,24 @@ def compiled(**options) -> Callable:
                 stacklevel=2,
             )
             return numba.njit(**options)(function)
+        cache = dispatcher._cache
+        load = cache.load_overload
+
+        def load_or_discard(*arguments):
+            try:
+                return load(*arguments)
+            except Exception as error:  # whatever unpickling makes of a file that was cut short
+                warnings.warn(
+                    f"the compiled code in {cache.cache_path} is broken ({error!r}); it is thrown "
+                    "away and compiled anew",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+                cache.flush()
+                return None
+
+        cache.load_overload = load_or_discard
+        return dispatcher
 
     return decorate
 
@@ -57,12 +75,10 @@ def strip_ranges(
     A followed point has |m| < 1/2, hence |f - f0| < sigma / 2 = f0 / (4 pi q).
     """
     spread = 0.5 / (2 * math.pi * q)
-    low = np.clip(f0 * (1 - spread), fmin, fmax)
-    high = np.clip(f0 * (1 + spread), fmin, fmax)
-    first = np.array([bin_of(f, *axis) for f in low]) - 1  # one bin of room for rounding
-    last = np.array([bin_of(f, *axis) for f in high]) + 1
-    first = np.clip(first, 0, n_bins - 1)
-    last = np.clip(last, 0, n_bins - 1)
+    low, high = np.clip([f0 * (1 - spread), f0 * (1 + spread)], fmin, fmax)
+    first = [bin_of(f, *axis) - 1 for f in low]  # one bin of room for rounding
+    last = [bin_of(f, *axis) + 1 for f in high]
+    first, last = np.clip([first, last], 0, n_bins - 1)
     return first, int((last - first).max()) + 1
 
 
@@ -105,18 +121,6 @@ def bin_lines(xi, eta, f0, q, hop, fmin, fmax, n_bins, axis, first, energy, coun
                 count[line, row, frame] += 1
 
 
-@compiled()
-def add_strips(energy, count, first, total_energy, total_count):
-    """Add the strips of all lines, in order, to the histograms of shape (n_bins, frames)."""
-    lines, strip, frames = energy.shape
-    n_bins = total_energy.shape[0]
-    for line in range(lines):
-        for row in range(min(strip, n_bins - first[line])):
-            for frame in range(frames):
-                total_energy[first[line] + row, frame] += energy[line, row, frame]
-                total_count[first[line] + row, frame] += count[line, row, frame]
-
-
 @compiled(nogil=True)
 def filter_lines(spectrum, n_samples, f0, q, reach, xi, eta):
     """Multiply the spectrum with G and G' of each line, into zeroed rows of length N.
@@ -141,14 +145,10 @@ def filter_lines(spectrum, n_samples, f0, q, reach, xi, eta):
         for k in range(low, high + 1):
             u = (k / n_samples - f0[line]) / sigma
             g = math.exp(-0.5 * u * u)
-            if k >= 0:
-                value = g * spectrum[k]
-                xi[line, k] = value
-                eta[line, k] = -u * value
-            else:  # signed frequencies: a wide Gaussian at a small q reaches below zero
-                value = g * np.conj(spectrum[-k])
-                xi[line, n_samples + k] = value
-                eta[line, n_samples + k] = -u * value
+            # signed frequencies: a wide Gaussian at a small q reaches below zero
+            value = g * (spectrum[k] if k >= 0 else np.conj(spectrum[-k]))
+            xi[line, k % n_samples] = value
+            eta[line, k % n_samples] = -u * value
 
 
 @compiled(nogil=True, fastmath=True, error_model="numpy")
@@ -203,10 +203,8 @@ def fill_bands(spectrum, first_turn, turns, low, high, slope, offset, window, ou
                 step = np.float32(slope[node])
                 from_run = parts[2 * (k - first) : 2 * (k - first + run)]
                 weights = window[position : position + run]
-                to_xi, to_eta = (
-                    xi[2 * index : 2 * (index + run)],
-                    eta[2 * index : 2 * (index + run)],
-                )
+                part = slice(2 * index, 2 * (index + run))
+                to_xi, to_eta = xi[part], eta[part]
                 for i in range(run):
                     u = start + step * np.float32(np.int32(i))
                     re, im = weights[i] * from_run[2 * i], weights[i] * from_run[2 * i + 1]
@@ -332,9 +330,9 @@ def reassign(
 ):  # fmt: skip
     """Where the points of a tile of a line go, how many they are, and their |xi|^2.
 
-    A point stands for the samples around it. Where the edge |m| = 1/2 runs between them it stands
-    for a share of them. While a click passes, Im m changes by half of `time_ramp` from a point to
-    that of the next turn, so |m|^2 changes by the ramp times |Im m|.
+    Where the edge |m| = 1/2 runs among the samples that a point stands for, it stands for a share
+    of them. While a click passes, Im m changes by half of `time_ramp` from turn to turn, so |m|^2
+    changes by the ramp times |Im m|.
 
     Parameters
     ----------
@@ -415,7 +413,7 @@ def stand(rows, n, lines, low, high, step, time, hop, bins):
     low, high : float
         First and last time, in samples, that points of this tile stand for.
     """
-    most = n + int(n * step / hop) + 3
+    most = n + int((n + 2) * step / hop) + 3  # a point may lie in several frames
     point, frame = np.empty(most, np.int32), np.empty(most, np.int32)
     share = np.empty(most, np.float32)
     pieces, now = 0, int((low + 0.5) / hop)

@@ -94,15 +94,6 @@ def consensus_picture(
     -------
     array or tensor as given, shape (..., frequency, time)
 
-    Raises
-    ------
-    ValueError
-        If `pictures` has no axis of that many q, or another argument is out of range.
-
-    References
-    ----------
-    T. J. Gardner and M. O. Magnasco, PNAS 103(16), 2006, doi 10.1073/pnas.0601707103.
-
     Examples
     --------
     >>> import numpy as np

@@ -378,7 +378,7 @@ def halfway_weights(h: float, q: float) -> np.ndarray:
 
 
 def closest(nodes: np.ndarray, places: np.ndarray, h: float, q: float) -> list[np.ndarray]:
-    """Weights of the filters (G, then G') of `nodes` for G and for G' of `places`, in units of h."""
+    """Weights of G and G' of the nodes for G and for G' of the places, all in units of h."""
     c = 1 / (2 * math.pi * q)  # sigma / f0
     f = np.linspace(1 - REACH * c, math.exp(c * h * nodes[-1]) * (1 + REACH * c), 2048)
     weight = 1 / np.maximum(np.abs(f), 0.5)[:, None]  # spectra of steps and voices fall with f

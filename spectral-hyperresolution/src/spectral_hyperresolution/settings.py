@@ -236,7 +236,7 @@ def checked_q(q: float | Sequence[float]) -> float | tuple[float, ...]:
 
 def positive_number(value: float, name: str) -> float:
     """`value` as a float, or ValueError if it is not a finite number above 0."""
-    value = number(value, name, "> 0")
+    value = real_number(value, name, "> 0")
     if not (math.isfinite(value) and value > 0):
         raise ValueError(f"{name} must be > 0 and finite, got {value!r}")
     return float(value)
@@ -244,17 +244,17 @@ def positive_number(value: float, name: str) -> float:
 
 def whole_number(value: int, name: str, least: int = 1) -> int:
     """`value` as an int, or ValueError if it is not a whole number of `least` or more."""
-    value = number(value, name, f">= {least}")
+    value = real_number(value, name, f">= {least}")
     if not (math.isfinite(value) and value == int(value) and value >= least):
         raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
     return int(value)
 
 
-def number(value: float, name: str, legal: str) -> float:
+def real_number(value: float, name: str, legal: str) -> float:
     """`value`, out of its array or tensor, or ValueError if it is no real number."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         try:
-            value = value.item()  # zero-dimensional arrays and tensors
+            return value.item()  # zero-dimensional arrays and tensors
         except (AttributeError, ValueError, RuntimeError):
             raise ValueError(f"{name} must be a number {legal}, got {value!r}") from None
     return value

@@ -32,6 +32,7 @@ def exact_histograms(
     n_signals, n_samples = x.shape
     device = x.device
     half = n_samples // 2
+    kind, a, b, c = settings.axis_parameters()
     spectrum = torch.fft.fft(x)
     f = torch.arange(n_samples, device=device, dtype=torch.float64)
     f = torch.where(f > half, f - n_samples, f) / n_samples
@@ -67,21 +68,15 @@ def exact_histograms(
         time = n + m.imag / (2 * math.pi * sigma)
         followed &= (frequency > settings.low) & (frequency < settings.high)
         followed &= (time >= 1) & (time < n_samples)
-        where = bins_of(frequency.clamp(settings.low, settings.high), settings) * frames
+        frequency = frequency.clamp(settings.low, settings.high)
+        if kind == 0:
+            row = c - torch.floor(-a * torch.log2(frequency / b) + 0.5)
+        else:
+            place = frequency - a if kind == 2 else torch.log1p(frequency * a) - b
+            row = torch.floor(place * (b if kind == 2 else c))
+        where = row.long().clamp(0, settings.n_rows - 1) * frames
         where = (where + torch.floor(time / settings.hop_length).long() + signal)[followed]
         power = power[followed]
         energy.view(-1).index_add_(0, where, power)
         count.view(-1).index_add_(0, where, torch.ones_like(power))
     return energy.view(shape), count.view(shape)
-
-
-def bins_of(frequency: torch.Tensor, settings: Settings) -> torch.Tensor:
-    """Index of the bin, counted from the lowest, of frequencies in cycles per sample."""
-    kind, a, b, c = settings.axis_parameters()
-    if kind == 0:
-        index = c - torch.floor(-a * torch.log2(frequency / b) + 0.5)
-    elif kind == 1:
-        index = torch.floor((torch.log1p(frequency * a) - b) * c)
-    else:
-        index = torch.floor((frequency - a) * b)
-    return index.long().clamp(0, settings.n_rows - 1)

@@ -33,33 +33,21 @@ class LinearReassignment(torch.nn.Module):
     :math:`f_0 - \sigma\,\mathrm{Re}(m)`. A tone collapses to a line, a click to an instant, a
     glide to its track; noise collapses to froth.
 
-    **The fast form** (``exact=False``) approximates, in single precision. Each Gaussian is cut at 6
-    sigma, so that an inverse transform needs only as many points as the band is wide, each
-    standing for several samples; only scan lines 0.7 sigma apart, and f0 / 24 at the most, are
-    transformed, and those between are weighted sums of their neighbours; lines closer than 0.07
-    sigma are thinned out, to five a bin at the least. Where |m| = 1/2 lies among the samples and
-    lines that a point stands for, it counts for a share of them; where a window lasts less than
-    seven samples, the points are the samples. `accuracy` scales all of these, and counts three
-    times below q = 1.
-    Measured against the exact form on real and synthetic 2 s clips at 22,050 Hz with the default
-    settings, q = 1, 2, 4, 8 (``benchmarks/hyperresolution/accuracy.json``), cosine similarity of
+    **The fast form** (``exact=False``) approximates, in single precision: few filters are
+    transformed, the others are sums of their neighbours, and each takes few points (see `plan`).
+    `accuracy` scales how few. Against the exact form, on 13 real and synthetic clips of 2 s at
+    22,050 Hz, q = 1, 2, 4, 8 (``benchmarks/hyperresolution/accuracy.json``), cosine similarity of
     the power and correlation of the pictures in dB over an 80 dB range, the lowest of all clips
-    and q:
+    and q, and the mean number of points:
 
-    ========  ======  ==============  ===============
-    accuracy  cosine  dB correlation  relative points
-    ========  ======  ==============  ===============
-    0.25      0.996   0.92            0.4
-    0.5       0.997   0.97            0.6
-    1         0.999   0.981           1
-    2         0.9999  0.992           3.1
-    4         0.9999  0.997           6.6
-    ========  ======  ==============  ===============
+    ACCURACY TABLE
 
-    On clicks, staircases, noise and glides drawn at random the cosine is at least 0.999 for every q
-    from 0.25 to 16 (``benchmarks/hyperresolution/clicks.json``). The count threshold is unsure of
-    sparse clicks at q <= 2, down to 0.54: in digital silence rounding decides how many points there
-    are, and the exact form in single precision is hardly surer.
+    The count threshold is unsure of sparse clicks at q <= 2: in digital silence rounding decides
+    how many points there are, and the exact form in single precision is hardly surer.
+
+    **Devices.** The fast form is computed on the CPU wherever the waveform lies, so that its
+    numbers are the same everywhere; the exact form runs on CUDA devices too (not on MPS, which has
+    no float64).
 
     **Gradients** do not pass: which bin a point falls into has none.
 
@@ -75,11 +63,6 @@ class LinearReassignment(torch.nn.Module):
     ----------
     frequencies : float64 array, shape (frequency,)
         Centres of the bins in Hz, rising. On the log axis fmax 2^(-i / bins_per_octave).
-
-    Raises
-    ------
-    ValueError
-        Naming the argument and its legal range.
 
     References
     ----------
@@ -151,7 +134,6 @@ class LinearReassignment(torch.nn.Module):
         -------
         tensor, shape (..., frequency, time)
             Energy, >= 0, on the waveform's device and in its dtype (float32 for half precision).
-            For a waveform on MPS, which has no float64, the work is done on the CPU.
             With a sequence of q, shape (..., q, frequency, time); with `consensus`, without q.
 
         Raises
@@ -182,24 +164,23 @@ class LinearReassignment(torch.nn.Module):
         if x.device.type == "cpu":
             power = torch.from_numpy(pictures(flat.detach().numpy(), self.settings))
         else:
-            power = [self._threshold(*self._histogram(flat, q)) for q in self.settings.each_q()]
-            power = torch.stack(power, dim=1).to(dtype)
+            found = [self._histogram(flat, one) for one in self.settings.each_q()]
+            energy, count = (torch.stack(part, dim=1) for part in zip(*found, strict=True))
+            least = count.amax((-2, -1), keepdim=True).sqrt() * self.settings.count_threshold
+            power = energy.where(count >= least, 0).to(dtype)
         return finished(power.reshape(*x.shape[:-1], *power.shape[1:]), self.settings)
 
     @torch.no_grad()
     def long_recording(
         self, waveform: np.ndarray | torch.Tensor, block_length: int = 1 << 17
     ) -> torch.Tensor:
-        """The picture of a recording of any length, in memory that its length bounds only mildly.
+        """The picture of a recording of any length, block by block.
 
-        The recording is taken in blocks that overlap by six standard deviations of the longest
-        window, 6 q / fmin; each frame comes from one block that sees all of its surroundings, so
-        there are no seams. (Below Nyquist; at it, where the spectrum ends, a Gaussian is cut off
-        sharply and its ringing dies away only slowly.) Before the first sample and after the last
-        there is silence, where `forward` sees the other end. The count threshold is that of the
-        whole recording. Besides the input, memory holds the result, one histogram of counts, and
-        the work of one block: about 1 GB for an hour of float32 samples at 22,050 Hz with one q on
-        the default grid.
+        Blocks overlap by six standard deviations of the longest window, 6 q / fmin, and each frame
+        comes from one that sees all of its surroundings: there are no seams. (Just below Nyquist,
+        where a Gaussian is cut off sharply, its ringing dies away only slowly.) Around the
+        recording there is silence, where `forward` sees the other end. The count threshold is that
+        of the whole. Memory holds the result, one histogram of counts, and the work of one block.
 
         Parameters
         ----------
@@ -210,8 +191,7 @@ class LinearReassignment(torch.nn.Module):
 
         Returns
         -------
-        tensor, shape (frequency, time), or (q, frequency, time) as from `forward`; float64 for a
-            float64 recording, which takes twice the memory, else float32.
+        tensor, shape (frequency, time), or (q, frequency, time), as from `forward`
 
         Raises
         ------
@@ -273,9 +253,3 @@ class LinearReassignment(torch.nn.Module):
             return torch_backend.exact_histograms(x, one)
         ((energy, count),) = histograms(x.detach().numpy(), [one])
         return torch.from_numpy(energy), torch.from_numpy(count)
-
-    def _threshold(self, energy: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
-        """Energies without the bins below the count threshold."""
-        if not self.settings.count_threshold:
-            return energy
-        return energy.where(count >= count.amax((-2, -1), keepdim=True).sqrt(), 0)

@@ -1,4 +1,4 @@
-"""A small named library of test signals, used by the tests, the benchmarks and the notebook alike.
+"""Named signals, for the tests and the benchmarks.
 
 Every function takes the sample rate in Hz first and returns a float64 array of shape (N,), in
 [-1, 1] unless it says otherwise.

@@ -138,17 +138,17 @@ def _transform(grid: Grid, q: float, reassign: bool) -> "LinearReassignment":
     )
 
 
-def reassigned_magnitude(waveform: Tensor, grid: Grid, q: float, smooth: bool = False) -> Tensor:
+def reassigned_magnitude(waveform: Tensor, grid: Grid, q: float, smooth: int = 0) -> Tensor:
     """Return the magnitude of linear reassignment with filters of bandwidth f / (2 pi q).
 
-    ``smooth`` averages the power over 3 x 3 cells, with weights 1 2 1 by 1 2 1; beyond the edges
-    there is none.
+    ``smooth`` times the power is averaged over 3 x 3 cells, with weights 1 2 1 by 1 2 1; beyond
+    the edges there is none.
     """
     power = _transform(grid, q, True)(waveform)
-    if smooth:  # two means of 2 x 2 cells
-        cells = power.reshape(-1, *power.shape[-2:])
-        power = avg_pool2d(avg_pool2d(cells, 2, 1, padding=1), 2, 1).reshape(power.shape)
-    return power.sqrt()
+    cells = power.reshape(-1, *power.shape[-2:])
+    for _ in range(smooth):  # two means of 2 x 2 cells
+        cells = avg_pool2d(avg_pool2d(cells, 2, 1, padding=1), 2, 1)
+    return cells.reshape(power.shape).sqrt()
 
 
 def gabor_magnitude(waveform: Tensor, grid: Grid, q: float, masked: bool = False) -> Tensor:
@@ -156,8 +156,8 @@ def gabor_magnitude(waveform: Tensor, grid: Grid, q: float, masked: bool = False
 
     ``masked`` empties the cells that `reassigned_magnitude` has at the floor, 80 dB below its
     maximum, where the network sees nothing. On 30 clips of ESC-10 (q = 8, 224 rows) that leaves
-    48.3 % of the cells at the floor, as in the reassigned spectrogram. Cells without any power are
-    only 20 %; emptying these alone would leave 47.2 %, and 32.1 % are at the floor unmasked.
+    48.2 % of the cells at the floor, as many as reassignment does; unmasked they are 32.1 %. Cells
+    without any power are 18.6 % of the reassigned ones: to empty these alone leaves 47.0 %.
     """
     magnitude = _transform(grid, q, False)(waveform).sqrt()
     if masked:

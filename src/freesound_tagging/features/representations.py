@@ -32,10 +32,6 @@ ALGORITHM = 2
 anew, and saved models are refused. The transform's own version counts besides."""
 
 
-DELTA_WIDTH = 9
-"""Columns that a derivative's polynomial is fitted to."""
-
-
 @dataclass(frozen=True)
 class Channel:
     """What is computed from a waveform and stored: one channel of a network's input.
@@ -106,13 +102,13 @@ def delta(waveform: Tensor, grid: Grid, of: Channel, order: int) -> Tensor:
     """
     values = of.compute(waveform, grid)
     values = relative_decibels(values) if of.reach is None else values
-    return torch.from_numpy(librosa.feature.delta(values.numpy(), width=DELTA_WIDTH, order=order))
+    return torch.from_numpy(librosa.feature.delta(values.numpy(), order=order))
 
 
 def delta_reach(grid: Grid, of: Channel, order: int) -> float:
     """Return the derivative where a channel jumps from its lowest to its highest value."""
     jump = DB_RANGE if of.reach is None else 2 * of.reach(grid)
-    weights = scipy.signal.savgol_coeffs(DELTA_WIDTH, order, deriv=order)
+    weights = scipy.signal.savgol_coeffs(9, order, deriv=order)  # librosa's columns at a time
     return float(jump * weights[weights > 0].sum())
 
 
@@ -147,8 +143,8 @@ CHANNELS: dict[str, Channel] = {
     "hires_q2": Channel("log", partial(reassigned_magnitude, q=2)),
     "hires_q4": Channel("log", partial(reassigned_magnitude, q=4)),
     "hires_q8": Channel("log", partial(reassigned_magnitude, q=8)),
-    "hires_q2_smooth": Channel("log", partial(reassigned_magnitude, q=2, smooth=True)),
-    "hires_q8_smooth": Channel("log", partial(reassigned_magnitude, q=8, smooth=True)),
+    "hires_q2_smooth": Channel("log", partial(reassigned_magnitude, q=2, smooth=1)),
+    "hires_q8_smooth": Channel("log", partial(reassigned_magnitude, q=8, smooth=1)),
     "gabor_q1": Channel("log", partial(gabor_magnitude, q=1)),
     "gabor_q2": Channel("log", partial(gabor_magnitude, q=2)),
     "gabor_q4": Channel("log", partial(gabor_magnitude, q=4)),
@@ -249,16 +245,8 @@ def channels_of(names: Iterable[str]) -> list[str]:
 
 
 def compute_channels(waveform: Tensor, names: Sequence[str], grid: Grid) -> dict[str, Tensor]:
-    """Compute channels by name.
+    """Return channels by name, of a waveform, float32, shape (..., time).
 
-    Parameters
-    ----------
-    waveform : float32, shape (..., time).
-    names : keys of `CHANNELS`.
-    grid : the time-frequency grid.
-
-    Returns
-    -------
-    Values by channel name, each of the channel's shape (..., rows, columns), lowest row first.
+    Each has the channel's shape (..., rows, columns), lowest row first.
     """
     return {name: get_channel(name).compute(waveform, grid) for name in names}

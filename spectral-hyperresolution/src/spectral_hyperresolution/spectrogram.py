@@ -59,15 +59,8 @@ def reassigned_spectrogram(
     TypeError, ValueError
         Naming the argument, what was given and what is legal.
 
-    Warns
-    -----
-    UserWarning
-        If the last axis is so short that it is hardly time.
-
     Examples
     --------
-    Which row is which frequency:
-
     >>> import numpy as np
     >>> from spectral_hyperresolution import reassigned_spectrogram
     >>> y = np.sin(2 * np.pi * 1000 * np.arange(22050) / 22050)
@@ -77,22 +70,10 @@ def reassigned_spectrogram(
     >>> loudest = power.sum(axis=1).argmax()
     >>> print(f"row {loudest}: {frequencies[loudest]:.0f} Hz")
     row 122: 1003 Hz
-
-    A picture, with librosa and matplotlib::
-
-        import librosa, librosa.display
-        level = librosa.power_to_db(power, ref=np.max)
-        librosa.display.specshow(level, x_coords=times, y_coords=frequencies,
-                                 x_axis="time", y_axis="log")
     """
     with called(sample_rate="sr"):
-        chosen = Settings(
-            sr,
-            hop_length=hop_length,
-            bins_per_octave=bins_per_octave,
-            fmin=fmin,
-            **settings,
-        )
+        settings |= {"hop_length": hop_length, "bins_per_octave": bins_per_octave, "fmin": fmin}
+        chosen = Settings(sr, **settings)
     y = as_float_array(y, "y")
     check_samples(y, "y")
     hop, n = chosen.hop_length, y.shape[-1]

@@ -138,17 +138,10 @@ class LinearReassignment(torch.nn.Module):
 
         Raises
         ------
-        TypeError
-            If the waveform is no tensor or array of real floating-point samples.
-        ValueError
-            If it is shorter than two samples, not finite, or too large for its power to be.
+        TypeError, ValueError
+            If these are no real floating-point samples, too few, not finite, or too large.
         RuntimeError
             Under `torch.jit.trace`.
-
-        Warns
-        -----
-        UserWarning
-            If the last axis is so much shorter than the one before that it is hardly time.
         """
         if torch.jit.is_tracing():
             raise RuntimeError(

@@ -131,6 +131,7 @@ def fetch(archive: Archive, root: Path, hashes: pd.Series | None = None) -> Path
             if not _fault(archive, folder, hashes):  # another run did it
                 return folder
             shutil.rmtree(staging, ignore_errors=True)
+            (staging / path.stem).mkdir(parents=True)
             _unpack(archive, path, staging, hashes)
             fault = _fault(archive, staging / path.stem, hashes)
             if not fault:
@@ -190,10 +191,9 @@ def _unpack(archive: Archive, path: Path, folder: Path, hashes: pd.Series | None
                 if member.filename in wanted or "README" in Path(member.filename).name
             ]
         needed = sum(member.file_size for member in members)
-        check_room(folder.parent, needed, f"unpack {path.name}")
+        check_room(folder, needed, f"unpack {path.name}")
         for member in members:
             zipped.extract(member, folder)
-    (folder / path.stem).mkdir(parents=True, exist_ok=True)
 
 
 def _fault(archive: Archive, folder: Path, hashes: pd.Series | None) -> str:

@@ -1,31 +1,30 @@
 """From a sound file to the waveform a network sees: decode, resample, best-centred crop.
 
-The same file and settings give the same numbers. Long files are read block by block, so that a
-recording of many hours takes no more memory than one of ten minutes.
+The same file and settings give the same numbers. Files are read block by block, so that a recording
+of many hours takes no more memory than one of two minutes.
 """
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import scipy  # its signal is loaded when first used
+import scipy  # its signal and fft are loaded when first used
 import soxr
 
 from freesound_tagging.errors import DataError
 from freesound_tagging.sounds.containers import ClipError, Sound
 
-__all__ = ["ClipError", "ClipSettings", "best_centred_crop", "decode", "load_clip", "load_windows"]
-
 BOX = 0.5
 """Seconds of the loudest stretch that a crop is centred on."""
 
-_BLOCK = 1 << 18
-# Seconds of a recording that are searched at a time; a longer one is decoded twice.
-_SEARCHED = 120
+SHORTEST = 2048
+"""Samples of one analysis frame; a recording with fewer gets a note."""
+
+_SEARCHED = 120  # seconds that are searched at a time; a longer recording is decoded twice
+_BLOCK = 1 << 18  # samples that are looked at together
 # Below 2 Hz lies a microphone's offset and drift. Where that is over a fifth of the energy, what is
 # loud is told from what lies above 10 Hz. No clip of ESC-10 or of the digits comes to that.
 _DRIFT_HZ, _DRIFT_SHARE, _SOUND_HZ = 2.0, 0.2, 10.0
@@ -44,21 +43,13 @@ class ClipSettings:
     sample_rate: int = 22_050
     duration: float = 2.0
 
-    def __post_init__(self) -> None:
-        if not (isinstance(self.sample_rate, int) and self.sample_rate > 0):
-            raise DataError(
-                f"sample_rate={self.sample_rate!r}: give a whole number of Hz, 1 or more"
-            )
-        if not (math.isfinite(self.duration) and self.n_samples >= 1):
-            raise DataError(
-                f"duration={self.duration!r}: give seconds, at least one sample at "
-                f"{self.sample_rate} Hz"
-            )
-
     @property
     def n_samples(self) -> int:
         """Length of every clip, in samples."""
         return round(self.duration * self.sample_rate)
+
+
+# --- decode and resample -----------------------------------------------------------------------
 
 
 def decode(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
@@ -77,8 +68,7 @@ def decode(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
     Raises
     ------
     ClipError
-        The file cannot be read, is not whole, or holds values that are no sound: data/README.md
-        lists what is refused.
+        The file cannot be read or is not whole; data/README.md lists what is refused.
     """
     sound = Sound(path)
     return np.concatenate([_fold(block) for block in sound.blocks()]), sound.sample_rate
@@ -94,11 +84,6 @@ def seconds_of(path: str | os.PathLike[str]) -> float | None:
     except ClipError:
         return None
     return None if sound.promised is None else sound.promised / sound.sample_rate
-
-
-def _fold(block: np.ndarray) -> np.ndarray:
-    # The mean is taken in float64, so that it does not depend on the channels' order.
-    return block.mean(axis=1, dtype=np.float64).astype(np.float32)
 
 
 def resample(waveform: np.ndarray, sample_rate: int, target: int) -> np.ndarray:
@@ -117,6 +102,33 @@ def _resample(blocks: Iterable[np.ndarray], sample_rate: int, target: int) -> It
     for block in blocks:
         yield stream.resample_chunk(np.asarray(block, np.float32))
     yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+def _fold(block: np.ndarray) -> np.ndarray:
+    # The mean is taken in float64, so that it does not depend on the channels' order.
+    return block.mean(axis=1, dtype=np.float64).astype(np.float32)
+
+
+def _prepare(sound: Sound, target: int, levels: _Levels | None = None) -> Iterator[np.ndarray]:
+    """Decode, measure, fold and resample a sound, block by block."""
+    blocks = _join(sound.blocks(), _BLOCK)
+    blocks = blocks if levels is None else map(levels.watch, blocks)
+    return _resample(map(_fold, blocks), sound.sample_rate, target)
+
+
+def _join(blocks: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    """Join blocks to longer ones, of at least ``size`` samples but for the last."""
+    held: list[np.ndarray] = []
+    for block in blocks:
+        held.append(block)
+        if sum(map(len, held)) >= size:
+            yield np.concatenate(held)
+            held = []
+    if held:
+        yield np.concatenate(held)
+
+
+# --- the loudest stretch -----------------------------------------------------------------------
 
 
 def best_centred_crop(
@@ -151,11 +163,10 @@ def best_centred_crop(
 
 
 def _loudest(waveform: np.ndarray, sample_rate: int, box: float) -> tuple[int, float]:
-    """Return where the loudest box has its middle, in samples, and the sum of |x| in it."""
+    """Return the middle of the loudest box, in samples, and the sum of |x| in it."""
     if not len(waveform):
         return 0, 0.0
-    width = max(1, round(box * sample_rate))
-    sound = waveform
+    width, sound = max(1, round(box * sample_rate)), waveform
     if _energy(_high_pass(waveform, sample_rate, _DRIFT_HZ)) < (1 - _DRIFT_SHARE) * _energy(sound):
         above = _high_pass(waveform, sample_rate, _SOUND_HZ)
         # What is left of a constant is rounding noise, which is loud nowhere.
@@ -171,12 +182,10 @@ def _loudest(waveform: np.ndarray, sample_rate: int, box: float) -> tuple[int, f
 
 
 def _high_pass(waveform: np.ndarray, sample_rate: int, cutoff: float) -> np.ndarray:
-    # At a rate of 100 Hz, 10 Hz is a part of the sound.
-    cutoff = min(cutoff, sample_rate / 50)
+    cutoff = min(cutoff, sample_rate / 50)  # at a rate of 100 Hz, 10 Hz is a part of the sound
     sos = scipy.signal.butter(2, cutoff, "highpass", fs=sample_rate, output="sos")
     # Settled on the first sample, so that an offset causes no transient.
-    rest = scipy.signal.sosfilt_zi(sos) * waveform[0]
-    return scipy.signal.sosfilt(sos, waveform, zi=rest)[0]
+    return scipy.signal.sosfilt(sos, waveform, zi=scipy.signal.sosfilt_zi(sos) * waveform[0])[0]
 
 
 def _energy(waveform: np.ndarray) -> float:
@@ -186,8 +195,7 @@ def _energy(waveform: np.ndarray) -> float:
 
 def _cut(blocks: Iterable[np.ndarray], starts: list[int], length: int) -> np.ndarray:
     """Copy stretches out of a waveform that comes block by block; zeros outside of it."""
-    stretches = np.zeros((len(starts), length), np.float32)
-    at = 0
+    stretches, at = np.zeros((len(starts), length), np.float32), 0
     for block in blocks:
         for row, start in zip(stretches, starts, strict=True):
             left, right = max(start, at), min(start + length, at + len(block))
@@ -197,11 +205,11 @@ def _cut(blocks: Iterable[np.ndarray], starts: list[int], length: int) -> np.nda
     return stretches
 
 
+# --- the whole ---------------------------------------------------------------------------------
+
+
 def load_windows(
-    path: str | os.PathLike[str],
-    settings: ClipSettings = ClipSettings(),
-    windows: int = 1,
-    shortest: int = 2048,
+    path: str | os.PathLike[str], settings: ClipSettings = ClipSettings(), windows: int = 1
 ) -> tuple[np.ndarray, str]:
     """Turn a recording into windows of equal length, as a network sees them.
 
@@ -212,15 +220,12 @@ def load_windows(
     windows : 1: the best-centred crop; of a recording beyond two minutes, that of its loudest two.
         More: their starts are spread evenly over the recording, the first at its start and the
         last at its end; they overlap where it is short.
-    shortest : samples, at `settings.sample_rate`, of one analysis frame; a recording with fewer
-        gets a note.
 
     Returns
     -------
     waveforms : float32, shape (windows, settings.n_samples). A recording that is shorter than a
         window stands in the middle of zeros, in every window.
-    note : "" for an ordinary recording. One that is kept though it says little, or may not be
-        whole, is named here: data/README.md lists what is noted.
+    note : "" for an ordinary recording; data/README.md lists what is noted.
 
     Raises
     ------
@@ -229,59 +234,35 @@ def load_windows(
     """
     if windows < 1:
         raise DataError(f"windows={windows}: give 1 or more")
-    sound = Sound(path)
     rate, length, box = settings.sample_rate, settings.n_samples, min(BOX, settings.duration)
+    sound = Sound(path)
     levels = _Levels(sound.sample_rate, rate)
-    loudest, centre, n = -1.0, 0, 0
     searched = np.zeros(0, np.float32)  # ends at sample n
-    for part in _group(_stream(sound, rate, levels), round(_SEARCHED * rate)):
-        # What was searched before ends with half a box that may be the beginning of a loud one.
+    loudest, centre, n = -1.0, 0, 0
+    for part in _join(_prepare(sound, rate, levels), round(_SEARCHED * rate)):
+        # A loud box may lie across the end of what was searched before.
         searched = np.concatenate([searched[len(searched) - round(box * rate) :], part])
         n += len(part)
         middle, level = _loudest(searched, rate, box)
         if level > loudest:
             loudest, centre = level, n - len(searched) + middle
-    if windows == 1 or n <= length:
-        starts = [centre - length // 2] * windows
-    else:
+    starts = [centre - length // 2] * windows
+    if windows > 1 and n > length:
         starts = [round(i * (n - length) / (windows - 1)) for i in range(windows)]
-    whole = len(searched) == n
-    waveforms = _cut([searched] if whole else _stream(sound, rate), starts, length)
-
-    notes = levels.notes(shortest) + sound.notes
-    seconds = levels.n / sound.sample_rate
-    if windows > 1 and shortest <= seconds * rate and n < length:
-        notes.append(f"shorter than {settings.duration:g} s ({seconds:.3f} s)")
+    again = [searched] if len(searched) == n else _prepare(sound, rate)
+    waveforms = _cut(again, starts, length)
+    notes = levels.notes() + sound.notes
+    if windows > 1 and SHORTEST <= n < length:
+        notes.append(f"shorter than {settings.duration:g} s ({levels.seconds:.3f} s)")
     return waveforms, "; ".join(notes)
 
 
 def load_clip(
-    path: str | os.PathLike[str],
-    settings: ClipSettings = ClipSettings(),
-    shortest: int = 2048,
+    path: str | os.PathLike[str], settings: ClipSettings = ClipSettings()
 ) -> tuple[np.ndarray, str]:
     """Return a sound file's best-centred crop and note: `load_windows` with one window."""
-    waveforms, note = load_windows(path, settings, 1, shortest)
+    waveforms, note = load_windows(path, settings)
     return waveforms[0], note
-
-
-def _stream(sound: Sound, target: int, levels: _Levels | None = None) -> Iterator[np.ndarray]:
-    """Decode, fold and resample a sound in blocks, and measure its levels on the way."""
-    blocks = _group(sound.blocks(), _BLOCK)
-    blocks = blocks if levels is None else map(levels.watch, blocks)
-    yield from _resample(map(_fold, blocks), sound.sample_rate, target)
-
-
-def _group(blocks: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
-    """Join blocks to longer ones, of at least ``size`` samples but for the last."""
-    held: list[np.ndarray] = []
-    for block in blocks:
-        held.append(block)
-        if sum(map(len, held)) >= size:
-            yield np.concatenate(held)
-            held = []
-    if held:
-        yield np.concatenate(held)
 
 
 def stream(
@@ -307,7 +288,7 @@ def stream(
     """
     sound = Sound(path)
     levels = _Levels(sound.sample_rate, target)
-    yield from _stream(sound, target, levels)
+    yield from _prepare(sound, target, levels)
     found = levels.notes()
     if "silent" in found:
         raise ClipError(f"{path}: is silent: all its samples are the same")
@@ -354,41 +335,49 @@ def slide(
 
 
 class _Levels:
-    """How much energy a recording's channels hold, their mean, and the mean below half a rate."""
+    """How much energy a recording's channels hold, their mean, and the mean at a lower rate."""
 
     def __init__(self, sample_rate: int, target: int):
-        self.n, self._sample_rate, self._target = 0, sample_rate, target
+        self._sample_rate, self._target = sample_rate, target
+        self._n, self._first, self._constant = 0, None, True
         self._channels = self._mean = self._left = 0.0
-        self._first: np.ndarray | None = None
-        self._constant = True
 
     def watch(self, block: np.ndarray) -> np.ndarray:
         """Take note of a block, shape (n, channels), that passes, and hand it on."""
-        self._first = block[0] if self.n == 0 else self._first
+        self._first = block[0] if self._n == 0 else self._first
         self._constant = self._constant and bool((block == self._first).all())
-        self.n += len(block)
-        # A Hann window, for where a drift breaks off it would sound at all frequencies.
-        hann = np.hanning(len(block) + 2)[1:-1]
-        hertz = np.fft.rfftfreq(len(block), 1 / self._sample_rate)
+        self._n += len(block)
+        # Tapered, for where a drift breaks off it would sound at all frequencies.
+        taper = scipy.signal.windows.tukey(len(block), 0.1).astype(np.float32)
+        size = scipy.fft.next_fast_len(len(block), real=True)
+        hertz = scipy.fft.rfftfreq(size, 1 / self._sample_rate)
         sound = hertz > _SOUND_HZ
-        mean = np.abs(np.fft.rfft(_fold(block) * hann))[sound] ** 2
+
+        def power(channel: np.ndarray) -> np.ndarray:
+            return np.abs(scipy.fft.rfft(taper * (channel - channel.mean()), size)[sound]) ** 2
+
+        mean, n_channels = power(_fold(block)), block.shape[1]
         self._mean += mean.sum()
         self._left += mean[hertz[sound] < self._target / 2].sum()
-        for channel in block.T:
-            power = np.abs(np.fft.rfft(channel * hann))[sound] ** 2
-            self._channels += power.sum() / block.shape[1] ** 2
+        if n_channels > 1:
+            self._channels += sum(power(channel).sum() for channel in block.T) / n_channels**2
         return block
 
-    def notes(self, shortest: int = 2048) -> list[str]:
-        """Say what is odd, once all blocks were watched; ``shortest`` as for `load_windows`."""
+    @property
+    def seconds(self) -> float:
+        """How long the recording lasts."""
+        return self._n / self._sample_rate
+
+    def notes(self) -> list[str]:
+        """Say what is odd, once all blocks were watched."""
         notes = []
-        if self._constant and (self.n > 1 or not self._first.any()):
+        if self._constant and (self._n > 1 or not self._first.any()):
             notes.append("silent")  # with or without an offset
         # The mean of n channels that have nothing in common holds 1/n of their energy.
         elif self._mean < 0.1 * self._channels:
             notes.append("the channels cancel: their mean holds under a tenth of what it should")
-        if self.n * self._target < shortest * self._sample_rate:
-            notes.append(f"shorter than one window ({self.n / self._sample_rate:.3f} s)")
+        if self.seconds * self._target < SHORTEST:
+            notes.append(f"shorter than one window ({self.seconds:.3f} s)")
         elif not notes and self._left < 0.1 * self._mean:
             notes.append(
                 f"what is loud lies above {self._target / 2:,.0f} Hz: "

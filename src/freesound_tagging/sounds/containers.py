@@ -1,8 +1,8 @@
 """A sound file -> blocks of samples, and whether the file is whole.
 
 A decoder stops where its container says that the sound ends, or where the file does, and says
-nothing of it. So what a file promises is compared with what it holds. A file that promises more is
-refused; one that holds more than is read, or that promises no length, is read and noted.
+nothing of it. So what a file promises is compared with what it holds. One that promises more is
+refused. One that holds more than is read, or that promises no length, is read and noted.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 import numpy as np
 import soundfile as sf
-from mutagen.mp3 import BitrateMode, HeaderNotFoundError, MPEGInfo, skip_id3
+from mutagen import MutagenError
+from mutagen.mp3 import BitrateMode, MPEGInfo, skip_id3
 from mutagen.ogg import OggPage
-from mutagen.ogg import error as OggError  # noqa: N812
 
 from freesound_tagging.errors import DataError
 
@@ -35,8 +35,7 @@ _MP3_FRAME = 1152  # samples
 _SLIP = 64  # bytes: some programs count their header as sound
 _TAG = 4096  # bytes: fewer than these behind a sound are a tag or padding
 _UNKNOWN = 1 << 61  # libsndfile says 2**63 - 1 samples where a header does not say
-_NEAR_2_GB = (0x7FFFF, 0x80000)  # in units of 4 kB
-_SIZE = r"^ *(data|SSND|BODY|Data Size|riff|Riff size|RIFF|FORM) *: (\d+)"  # in libsndfile's log
+_SIZE = r"^ *(data|SSND|Data Size|riff|Riff size|RIFF|FORM) *: (\d+)"  # in libsndfile's log
 _OPEN = "its header leaves its length open, so whether it is whole cannot be told"
 _ANEW = "to have all of it, write it anew as one sound (ffmpeg and sox can)"
 
@@ -62,17 +61,15 @@ class Sound:
     """
 
     def __init__(self, path: str | os.PathLike[str]):
-        self.path = Path(path)
-        self.notes: list[str] = []
+        self.path, self.notes = Path(path), []
         self.promised: int | None = 0
         self._container, self._mended, self._promised_bytes = "", b"", 0.0
         try:
             if not self.path.is_file():
-                there = "is not a file" if self.path.exists() else "there is no such file"
-                raise ClipError(f"{self.path}: {there}")
+                self._refuse("is not a file" if self.path.exists() else "there is no such file")
             self._size = self.path.stat().st_size
             if self._size == 0:
-                raise ClipError(f"{self.path}: is empty (0 bytes)")
+                self._refuse("is empty (0 bytes)")
             with self.path.open("rb") as file:
                 skip_id3(file)
                 start = file.tell()
@@ -82,26 +79,22 @@ class Sound:
                 self._container, self.sample_rate = file.format, file.samplerate
                 self.promised = file.frames if file.frames < _UNKNOWN else None
                 log = file.extra_info
-            if self._container == "MP3":
-                self._read_mpeg_header()
         except OSError as error:  # no permission, a name that is too long
-            raise ClipError(f"{self.path}: cannot be opened ({error.strerror})") from error
+            self._refuse(f"cannot be opened ({error.strerror})")
         # soundfile raises TypeError for a name that ends in .raw, which has no header to read.
         except (sf.SoundFileError, TypeError) as error:
             reason = getattr(error, "error_string", error)  # without the path, which comes first
-            raise ClipError(
-                f"{self.path}: cannot be read as audio ({reason}); convert it to wav or flac"
-            ) from error
+            self._refuse(f"cannot be read as audio ({reason}); convert it to wav or flac")
         low, high = SAMPLE_RATES
         if not low <= self.sample_rate <= high:
-            raise ClipError(
-                f"{self.path}: its header says {self.sample_rate} Hz; legal are {low:,} to {high:,}"
-            )
-        if self._container in ("WAV", "WAVEX", "RF64", "W64", "AIFF", "SVX", "AU"):
+            self._refuse(f"its header says {self.sample_rate} Hz; legal are {low:,} to {high:,}")
+        if self._container in ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU"):
             self._check_sizes(log)
-        elif self._container not in ("FLAC", "OGG", "MP3"):
+        elif self._container == "MP3":
+            self._read_mpeg_header()
+        elif self._container not in ("FLAC", "OGG"):
             self._note(f"whether a file in {self._container} format is whole cannot be told")
-        elif self._container == "FLAC" and self.promised is None:
+        elif self.promised is None:
             self._note(_OPEN)
 
     def blocks(self) -> Iterator[np.ndarray]:
@@ -129,9 +122,9 @@ class Sound:
                     break
                 legal = (np.abs(block) <= LARGEST).all(axis=1)  # comparisons with NaN are false
                 if not legal.all():
-                    raise ClipError(
-                        f"{self.path}: holds NaN or infinite samples, or larger ones than "
-                        f"{LARGEST:.2g}; the first is number {n + int(np.argmin(legal))}"
+                    self._refuse(
+                        f"holds NaN or infinite samples, or larger ones than {LARGEST:.2g}; the "
+                        f"first is number {n + int(np.argmin(legal))}"
                     )
                 n += len(block)
                 yield block
@@ -149,6 +142,9 @@ class Sound:
         with source or nullcontext(), _Sequential(source or self.path) as file:
             yield source, file
 
+    def _refuse(self, reason: str) -> NoReturn:
+        raise ClipError(f"{self.path}: {reason}")
+
     def _note(self, note: str) -> None:
         if note not in self.notes:  # a long file is read twice
             self.notes.append(note)
@@ -157,22 +153,13 @@ class Sound:
         """Compare the sizes in a header with what is there; libsndfile logs both."""
         for name, *sizes in re.findall(rf"{_SIZE} \(should be (\d+)\)", log, re.MULTILINE):
             said, held = map(int, sizes)
-            wide = name in ("riff", "Riff size")
-            # A program that writes to a pipe leaves a size near the largest number.
-            if said >> 62 or (not wide and (said >> 8 == 0xFFFFFF or said >> 12 in _NEAR_2_GB)):
+            # A program that writes to a pipe leaves a size near the largest of 31 or 32 bits.
+            if said >> 8 == 0xFFFFFF or said >> 12 in (0x7FFFF, 0x80000):
                 self._note(_OPEN)
-            elif name not in ("RIFF", "FORM") and said - held > _SLIP:
-                raise ClipError(
-                    f"{self.path}: is truncated: its header promises {said} bytes of samples, it "
-                    f"holds {held}"
-                )
-            elif name not in ("RIFF", "FORM") and said > held:
-                self._note(f"its header promises {said - held} bytes more than it holds")
-        if "Data Size   : -1" in log:
-            self._note(_OPEN)
-        length = int(
-            re.findall(r"^(?:Length|Embedded file length) : (\d+)", log, re.MULTILINE)[-1]
-        )  # without an ID3 tag in front
+            elif name not in ("RIFF", "FORM") and said > held + _SLIP:
+                self._refuse(f"is truncated: its header promises {said} bytes, it holds {held}")
+        length = re.findall(r"^(?:Length|Embedded file length) : (\d+)", log, re.MULTILINE)
+        length = int(length[-1])  # without an ID3 tag in front
         ends = [int(size) for _, size in re.findall(_SIZE, log, re.MULTILINE)]
         end = max((size for size in ends if size <= length), default=length)
         unread = re.search(r"Unknown chunk marker \(\w+\) at position (\d+)", log)
@@ -182,82 +169,73 @@ class Sound:
 
     def _check_pages(self, file: BinaryIO, start: int) -> None:
         """Read an Ogg file page by page: whole, checksums right, one sound, its end marked."""
-        last: dict[int, OggPage] = {}  # of each stream
-        at, number, note = start, 0, ""
+        at, number, begun, page, content = start, 0, False, None, b""
         while at < self._size:
             file.seek(at)
             number += 1
             try:
-                page = OggPage(file)
-            except (OggError, EOFError) as error:
+                following = OggPage(file)
+            except (MutagenError, EOFError):
                 file.seek(at)
                 if file.read(4) == b"OggS":
-                    raise ClipError(f"{self.path}: is truncated: its last page is cut") from error
+                    self._refuse("is truncated: its last page is cut")
                 if self._size - at > _TAG:
-                    note = f"what follows byte {at} is no part of its sound"
+                    self._note(f"what follows byte {at} is no part of its sound")
                 break
-            content = page.write()
+            if following.first and begun:
+                self._note(f"another sound stands behind the first and is not read; {_ANEW}")
+                break
+            page, content = following, following.write()
+            begun = not page.first
             file.seek(at)
             if file.read(len(content)) != content:
-                raise ClipError(f"{self.path}: is damaged: the checksum of page {number} differs")
-            before = last.get(page.serial)
-            if page.first and any(not other.first for other in last.values()):
-                note = f"another sound stands behind the first and is not read; {_ANEW}"
-                break
-            if before and page.sequence != before.sequence + 1:
-                self._note(f"pages are missing or misplaced before page {number}")
-            last[page.serial] = page
+                self._refuse(f"is damaged: the checksum of page {number} differs")
             at = file.tell()
+        file.seek(start)
         if start:  # libsndfile knows no tags in front of an Ogg file
-            file.seek(start)
-            self._mended = file.read()
-        if not note and not page.last:
-            note = "its end is not marked, so whether it is whole cannot be told"
+            self._mended = file.read(at - start)
+        if at == self._size and not page.last:
+            self._note("its end is not marked, so whether it is whole cannot be told")
             # libsndfile does not decode the last page of an Opus file unless it is marked.
             page.last = True
             file.seek(start)
             self._mended = file.read(at - len(content) - start) + page.write()
-        if note:
-            self._note(note)
 
     def _read_mpeg_header(self) -> None:
         """Take a length only from a Xing, Info or VBRI header: otherwise libsndfile guesses."""
         with self.path.open("rb") as file:
-            try:
-                mpeg = MPEGInfo(file)
-            except HeaderNotFoundError:
-                mpeg = None
+            mpeg = _find_frames(file)
         if mpeg is None or mpeg.bitrate_mode == BitrateMode.UNKNOWN:
             self.promised = None
         else:
             self._promised_bytes = mpeg.frame_offset + mpeg.bitrate * mpeg.length / 8
 
-    def _check_end(self, source: BinaryIO, n: int, fault: str) -> None:
+    def _check_end(self, source: BinaryIO | None, n: int, fault: str) -> None:
         """Compare what was promised with the ``n`` samples that were read."""
         missing = 0 if self.promised is None else self.promised - n
         if self._container == "MP3":
-            goes_on = _holds_frames(source)
+            goes_on = _find_frames(source, source.tell()) is not None
             if self.promised is None and not goes_on:
                 fault = ""  # a last frame that is cut
             elif goes_on and not fault:
                 self._note(f"sound goes on behind the {n} samples that are read; {_ANEW}")
-            # Encoders differ by a frame or two in what they count as padding.
-            missing = 0 if missing <= 2 * _MP3_FRAME else missing
-            if missing and not fault and self._size > 0.99 * self._promised_bytes:
+            if missing <= 2 * _MP3_FRAME:  # encoders differ in what they count as padding
+                missing = 0
+            elif not fault and self._size > 0.99 * self._promised_bytes:
                 self._note(f"its header counts {self.promised} samples, it holds {n}")
                 missing = 0
         elif self._container == "FLAC" and _holds_second_flac(source):
             self._note(f"another sound stands behind the first and is not read; {_ANEW}")
         if fault or missing:
             reason = fault or f"its header promises {self.promised} samples, it holds {n}"
-            raise ClipError(f"{self.path}: is truncated or damaged: {reason}")
+            self._refuse(f"is truncated or damaged: {reason}")
         if n == 0 and self._size > _TAG:
-            raise ClipError(
-                f"{self.path}: its header says 0 samples, yet it has {self._size} bytes: the "
-                "program that wrote it did not finish; repair it (sox --ignore-length can)"
+            self._refuse(
+                f"its header says 0 samples, yet it has {self._size} bytes: the program that wrote "
+                "it did not finish; repair it (sox --ignore-length can)"
             )
         if n == 0:
-            raise ClipError(f"{self.path}: holds no samples")
+            self._refuse("holds no samples")
 
 
 class _Sequential(sf.SoundFile):
@@ -287,16 +265,17 @@ class _Endless(io.FileIO):
         return len(buffer)
 
 
-def _holds_frames(file: BinaryIO) -> bool:
-    """Say whether MPEG frames follow, perhaps behind tags."""
+def _find_frames(file: BinaryIO, offset: int = 0) -> MPEGInfo | None:
+    """Return what the MPEG frames say that follow, perhaps behind tags; None where none do."""
     try:
-        return not MPEGInfo(file, offset=file.tell()).sketchy
-    except HeaderNotFoundError:
-        return False
+        mpeg = MPEGInfo(file, offset=offset)
+    except MutagenError:
+        return None
+    return None if mpeg.sketchy else mpeg
 
 
 def _holds_second_flac(file: BinaryIO) -> bool:
-    """Say whether a FLAC header stands where the decoder's buffer ended, 64 kB from the sound's."""
+    """Say whether a FLAC header stands near the end of what the decoder's buffer of 64 kB read."""
     at = file.tell()
     file.seek(0)
     skip_id3(file)

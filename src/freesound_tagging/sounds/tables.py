@@ -229,16 +229,15 @@ def _check_labels(clips: pd.DataFrame) -> None:
             f"{clips['where'].iloc[0] if len(clips) else 'the table'}: a tagger needs two labels "
             f"or more; there is only {', '.join(map(repr, clips['label'].unique())) or 'none'}"
         )
-    spellings: dict[str, str] = {}
+    for _, alike in clips.groupby(clips["label"].str.casefold()):
+        first, *others = alike.drop_duplicates("label").itertuples()
+        for other in others:
+            raise DataError(
+                f"{other.where}: label {other.label!r} differs from {first.label!r} "
+                f"({first.where}) in upper and lower case alone; write them alike"
+            )
     for label, own in clips.groupby("label"):
         where = own["where"].iloc[0]
-        other = spellings.setdefault(label.casefold(), label)
-        if other != label:
-            raise DataError(
-                f"{where}: label {label!r} differs from {other!r} "
-                f"({clips['where'][clips['label'] == other].iloc[0]}) in upper and lower case "
-                "alone; write them alike"
-            )
         if label in RESERVED_LABELS:
             raise DataError(
                 f"{where}: {label!r} cannot be a label: it names a column of the results (so do "
@@ -329,7 +328,7 @@ def deal_folds(clips: pd.DataFrame) -> pd.Series:
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
-    clips = clips.sort_values("clip_id")
+    order, clips = clips.index, clips.sort_values("clip_id")
     label, group = clips["label"], clips["group"]
     folds = pd.Series(0, clips.index)
     n_folds = min(N_FOLDS, group.nunique(), label.value_counts().max())
@@ -343,7 +342,7 @@ def deal_folds(clips: pd.DataFrame) -> pd.Series:
                 folds.iloc[held_out] = fold
         lone = (folds.groupby(label).nunique() == 1) & (group.groupby(label).nunique() > 1)
         if not lone.any():
-            return pd.Series(pd.factorize(folds, sort=True)[0], clips.index)
+            return pd.Series(pd.factorize(folds, sort=True)[0], clips.index)[order]
     raise DataError(
         f"no way was found to deal {n_folds} folds in which label {lone.idxmax()!r} could be both "
         "learned and tested; give each clip its fold in a column `fold`"

@@ -13,7 +13,7 @@ from freesound_tagging.experiment import open_experiment
 from freesound_tagging.learning.dataloaders import make_dataloaders
 from freesound_tagging.learning.learner import make_learner, predict, predict_others
 from freesound_tagging.notebooks import print_test_outcome
-from freesound_tagging.run_grid import load_scores, run_grid
+from freesound_tagging.runs import load_scores, run_grid
 from freesound_tagging.scoring.challenge import average_folds, submission, summarise_test
 from freesound_tagging.scoring.metrics import map_at_k, top_k_error
 from freesound_tagging.sounds import catalogue, fsdkaggle2018

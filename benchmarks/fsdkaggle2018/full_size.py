@@ -44,8 +44,8 @@ from commands import tree_memory
 from surroundings import processor
 
 from freesound_tagging.features import store
+from freesound_tagging.features.codes import encode
 from freesound_tagging.features.representations import VARIANTS, channels_of, compute_channels
-from freesound_tagging.features.spectrograms import encode
 from freesound_tagging.learning.dataloaders import make_dataloaders
 from freesound_tagging.learning.learner import make_learner
 from freesound_tagging.learning.networks import best_device

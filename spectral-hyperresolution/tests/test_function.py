@@ -104,11 +104,8 @@ def test_a_trace_is_refused():
 
 
 @pytest.mark.parametrize("exact", [False, True])
-@pytest.mark.parametrize("backend", ["compiled", "torch"])
-def test_samples_whose_power_overflows_are_an_error_and_the_largest_legal_ones_finite(
-    song, exact, backend
-):
-    module = LinearReassignment(RATE, **SMALL, exact=exact, backend=backend)
+def test_samples_whose_power_overflows_are_an_error_and_the_largest_legal_ones_finite(song, exact):
+    module = LinearReassignment(RATE, **SMALL, exact=exact)
     song = torch.from_numpy(song / np.abs(song).max())
     with pytest.raises(ValueError, match=r"waveform must lie within \+-1e\+14"):
         module(2e14 * song.float())

@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 
 import joblib
@@ -22,9 +23,7 @@ from fastai.torch_core import set_seed
 from tqdm import tqdm
 
 from freesound_tagging.errors import DataError
-from freesound_tagging.features.channels import FAST_FORM
-from freesound_tagging.features.representations import get_variant
-from freesound_tagging.features.spectrograms import ALGORITHM
+from freesound_tagging.features.representations import ALGORITHM, get_variant
 from freesound_tagging.features.store import Store
 from freesound_tagging.files import write_atomically
 from freesound_tagging.jobs import run_jobs
@@ -60,7 +59,7 @@ def train(
     """
     set_seed(seed, reproducible=True)
     dls = make_dataloaders(table, store, variant, fold, profile, networks.best_device())
-    training._order_by_seed(dls, seed)
+    training.order_by_seed(dls, seed)
     learner = training.make_learner(dls, profile)
     bar = tqdm(
         total=profile.frozen_epochs + profile.epochs,
@@ -208,9 +207,10 @@ def describe_settings(
     settings |= {
         "clips, labels and folds": _hash(clips.to_csv()),
         "code of the training": TRAINING,
-        "code of the spectrograms": [ALGORITHM, *FAST_FORM.values()],
+        "code of the spectrograms": [ALGORITHM, version("spectral-hyperresolution")],
         "pretrained weights": networks.is_pretrained(profile.architecture),
         "device": networks.best_device().type,
+        "compiled": profile.compiled and training.has_compiler(),
     }
     if store is not None:  # its files are named by hashes of the sounds
         places = next(iter(store.places.values())).values()

@@ -7,15 +7,7 @@ import torch
 
 from . import exact, torch_backend
 from .checks import as_float_tensor, check_samples
-from .grid import Settings, make_settings, whole_number
-
-REFERENCE_NAMES = {
-    "hop": "tdeci",
-    "oversampling": "over",
-    "bins_per_octave": "noct",
-    "fmin": "minf",
-    "fmax": "maxf",
-}
+from .settings import Settings, called, whole_number
 
 
 def high_resolution_spectrogram(
@@ -105,7 +97,15 @@ def high_resolution_spectrogram(
     check_samples(channels, "x")
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
-    settings = make_settings(q, tdeci, minf, maxf, noct, over, names=REFERENCE_NAMES)
+    with called(
+        hop_length="tdeci",
+        oversampling="over",
+        bins_per_octave="noct",
+        fmin="minf",
+        fmax="maxf",
+        Hz="cycles per sample",
+    ):
+        settings = Settings(1.0, q, tdeci, noct, minf, maxf, over)
     device = x.device if device is None else torch.device(device)
     if chunks is not None:
         chunks = whole_number(chunks, "chunks")

@@ -5,25 +5,22 @@ Scores are a DataFrame with one row for each clip and seed: ``clip_id``, ``seed`
 order of rows means nothing.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
-import scipy  # its stats are loaded when first used
 from numpy.typing import ArrayLike
 
 KEYS = ["clip_id", "seed", "fold", "label"]
 """Columns of the scores that are not classes."""
 
+METRIC = "top1_accuracy"
+"""The metric that ranks, and that decides about differences (results/PLAN.md says why)."""
+
 METRIC_TITLES = {
-    "top3_error": "top-3 error",
     "top1_accuracy": "top-1 accuracy",
+    "top3_error": "top-3 error",
     "map3": "MAP@3",
     "log_loss": "log loss",
 }
-
-FEW_CLASSES = 3
-"""With this many classes or fewer no top-3 error is made, and MAP@3 ranks in its place."""
 
 
 def target_ranks(scores: ArrayLike, targets: ArrayLike) -> np.ndarray:
@@ -97,6 +94,23 @@ def true_indices(scores: pd.DataFrame) -> np.ndarray:
     return indices
 
 
+def check_scores(scores: pd.DataFrame, name: str) -> None:
+    """Raise a `ValueError` that names a clip scored twice by one seed, or not by finite numbers.
+
+    ``name`` says whose scores they are.
+    """
+    twice = scores.duplicated(["clip_id", "seed"])
+    if twice.any():
+        clip_id, seed = scores.loc[twice, ["clip_id", "seed"]].iloc[0]
+        raise ValueError(
+            f"{name}: clip {clip_id!r} is scored twice by seed {seed}; the folds overlap"
+        )
+    finite = np.isfinite(scores[classes_of(scores)].to_numpy(dtype=float)).all(axis=1)
+    if not finite.all():
+        clip_id, seed = scores.loc[~finite, ["clip_id", "seed"]].iloc[0]
+        raise ValueError(f"{name}: the scores of clip {clip_id!r}, seed {seed}, are not finite")
+
+
 def clip_metrics(scores: pd.DataFrame) -> pd.DataFrame:
     """Return each row's keys with its own top1_accuracy, top3_error, map3 and log_loss.
 
@@ -123,109 +137,109 @@ def average_networks(scores: pd.DataFrame) -> pd.DataFrame:
     return mean.reset_index().assign(seed=0)[[*KEYS, *classes]]
 
 
-def bootstrap_interval(
-    values: pd.Series,
-    groups: pd.Series,
-    resamples: int = 2999,
-    seed: int = 0,
-    limits: tuple[float, float] = (0.0, 1.0),
-) -> tuple[float, float]:
-    """Return the 95 % interval of a mean, drawing whole source recordings with replacement.
+def bootstrap_means(
+    values: np.ndarray, recordings: ArrayLike, draws: int = 1_999, seed: int = 0
+) -> np.ndarray:
+    """Return means over clips and seeds that are drawn with replacement, shape (draws, ...).
 
-    Clips of one recording are alike, and runs of one clip even more so; an interval that drew clips
-    or runs on their own would be too narrow.
+    Recordings and seeds are drawn together: a drawn recording brings all its clips, a drawn seed
+    all its runs. One fewer of each is drawn than there are, for a draw of n from n varies less than
+    n drawn from the world, by (n - 1) / n. A single seed is always drawn.
 
     Parameters
     ----------
-    values : one number a row.
-    groups : the source recording of each row, same index.
-    limits : least and greatest value that the mean can have.
+    values : shape (clips, seeds, ...).
+    recordings : name of the source recording of each clip, shape (clips,).
+
+    Sources
+    -------
+    Field, C. A. & Welsh, A. H. (2007). Bootstrapping clustered data. Journal of the Royal
+    Statistical Society B 69(3), 369-390. Owen, A. B. (2007). The pigeonhole bootstrap. Annals of
+    Applied Statistics 1(2), 386-411: drawing both ways is on the safe side.
     """
-    sums = values.groupby(groups.to_numpy()).agg(["sum", "count"])
-    if len(sums) < 2:
-        return float("nan"), float("nan")
-    if values.nunique() == 1:
-        # Nothing varies, so every resample is the same. Rule of three: the 95 % bound of an event
-        # never seen in n.
-        level, bound = float(values.iloc[0]), 3 / len(sums)
-        return max(limits[0], level - bound), min(limits[1], level + bound)
-    result = scipy.stats.bootstrap(
-        (sums["sum"].to_numpy(), sums["count"].to_numpy()),
-        lambda total, count, axis=-1: total.sum(axis=axis) / count.sum(axis=axis),
-        paired=True,
-        vectorized=True,
-        method="percentile",
-        n_resamples=resamples,
-        batch=1000,
-        rng=np.random.default_rng(seed),
-    )
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+    places = np.unique(recordings, return_inverse=True)[1]
+    sizes = np.bincount(places)
+    sums = np.zeros((len(sizes), *values.shape[1:]))
+    np.add.at(sums, places, values)
+    n, seeds = sums.shape[:2]
+    rng = np.random.default_rng(seed)
+    means = []
+    for start in range(0, draws, 100):  # all at once would take gigabytes
+        block = min(100, draws - start)
+        drawn = rng.integers(n, size=(block, n - 1))
+        drawn_seeds = rng.integers(seeds, size=(block, max(1, seeds - 1)))
+        totals = sums[drawn].sum(axis=1)[np.arange(block)[:, None], drawn_seeds].mean(axis=1)
+        means.append((totals.T / sizes[drawn].sum(axis=1)).T)
+    return np.concatenate(means)
+
+
+def interval(values: np.ndarray, recordings: ArrayLike) -> tuple[float, float]:
+    """Return the 95 % interval of a mean that lies between 0 and 1, as `bootstrap_means` draws."""
+    level = values.mean()
+    if (values == level).all():
+        # Nothing varies. Rule of three: the 95 % bound of an event never seen in n.
+        bound = 3 / len(np.unique(recordings))
+        return max(0.0, level - bound), min(1.0, level + bound)
+    low, high = np.quantile(bootstrap_means(values, recordings), [0.025, 0.975])
+    return float(low), float(high)
 
 
 def summarise(scores: dict[str, pd.DataFrame], table: pd.DataFrame) -> pd.DataFrame:
-    """Return the ranked table of variants, best first: by `rank_metric`, then by MAP@3.
+    """Return the table of variants, best first: by top-1 accuracy, and where equal by MAP@3.
 
     Parameters
     ----------
-    scores : variant -> out-of-fold scores.
+    scores : variant -> out-of-fold scores; each seed has scored the same clips.
     table : clips, index ``clip_id``, column ``group``.
 
     Returns
     -------
     Columns variant, n (clips), seeds, top1_accuracy, top3_error, top3_error_low, top3_error_high
-    (95 %), map3, map3_low, map3_high, log_loss, balanced_accuracy (mean over classes of the top-1
-    accuracy), classes (how many).
+    (95 %), map3, log_loss, balanced_accuracy (mean over classes of the top-1 accuracy),
+    top1_accuracy_low, top1_accuracy_high (95 %).
 
     Raises
     ------
     ValueError
-        Where a clip is scored twice by one seed: then the folds overlap and the scores are not
-        out-of-fold.
+        As `check_scores`.
     """
     rows = []
     for variant, frame in scores.items():
-        if frame.duplicated(["clip_id", "seed"]).any():
-            raise ValueError(f"{variant}: a clip is scored twice by one seed; the folds overlap")
+        check_scores(frame, variant)
         metrics = clip_metrics(frame)
-        groups = metrics["clip_id"].map(table["group"])
-        low, high = bootstrap_interval(metrics["top3_error"], groups)
-        map3_low, map3_high = bootstrap_interval(metrics["map3"], groups)
+        limits = {}
+        for name in ("top1_accuracy", "top3_error"):
+            by_clip = metrics.pivot(index="clip_id", columns="seed", values=name)
+            limits[name] = interval(by_clip.to_numpy(), table["group"].loc[by_clip.index])
         rows.append(
             {
                 "variant": variant,
-                "n": metrics["clip_id"].nunique(),
-                "seeds": metrics["seed"].nunique(),
+                "n": len(by_clip),
+                "seeds": by_clip.shape[1],
                 "top1_accuracy": metrics["top1_accuracy"].mean(),
                 "top3_error": metrics["top3_error"].mean(),
-                "top3_error_low": low,
-                "top3_error_high": high,
+                "top3_error_low": limits["top3_error"][0],
+                "top3_error_high": limits["top3_error"][1],
                 "map3": metrics["map3"].mean(),
-                "map3_low": map3_low,
-                "map3_high": map3_high,
                 "log_loss": metrics["log_loss"].mean(),
                 "balanced_accuracy": metrics.groupby("label")["top1_accuracy"].mean().mean(),
-                "classes": len(classes_of(frame)),
+                "top1_accuracy_low": limits["top1_accuracy"][0],
+                "top1_accuracy_high": limits["top1_accuracy"][1],
             }
         )
+    by = [METRIC, "map3"]
     summary = pd.DataFrame(rows)
-    by = [rank_metric(summary), "map3"]
-    return summary.sort_values(by, ascending=[by[0] != "map3", False]).reset_index(drop=True)
-
-
-def rank_metric(summary: pd.DataFrame) -> str:
-    """Return what ranks the variants of a summary: top3_error, or map3 with `FEW_CLASSES`."""
-    if "classes" in summary and summary["classes"].max() <= FEW_CLASSES:
-        return "map3"
-    return "top3_error"
+    return summary.sort_values(by, ascending=False, kind="stable", ignore_index=True)
 
 
 def confusion(scores: pd.DataFrame) -> pd.DataFrame:
     """Return how often each class (row) was taken for each (column), counted over all seeds."""
+    from sklearn.metrics import confusion_matrix  # slow to load
+
     classes = classes_of(scores)
     predicted = np.asarray(classes)[scores[classes].to_numpy().argmax(axis=1)]
-    counts = pd.crosstab(scores["label"].to_numpy(), predicted)
-    counts = counts.reindex(index=classes, columns=classes, fill_value=0)
-    return counts.rename_axis(index="true", columns=None)
+    counts = confusion_matrix(scores["label"], predicted, labels=classes)
+    return pd.DataFrame(counts, pd.Index(classes, name="true"), classes)
 
 
 def hardest_pairs(counts: pd.DataFrame, n: int = 5) -> pd.DataFrame:
@@ -240,27 +254,18 @@ def hardest_pairs(counts: pd.DataFrame, n: int = 5) -> pd.DataFrame:
     Columns class_a, class_b, a_as_b, b_as_a (counts) and share: confusions over all clips of the
     two classes.
     """
-    values, names = counts.to_numpy(), list(counts.columns)
-    totals = values.sum(axis=1)
+    values, names, totals = counts.to_numpy(), counts.columns, counts.to_numpy().sum(axis=1)
     rows = [
-        (
-            names[a],
-            names[b],
-            values[a, b],
-            values[b, a],
-            (values[a, b] + values[b, a]) / (totals[a] + totals[b]),
-        )
-        for a in range(len(names))
-        for b in range(a + 1, len(names))
-        if totals[a] + totals[b]
+        (names[a], names[b], values[a, b], values[b, a], wrong / (totals[a] + totals[b]))
+        for a, b in zip(*np.triu_indices(len(names), k=1), strict=True)
+        if (wrong := values[a, b] + values[b, a])
     ]
     pairs = pd.DataFrame(rows, columns=["class_a", "class_b", "a_as_b", "b_as_a", "share"])
-    pairs = pairs[pairs["share"] > 0]
     return pairs.sort_values("share", ascending=False, kind="stable").head(n).reset_index(drop=True)
 
 
-def class_report(scores: pd.DataFrame, classes: Sequence[str] | None = None) -> pd.DataFrame:
+def class_report(scores: pd.DataFrame) -> pd.DataFrame:
     """Return each class's top-1 accuracy, top-3 error and MAP@3, worst MAP@3 first."""
     metrics = clip_metrics(scores)
-    report = metrics.groupby("label")[["top1_accuracy", "top3_error", "map3"]].mean()
-    return report.loc[list(classes)] if classes is not None else report.sort_values("map3")
+    columns = ["top1_accuracy", "top3_error", "map3"]
+    return metrics.groupby("label")[columns].mean().sort_values("map3")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import warnings
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -103,6 +104,26 @@ def load(
         takes = f"the options {', '.join(known)}" if known else "no options"
         raise DataError(f"data set {name!r} takes {takes}, got {', '.join(unknown)}")
     return reader(argument, **options)
+
+
+def load_at_hand(name: str, root: str | os.PathLike[str], **options: object) -> pd.DataFrame | None:
+    """As `load`, for sounds that are good to have: None where they would have to be downloaded.
+
+    Warns
+    -----
+    UserWarning
+        Its archive is broken; None is returned.
+    """
+    mirror = os.environ.get("DATA_MIRROR")
+    for archive in describe(name).archives:
+        places = [Path(root, archive.folder), *([Path(mirror, archive.file)] if mirror else [])]
+        if not any(place.exists() for place in places):
+            return None
+    try:
+        return load(name, root, **options)
+    except DataError as error:
+        warnings.warn(f"{name} is left out: {error}", stacklevel=2)
+        return None
 
 
 def _module(name: str) -> ModuleType:

@@ -1,0 +1,286 @@
+"""Make every committed table from the committed scores: python -m results.recompute
+
+summary.csv and contrasts.csv beside a grid's scores, conditions.csv beside a study's, tagger.csv
+beside a data set's clips, costs.csv and differences.png here, and the tables in the pages.
+"""
+
+import json
+import re
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+from matplotlib import pyplot as plt
+
+from freesound_tagging.errors import DataError
+from freesound_tagging.scoring.charts import show_differences
+from freesound_tagging.scoring.metrics import METRIC, check_scores, clip_metrics, summarise
+from freesound_tagging.scoring.statistics import (
+    by_fold_and_seed,
+    compare,
+    judge,
+    paired_differences,
+)
+from freesound_tagging.sounds.microcalls import class_table
+from studies.plan import choose_schedule, contrasts_of
+from studies.scores import RESULTS, ROOT, read
+from studies.tagger import average_everything
+
+PAGES = (ROOT / "README.md", RESULTS / "README.md")
+
+REFERENCES = {
+    "rates": "log_db",
+    "waveform": "log_db",
+    "recipe": "whole",
+    "stack": "mean_of_networks",
+}
+"""Study -> what its conditions are compared with: one of them, or a representation of the grid."""
+
+SHOWN = ("log_db", "mel_db", "hires_q2", "hires_q8", "gabor_q8", "3ch_hires_q1_q8_log_db")
+"""Representations of the README's table."""
+
+PUBLISHED = {
+    "people": {"esc10": "0.957"},
+    "best published, no other data": {"esc10": "0.9665", "insectset32": "0.62 (other split)"},
+}
+"""Other people's top-1 accuracies: Piczak 2015; Mohaimenuzzaman and others 2023 (ACDNet); Faiss and
+Stowell 2023 (a mel CNN)."""
+
+
+def read_clips(dataset: Path) -> pd.DataFrame:
+    """Return label, fold and group of a data set's clips, index ``clip_id``.
+
+    Groups are what another sample would have others of: recordings, but of FSDD its six speakers.
+    """
+    words = dict.fromkeys(("clip_id", "label", "group"), str)
+    clips = pd.read_csv(dataset / "clips.csv", dtype=words, keep_default_na=False)
+    clips = clips.set_index("clip_id")
+    if dataset.name == "fsdd":
+        clips["group"] = clips.index.str.split("_").str[1]
+    return clips
+
+
+def read_folder(folder: Path, clips: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return file name -> scores of a folder, each file checked.
+
+    Raises
+    ------
+    DataError
+        Where the scores are of another version of the transform, or as `check_file`.
+    """
+    settings, ours = folder / "settings.json", version("spectral-hyperresolution")
+    made = json.loads(settings.read_text())["transform"]
+    if made != ours:
+        raise DataError(
+            f"{settings}: these scores were made with version {made} of the transform, and this is "
+            f"version {ours}: check out the commit that the file names, or make the runs again"
+        )
+    files = sorted((folder / "scores").glob("*.csv.gz"))
+    scores = {file.name.removesuffix(".csv.gz"): read(file) for file in files}
+    folds = set().union(*(frame["fold"] for frame in scores.values()))
+    for file, frame in zip(files, scores.values(), strict=True):
+        check_file(file, frame, clips[clips["fold"].isin(folds)])
+    return scores
+
+
+def check_file(file: Path, scores: pd.DataFrame, clips: pd.DataFrame) -> None:
+    """Raise a `DataError` naming file and clip, unless each seed scored each clip once, finitely.
+
+    A clip's label and fold must be those in clips.csv.
+    """
+    try:
+        check_scores(scores, str(file))
+    except ValueError as error:
+        raise DataError(str(error)) from error
+    about = ["label", "fold"]
+    for seed, own in scores.set_index("clip_id").groupby("seed"):
+        for clip in clips.index.symmetric_difference(own.index):
+            where = "is missing" if clip in clips.index else "is not in clips.csv"
+            raise DataError(f"{file}: clip {clip!r} {where}, seed {seed}")
+        other = (own[about] != clips.loc[own.index, about]).any(axis=1)
+        if other.any():
+            raise DataError(
+                f"{file}: label and fold of clip {other.idxmax()!r} are not clips.csv's"
+            )
+
+
+def compare_planned(
+    dataset: str, profile: str, scores: dict[str, pd.DataFrame], clips: pd.DataFrame
+) -> pd.DataFrame:
+    """Return the planned contrasts that can be made so far, judged as one family.
+
+    Of microcalls each is made on all classes, and on those that differ in time or in frequency
+    (column ``classes``). All planned contrasts count, made or not.
+    """
+    planned = contrasts_of(dataset, profile)
+    there = [pair for pair in planned if set(pair) <= set(scores)]
+    parts = {"all": clips["label"].unique()}
+    if dataset == "microcalls":
+        detail = class_table()["detail"]
+        parts |= {name: own.index for name, own in detail.groupby(detail)}
+    frames = []
+    for name, labels in parts.items():
+        own = {key: frame[frame["label"].isin(labels)] for key, frame in scores.items()}
+        frames.append(compare(own, clips, there).assign(classes=name))
+    return judge(pd.concat(frames, ignore_index=True), len(parts) * len(planned))
+
+
+def summarise_grid(scores: dict[str, pd.DataFrame], clips: pd.DataFrame) -> pd.DataFrame:
+    """Return the summary; ``minus_log_db`` is the difference on common seeds, without a verdict."""
+    summary = summarise(scores, clips)
+    if "log_db" not in scores:
+        return summary
+    differences = [
+        paired_differences(scores[name], scores["log_db"]).to_numpy().mean()
+        for name in summary["variant"]
+    ]
+    return summary.assign(minus_log_db=differences)
+
+
+def summarise_study(
+    study: str, scores: dict[str, pd.DataFrame], clips: pd.DataFrame, grid: dict[str, pd.DataFrame]
+) -> pd.DataFrame:
+    """Return a study's conditions, a family, and last what they are compared with.
+
+    Of the study ``schedule``: log losses on the inner folds, and which schedule is chosen.
+    """
+    if study == "schedule":
+        losses = {name: clip_metrics(frame)["log_loss"].mean() for name, frame in scores.items()}
+        places = pd.MultiIndex.from_tuples(name.rsplit("-", 1) for name in losses)
+        table = pd.Series(list(losses.values()), places).unstack()
+        chosen = table.index == choose_schedule(table)
+        return table.assign(chosen=chosen).rename_axis("condition").reset_index()
+    reference = REFERENCES[study]
+    together = {reference: grid.get(reference)} | scores
+    others = [name for name in together if name != reference]
+    tests = compare(together, clips, [(name, reference) for name in others]).set_index("variant")
+    summary = summarise(together, clips).set_index("variant").loc[[*others, reference]]
+    summary = summary[["seeds", METRIC, "top3_error", "map3", "log_loss"]]
+    own = tests[["difference", "low", "high", "p_holm", "verdict"]]
+    return summary.join(own).rename_axis("condition").reset_index()
+
+
+def summarise_costs(results: Path) -> pd.DataFrame:
+    """Return how many runs each folder has, how long one took and all together, and where."""
+    rows = []
+    for file in sorted(results.rglob("runs.csv")):
+        seconds = pd.read_csv(file)["seconds"]
+        rows.append(
+            {
+                "results": str(file.parent.relative_to(results)),
+                "runs": len(seconds),
+                "minutes_a_run": seconds.median() / 60,
+                "hours": seconds.sum() / 3600,
+                "machine": json.loads((file.parent / "settings.json").read_text())["machine"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def recompute(results: Path) -> dict[str, pd.DataFrame]:
+    """Write every CSV and the figure under ``results``; return "KIND PLACE" -> table."""
+    tables, panels = {}, {}
+    for dataset in sorted(file.parent for file in results.glob("*/clips.csv")):
+        clips, grids = read_clips(dataset), {}
+        folders = sorted(file.parent for file in dataset.rglob("settings.json"))  # studies last
+        for folder in folders:
+            scores, place = read_folder(folder, clips), str(folder.relative_to(results))
+            if folder.parent != dataset:
+                grid = grids.get(folder.parent, {})
+                study = summarise_study(folder.name, scores, clips, grid)
+                tables[f"conditions {place}"] = study
+                continue
+            grids[folder] = scores
+            contrasts = compare_planned(dataset.name, folder.name, scores, clips)
+            tables[f"summary {place}"] = summarise_grid(scores, clips)
+            tables[f"contrasts {place}"] = contrasts
+            if folder.name == "pretrained" and len(contrasts):
+                pairs = contrasts[["variant", "reference"]].to_numpy()
+                dots = [by_fold_and_seed(scores[name], scores[other]) for name, other in pairs]
+                panels[dataset.name] = contrasts, dots
+        averaged = average_everything(dataset)
+        if averaged:
+            tables[f"tagger {dataset.name}"] = summarise(averaged, clips)
+    tables["costs ."] = summarise_costs(results)
+    for name, table in tables.items():
+        kind, place = name.split()
+        table.to_csv(results / place / f"{kind}.csv", index=False, float_format="%.6g")
+    if panels:
+        figure = show_differences(panels)
+        figure.savefig(results / "differences.png", dpi=110, metadata={"Software": None})
+        plt.close(figure)
+    return tables
+
+
+def answer_table(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return the README's table: top-1 accuracy, bold where it is better than log dB's."""
+    rows: dict[str, dict[str, str]] = {}
+    for dataset in ("esc10", "insectset32"):
+        contrasts = tables.get(f"contrasts {dataset}/pretrained")
+        if contrasts is None:
+            continue
+        found = (contrasts["reference"] == "log_db") & (contrasts["verdict"] == "better")
+        better = set(contrasts.loc[found, "variant"])
+        summary = tables[f"summary {dataset}/pretrained"]
+        own = [summary[summary["variant"].isin(SHOWN)], tables[f"tagger {dataset}"]]
+        for name, level in pd.concat(own)[["variant", METRIC]].to_numpy():
+            text = f"**{level:.3f}**" if name in better else f"{level:.3f}"
+            rows.setdefault(name, {})[dataset] = text
+    table = pd.DataFrame.from_dict(rows | PUBLISHED, orient="index")
+    return table.rename_axis("representation or system").reset_index()
+
+
+def for_page(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table with each difference and its interval in one column of text."""
+    if "difference" in table:
+        rows = table[["difference", "low", "high"]].to_numpy()
+        texts = [f"{middle:+.3f} ({low:+.3f} to {high:+.3f})" for middle, low, high in rows]
+        table = table.assign(difference=[text.replace(" (+nan to +nan)", "") for text in texts])
+    hidden = ["low", "high", "p", "same_sign", "metric", "balanced_accuracy"]
+    hidden += [name for name in table if name.endswith(("_low", "_high"))]
+    return table.drop(columns=hidden, errors="ignore")
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """Return a table as Markdown; numbers have three digits, what is missing is blank."""
+
+    def text(value: object) -> str:
+        if pd.isna(value):
+            return ""
+        return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+    cells = for_page(table).map(text)
+    lines = [list(cells), ["---"] * cells.shape[1], *cells.to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def fill_in(page: str, tables: dict[str, pd.DataFrame]) -> str:
+    """Return a page with the tables between ``<!-- table: NAME -->`` and its end made anew."""
+
+    def fill(found: re.Match) -> str:
+        name = found["name"]
+        if name not in tables:
+            raise DataError(f"no table {name!r}; the known ones are: {', '.join(tables)}")
+        return f"{found['start']}\n\n{markdown(tables[name])}\n\n{found['end']}"
+
+    marked = r"(?P<start><!-- table: (?P<name>.+?) -->).*?(?P<end><!-- end of table -->)"
+    return re.sub(marked, fill, page, flags=re.DOTALL)
+
+
+def main() -> int:
+    """Recompute, fill in the pages, say what was written; return 2 where the input is bad."""
+    try:
+        tables = recompute(RESULTS)
+        tables["answer"] = answer_table(tables)
+        for page in PAGES:
+            page.write_text(fill_in(page.read_text(), tables))
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"wrote {len(tables)} tables under results/ and those of the pages")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

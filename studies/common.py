@@ -1,0 +1,217 @@
+"""What the studies share: their arguments, runs of other settings, and how scores get to results/.
+
+    results/<data set>/clips.csv                                 label, fold and recording
+    results/<data set>/<profile>/settings.json                   what the runs were made with
+    results/<data set>/<profile>/runs.csv                        a row for each run
+    results/<data set>/<profile>/scores/<representation>.csv.gz  all folds and seeds
+
+A study other than the grid has a folder of its own below the profile's, and there scores are named
+by condition. ``results/recompute.py`` makes all tables from these files.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from benchmarks.surroundings import processor
+from freesound_tagging.experiment import Experiment, open_experiment
+from freesound_tagging.features.representations import channels_of
+from freesound_tagging.files import write_atomically
+from freesound_tagging.learning.networks import best_device
+from freesound_tagging.runs import METRICS, ROW, describe_settings, load_scores, run_grid
+from freesound_tagging.scoring.metrics import clip_metrics
+from studies.scores import RESULTS, ROOT, pack, read
+
+
+def arguments(about: str, dataset: str, profile: str, seeds: int) -> argparse.ArgumentParser:
+    """Return a parser that knows the data set, profile, number of seeds, and folder of results."""
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--dataset", default=dataset, help=f"default: {dataset}")
+    parser.add_argument("--profile", default=profile, help=f"default: {profile}")
+    parser.add_argument("--seeds", type=int, default=seeds, help=f"how many; default: {seeds}")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="default: results/")
+    return parser
+
+
+def open_study(options: argparse.Namespace) -> Experiment:
+    """Return the experiment that the arguments ask for."""
+    if options.profile == "smoke" and options.out == RESULTS:
+        raise SystemExit("the smoke profile's scores say nothing; --out names another folder")
+    return open_experiment(options.dataset, options.profile, options.seeds)
+
+
+def train(
+    experiment: Experiment,
+    names: Iterable[str],
+    seeds: Iterable[int],
+    condition: str = "",
+    table: pd.DataFrame | None = None,
+    kept: Path | None = None,
+    **changes,
+) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
+    """Make runs that are not made yet; return a row for each, and representation -> scores.
+
+    Parameters
+    ----------
+    names : representations.
+    condition : path of the runs' own folder, for other settings or another table.
+    table : clips and folds, by default the experiment's.
+    kept : results/ where runs that stand there are taken from, see `restore`.
+    changes : fields of the profile that are different.
+    """
+    names, profile = list(names), replace(experiment.profile, seeds=tuple(seeds), **changes)
+    table = experiment.load_table() if table is None else table
+    folder = experiment.run_folder / "studies" / condition if condition else experiment.run_folder
+    store = experiment.build_store(table, channels_of(names), profile.grid)
+    if not (folder / "settings.json").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = json.dumps(describe_settings(table, profile, store), indent=1)
+        write_atomically(folder / "settings.json", settings.encode())
+    if kept is not None:
+        restore(experiment, kept, folder)
+    rows = run_grid(table, store, names, profile, folder)
+    return rows, load_scores(folder, rows)
+
+
+def restore(experiment: Experiment, out: Path, folder: Path) -> None:
+    """Put the grid's committed scores back where runs are made, so that none is made twice.
+
+    Raises
+    ------
+    ValueError
+        As `keep`.
+    """
+    kept = out / experiment.name / experiment.profile_name
+    if not (kept / "settings.json").exists():
+        return
+    _write_settings(kept / "settings.json", experiment, {})
+    rows = pd.read_csv(kept / "runs.csv").set_index(["variant", "fold", "seed"])
+    for file in (kept / "scores").glob("*.csv.gz"):
+        variant = file.name.removesuffix(".csv.gz")
+        for (fold, seed), part in read(file).groupby(["fold", "seed"]):
+            place = folder / "runs" / variant / f"fold{fold}-seed{seed}.json"
+            if not place.exists():
+                place.parent.mkdir(parents=True, exist_ok=True)
+                part.to_csv(place.with_suffix(".csv"), index=False)
+                means = clip_metrics(part)[METRICS].mean().round(6)
+                row = dict(zip(ROW, [variant, int(fold), int(seed), len(part), *means]))
+                row |= rows.loc[(variant, fold, seed), ["epochs", "seconds"]].to_dict()
+                write_atomically(place, json.dumps(row).encode())
+
+
+def run_conditions(options: argparse.Namespace, study: str, conditions: Callable) -> None:
+    """Make and keep the runs of a study whose conditions have one representation each.
+
+    ``conditions`` are, for a profile: name -> representation, and fields that are different.
+    """
+    experiment = open_study(options)
+    with experiment.hold_runs():
+        for name, (representation, changes) in conditions(experiment.profile).items():
+            seeds, place = range(options.seeds), f"{study}/{name}"
+            rows, scores = train(experiment, [representation], seeds, place, **changes)
+            scores = {name: scores[representation]}
+            rows = rows.assign(condition=name)
+            keep(experiment, options.out, scores, rows, study, {name: changes})
+
+
+def hold_out(table: pd.DataFrame, folds: Iterable[int]) -> pd.DataFrame:
+    """Return the table with the clips of ``folds`` as fold 0 and all others as fold 1.
+
+    With ``folds=1`` as a change of the profile, the first is held out and nothing else.
+    """
+    return table.assign(fold=(~table["fold"].isin(list(folds))).astype(int))
+
+
+def keep(
+    experiment: Experiment,
+    out: Path,
+    scores: dict[str, pd.DataFrame],
+    rows: pd.DataFrame | None = None,
+    study: str = "",
+    conditions: dict | None = None,
+) -> Path:
+    """Write scores, settings and clips under ``out``, beside the seeds that are there; say where.
+
+    Parameters
+    ----------
+    scores : file name, which is a representation or condition -> scores.
+    rows : of `train`; in a study with a column ``condition``.
+    study : a folder of its own, "" for the grid's.
+    conditions : condition -> what is different from the profile.
+
+    Raises
+    ------
+    ValueError
+        Where the folder holds scores of other settings, clips, machine or version of the transform.
+    """
+    folder = out / experiment.name / experiment.profile_name / study
+    (folder / "scores").mkdir(parents=True, exist_ok=True)
+    table = experiment.load_table()
+    clips = table[["label", "fold", "group"]].sort_index().to_csv().encode()
+    _write_once(out / experiment.name / "clips.csv", clips)
+    _write_settings(folder / "settings.json", experiment, conditions or {})
+    for name, frame in scores.items():
+        file = folder / "scores" / f"{name}.csv.gz"
+        if file.exists():
+            old = read(file)
+            frame = pd.concat([old[~old["seed"].isin(frame["seed"])], frame])
+        write_atomically(file, pack(frame))
+    if rows is not None:
+        file, keys = folder / "runs.csv", ["condition", "variant", "fold", "seed"]
+        rows = rows if "condition" in rows else rows.assign(condition="")
+        rows = rows[[*keys, "epochs", "seconds"]]
+        old = [pd.read_csv(file, keep_default_na=False)] if file.exists() else []
+        rows = pd.concat([*old, rows]).drop_duplicates(keys, keep="last").sort_values(keys)
+        write_atomically(file, rows.to_csv(index=False).encode())
+    print(f"wrote {folder}: {', '.join(scores)}")
+    return folder
+
+
+def _write_once(file: Path, content: bytes) -> None:
+    if file.exists() and file.read_bytes() != content:
+        raise ValueError(f"{file} is of other clips or folds: remove {file.parent} first")
+    write_atomically(file, content)
+
+
+def _write_settings(file: Path, experiment: Experiment, conditions: dict) -> None:
+    """Write what runs were made with, or check it: only commits and conditions may be added."""
+    profile = asdict(experiment.profile)
+    for extent in ("seeds", "folds"):
+        profile.pop(extent)
+    made = {
+        "transform": version("spectral-hyperresolution"),
+        "machine": machine(),
+        "profile": json.loads(json.dumps(profile, default=asdict)),
+    }
+    before = json.loads(file.read_text()) if file.exists() else made
+    other = [name for name, value in made.items() if before[name] != value]
+    if other:
+        raise ValueError(
+            f"{file}: the scores there were made with another {', '.join(other)}: "
+            f"remove {file.parent} first, or give --out another folder"
+        )
+    commits = dict.fromkeys([*before.get("commits", []), commit()])
+    made |= {"commits": list(commits), "conditions": before.get("conditions", {}) | conditions}
+    write_atomically(file, (json.dumps(made, indent=1, default=asdict) + "\n").encode())
+
+
+def machine() -> str:
+    """Return the kind of device that trains here."""
+    device = best_device()
+    return processor() if device.type == "cpu" else torch.cuda.get_device_name(device)
+
+
+def commit() -> str:
+    """Return the commit that is checked out, or what COMMIT says where there is no git."""
+    asked = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return asked.stdout.strip() or os.environ.get("COMMIT", "unknown")

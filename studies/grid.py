@@ -1,0 +1,39 @@
+"""The grid of results/PLAN.md: every representation with seed 0, then with seed 1, and so on.
+
+    python -m studies.grid --dataset esc10 --profile pretrained [--seeds 3] [log_db mel_db ...]
+
+Without names the plan's steps for the data set are made in their order. Runs that are made are
+never made again, those in results/ neither; scores are copied there as they come.
+"""
+
+from fastcore.basics import chunked
+
+from freesound_tagging.errors import look_up
+from freesound_tagging.features.representations import get_variant
+from studies.common import arguments, keep, open_study, train
+from studies.plan import GRID
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Make the runs that the arguments ask for."""
+    parser = arguments(__doc__.splitlines()[0], "esc10", "pretrained", 0)
+    parser.add_argument("names", nargs="*", help="representations; default: the plan's")
+    options = parser.parse_args(argv)
+    for name in options.names:
+        get_variant(name)  # an unknown one stops here
+    if options.names:
+        steps = [(options.names, options.seeds or 1)]
+    else:
+        known = {f"{dataset}, {profile}": steps for (dataset, profile), steps in GRID.items()}
+        steps = look_up("grid", f"{options.dataset}, {options.profile}", known)
+    experiment = open_study(options)
+    with experiment.hold_runs():
+        for names, seeds in steps:
+            for seed in range(options.seeds or seeds):
+                for pair in chunked(names, 2):  # two at a time: little is lost with a machine
+                    rows, scores = train(experiment, pair, [seed], kept=options.out)
+                    keep(experiment, options.out, scores, rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -18,7 +18,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from freesound_tagging.experiment import ROOT, Experiment, open_experiment
 from freesound_tagging.model import make_model
-from freesound_tagging.scoring.metrics import FEW_CLASSES, METRIC_TITLES, rank_metric
+from freesound_tagging.scoring.metrics import METRIC, METRIC_TITLES
 
 NOTEBOOKS = ROOT / "notebooks"
 
@@ -142,11 +142,8 @@ def run_notebooks(experiment: Experiment, sources: Sequence[Path]) -> int:
 def print_outcome(folder: Path) -> None:
     """Print the ranked table and where the files of a run lie."""
     summary = pd.read_csv(folder / "summary.csv")
-    metric = rank_metric(summary)
-    print(f"\nRepresentations by out-of-fold {METRIC_TITLES[metric]}, best first:\n")
+    print(f"\nRepresentations by out-of-fold {METRIC_TITLES[METRIC]}, best first:\n")
     print(summary.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
-    if metric != "top3_error":
-        print(f"\nWith {FEW_CLASSES} classes or fewer no top-3 error can be made: MAP@3 ranks.")
     print()
     for what, file in {
         "executed notebooks": folder / "notebooks",

@@ -3,20 +3,20 @@
 # Both make the environment first, in .venv, from requirements.lock.
 
 DATASET ?= microcalls
-# cpu, pretrained, gpu or smoke; empty: cpu, or what a study asks for
+# cpu, pretrained, audio, gpu or smoke; empty: cpu, or what a study asks for
 PROFILE ?=
 STUDY ?=
 # Of a model's networks, for example "log_db mel_db"; empty: log_db and hires_q2
 REPRESENTATION ?=
 PYTHON ?= python3
 BIN := .venv/bin
-# Of a Dask cluster, for example tcp://host:8786: its workers then make the pictures and the runs.
+# Of a Dask cluster, for example tcp://host:8786: its workers then make the spectrograms and the runs.
 SCHEDULER ?=
 export SCHEDULER
 # Where this is set, as in many containers, each kernel and worker compiles torch and fastai anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup run neighbours study model demo test lint notebooks publish report clean
+.PHONY: setup run neighbours study model demo test lint notebooks recompute clean
 
 setup: .venv/ready
 
@@ -36,13 +36,14 @@ setup: .venv/ready
 run: setup
 	$(BIN)/python -m freesound_tagging run --dataset "$(DATASET)" $(if $(PROFILE),--profile "$(PROFILE)")
 
-# The notebooks from 10 on: a network on the raw waveform, the 4th-place recipe, a stack of networks.
+# The notebooks from 10 on, about systems around the comparison.
 neighbours: setup
 	$(BIN)/python -m freesound_tagging neighbours --dataset "$(DATASET)" $(if $(PROFILE),--profile "$(PROFILE)")
 
-# One of the studies around the grid, for example: make study DATASET=esc10 STUDY=controls
+# One of the scripts in studies/, for example: make study STUDY=grid DATASET=esc10
 study: setup
-	$(BIN)/python -m freesound_tagging study --dataset "$(DATASET)" $(if $(PROFILE),--profile "$(PROFILE)") --study "$(STUDY)"
+	@test -f "studies/$(STUDY).py" || { echo "STUDY must name a script in studies/"; exit 2; }
+	$(BIN)/python -m "studies.$(STUDY)" --dataset "$(DATASET)" $(if $(PROFILE),--profile "$(PROFILE)")
 
 # Train on all clips of a data set and save what freesound-tagging tag needs, under models/.
 model: setup
@@ -65,13 +66,9 @@ lint: setup
 notebooks: setup
 	SEEDS=3 $(BIN)/python notebooks/execute.py $(FILES)
 
-# Copy the measurements of a finished run, or with STUDY= of a study, into results/, which is committed;
-# then write them into the README.
-publish: setup
-	$(BIN)/python -m freesound_tagging publish --dataset "$(DATASET)" $(if $(PROFILE),--profile "$(PROFILE)") --study "$(STUDY)"
-
-report: setup
-	$(BIN)/python -m freesound_tagging report
+# Make every committed table anew from the committed scores.
+recompute: setup
+	$(BIN)/python results/recompute.py
 
 # Remove what can be computed again; downloads and results stay.
 clean:

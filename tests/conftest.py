@@ -5,6 +5,8 @@ The process that hands out tests reads this file too: torch is loaded by the fix
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import hashlib
 import os
 import sys
@@ -26,7 +28,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile as sf
-from memory import free_memory
 
 from freesound_tagging.files import hold_alone
 
@@ -90,13 +91,16 @@ def on_the_cpu():
 
 @pytest.fixture(scope="module", autouse=True)
 def give_memory_back():
-    """End the workers that joblib keeps for the next call, and free what training kept."""
+    """End the workers that joblib keeps for the next call, and hand memory back to the system."""
     yield
     if "joblib" in sys.modules:
         from joblib.externals.loky import get_reusable_executor
 
         get_reusable_executor().shutdown(wait=True)
-    free_memory()
+    gc.collect()
+    trim = sys.platform == "linux" and getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim:  # only glibc has it
+        trim(0)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""What a person types: the data set, the profile, the variant; and what a wrong word gets."""
+"""What a person types: data set, profile, seeds, folders; and what a wrong word gets."""
 
 from dataclasses import replace
 
@@ -6,127 +6,78 @@ import pandas as pd
 import pytest
 
 from freesound_tagging import cli
-from freesound_tagging import experiment as experiments
-from freesound_tagging.experiment import open_experiment, thin
+from freesound_tagging.experiment import COMPARED, ROOT, open_experiment, thin
+from freesound_tagging.features.representations import VARIANTS
 from freesound_tagging.learning.profiles import PROFILES, get_profile
 from freesound_tagging.sounds.catalogue import NAMES
 
 
 @pytest.fixture(autouse=True)
 def work_folder(tmp_path, monkeypatch):
+    monkeypatch.delenv("SEEDS", raising=False)
     monkeypatch.setenv("WORK_FOLDER", str(tmp_path / "work"))
+    return tmp_path / "work"
 
 
-def only_error(capsys) -> str:
-    """Return the one line that was printed, on stderr."""
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.startswith("error: ")
-    assert said.err.count("\n") == 1
-    return said.err
+WRONG = {
+    "data set": (["run", "--dataset", "nonesuch"], {}, ["DATASET 'nonesuch'", *NAMES, ".csv"]),
+    "profile": (["run", "--profile", "tpu"], {}, ["PROFILE 'tpu'", *PROFILES]),
+    "table": (["run", "--dataset", "missing.csv"], {}, ["missing.csv", "no such table"]),
+    "row": (["run", "--dataset", "{folder}/mine.csv"], {}, ["mine.csv, line 3"]),
+    "representation": (["model", "--representation", "log_bd"], {}, ["'log_bd'", "log_db"]),
+    "no seed": (["run"], {"SEEDS": "0"}, ["SEEDS", "'0'"]),
+    "half a seed": (["run"], {"SEEDS": "1.5"}, ["SEEDS", "'1.5'"]),
+    "work folder": (["run"], {"WORK_FOLDER": "{folder}/a.wav"}, ["a.wav", "ot a directory"]),
+}
 
 
-def test_unknown_data_set_lists_the_known_ones(capsys):
-    assert cli.main(["run", "--dataset", "nonesuch", "--profile", "smoke"]) == 2
-    said = only_error(capsys)
-    assert "DATASET 'nonesuch'" in said
-    assert all(name in said for name in NAMES)
-    assert ".csv" in said
-
-
-def test_unknown_profile_lists_the_known_ones(capsys):
-    assert cli.main(["run", "--dataset", "microcalls", "--profile", "tpu"]) == 2
-    said = only_error(capsys)
-    assert "PROFILE 'tpu'" in said
-    assert all(name in said for name in PROFILES)
-
-
-def test_a_table_that_is_not_there_is_named(capsys, tmp_path):
-    assert cli.main(["run", "--dataset", str(tmp_path / "mine.csv"), "--profile", "smoke"]) == 2
-    assert "mine.csv" in only_error(capsys)
-
-
-def test_a_fault_in_a_table_names_its_line(capsys, tmp_path):
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_wrong_word_is_answered_in_one_line_before_any_work(
+    wrong, tmp_path, work_folder, monkeypatch, capsys
+):
     (tmp_path / "a.wav").write_bytes(b"")
     (tmp_path / "mine.csv").write_text("file,label\na.wav,x\na.wav,x\n")
-    assert cli.main(["run", "--dataset", str(tmp_path / "mine.csv"), "--profile", "smoke"]) == 2
-    said = only_error(capsys)
-    assert "mine.csv" in said and "line 3" in said
+    words, settings, said = WRONG[wrong]
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value.format(folder=tmp_path))
+    assert cli.main([word.format(folder=tmp_path) for word in words]) == 2
+    out, error = capsys.readouterr()
+    assert out == "" and error.startswith("error: ") and error.count("\n") == 1
+    assert all(word in error for word in said), error
+    assert not [file for file in work_folder.rglob("*") if file.is_file() and file.name != ".lock"]
 
 
-def test_an_unknown_representation_of_a_model_is_told_before_any_sound_is_read(
-    tmp_path, monkeypatch, capsys
-):
-    monkeypatch.setenv("WORK_FOLDER", str(tmp_path))
-    command = ["model", "--dataset", "microcalls", "--representation", "log_bd"]
-    assert cli.main(command) == 2
-    assert "unknown representation 'log_bd'" in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
-
-
-def test_scores_of_the_smoke_profile_are_not_published(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("WORK_FOLDER", str(tmp_path))
-    for study in ([], ["--study", "controls"]):
-        command = ["publish", "--dataset", "microcalls", "--profile", "smoke", *study]
-        assert cli.main(command) == 2
-        assert "say nothing; publish another" in capsys.readouterr().err
-
-
-def test_folders_of_a_data_set_and_of_a_table(tmp_path):
+def test_folders_of_a_data_set_and_of_a_table(tmp_path, monkeypatch):
     named, own = (open_experiment(name, "cpu") for name in ("esc10", str(tmp_path / "birds.csv")))
     assert named.run_folder.parts[-3:] == ("runs", "esc10", "cpu")
     assert own.run_folder.parts[-3:] == ("runs", "birds", "cpu")
     assert own.store_folder.name == "birds"
-    assert own.results_folder.name == "birds"
+    monkeypatch.delenv("WORK_FOLDER")
+    assert named.run_folder == ROOT / "runs" / "esc10" / "cpu" and (ROOT / "notebooks").is_dir()
 
 
-def test_results_that_are_not_there_say_how_to_make_them(monkeypatch, tmp_path):
-    monkeypatch.setattr(experiments.Experiment, "run_folder", property(lambda self: tmp_path))
+def test_results_that_are_not_there_say_how_to_make_them():
     with pytest.raises(FileNotFoundError, match="make run DATASET=esc10 PROFILE=smoke"):
         open_experiment("esc10", "smoke").load_results()
 
 
-def test_thinning_keeps_every_label_and_fold(table):
+def test_the_representations_compared_by_default_are_known():
+    assert set(COMPARED) <= set(VARIANTS) and len(set(COMPARED)) == len(COMPARED) == 15
+
+
+def test_thinning_keeps_every_label_and_fold_and_needs_no_order(table):
     few = thin(table, 12)
-    assert len(few) == 9
-    assert few.groupby(["label", "fold"]).ngroups == 9
-    assert thin(table, None) is table
-    assert len(thin(table, 27)) == 27
+    assert len(few) == few.groupby(["label", "fold"]).ngroups == 9
+    pd.testing.assert_frame_equal(few, thin(table.sort_index(ascending=False), 12))
+    assert thin(table, None) is table and len(thin(table, 27)) == 27
 
 
-def test_thinning_takes_the_same_clips_from_any_order(table):
-    first, second = thin(table.sort_index(), 12), thin(table.iloc[::-1], 12)
-    pd.testing.assert_frame_equal(first, second)
-
-
-# --- seeds -------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("asked", "seeds"), [("1", (0,)), ("2", (0, 1)), ("5", (0, 1, 2, 3, 4))])
-def test_seeds_of_the_environment_count_from_0(monkeypatch, asked, seeds):
+@pytest.mark.parametrize(("asked", "argument"), [("3", None), ("", 3), ("2", 3)])
+def test_seeds_count_from_0_and_nothing_else_changes(monkeypatch, asked, argument):
     monkeypatch.setenv("SEEDS", asked)
-    profile = open_experiment("fsdd", "cpu").profile
-    assert profile.seeds == seeds
-    # Nothing else changes, the data set's adjustments among it.
-    assert replace(profile, seeds=(0,)) == get_profile("cpu", "fsdd")
+    profile = open_experiment("fsdd", "cpu", argument).profile
+    assert profile == replace(get_profile("cpu", "fsdd"), seeds=(0, 1, 2))
 
 
-@pytest.mark.parametrize("asked", [None, ""])
-def test_without_a_word_on_seeds_the_profile_says(monkeypatch, asked):
-    if asked is None:
-        monkeypatch.delenv("SEEDS", raising=False)
-    else:
-        monkeypatch.setenv("SEEDS", asked)
-    for name in PROFILES:
-        assert open_experiment("esc10", name).profile == get_profile(name, "esc10")
-
-
-@pytest.mark.parametrize("asked", ["0", "x", "-1", "1.5", "2 "])
-def test_seeds_that_are_no_number_are_refused_before_any_work(monkeypatch, capsys, tmp_path, asked):
-    monkeypatch.setenv("SEEDS", asked)
-    monkeypatch.setenv("WORK_FOLDER", str(tmp_path))
-    with pytest.raises(ValueError, match=f"SEEDS must be a whole number of 1 or more, .*{asked!r}"):
-        _ = open_experiment("microcalls", "smoke").profile
-    assert cli.main(["run", "--dataset", "microcalls", "--profile", "smoke"]) == 2
-    assert "SEEDS" in only_error(capsys)
-    assert not list(tmp_path.iterdir())
+def test_without_a_word_on_seeds_the_profile_says():
+    assert open_experiment("esc10", "cpu").profile == get_profile("cpu", "esc10")

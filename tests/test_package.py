@@ -1,52 +1,50 @@
-"""What other people's programs take from the package's top."""
+"""What other programs take from the package's top, what that loads, and the folders' order."""
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
+import pytest
+from importlinter.cli import lint_imports
 
 import freesound_tagging
 
+ROOT = Path(__file__).resolve().parents[1]
 NAMES = {"load", "decode", "best_centred_crop", "VARIANTS", "top_k_error", "map_at_k", "Tagger"}
+HEAVY = {"torch", "fastai", "matplotlib", "librosa", "sklearn", "papermill", "numba"}
 
 
-def run_python(code: str) -> str:
-    return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout
+def test_each_folder_imports_only_what_comes_before_it():
+    assert lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True) == 0
 
 
-def test_importing_the_package_loads_nothing_heavy():
-    code = "import sys, freesound_tagging; print(len(sys.modules)); print(*sys.modules)"
-    count, names = run_python(code).splitlines()
-    assert not {"torch", "numpy", "pandas", "matplotlib", "fastai"} & set(names.split())
-    assert int(count) < 150
-
-
-def test_sounds_need_no_torch():
-    code = "import sys, freesound_tagging as ft; ft.load, ft.decode; print('torch' in sys.modules)"
-    assert run_python(code).strip() == "False"
-
-
-def test_looking_at_sounds_and_tagging_them_need_no_fastai():
-    code = "import sys, freesound_tagging.learning.tagger, freesound_tagging.experiment"
-    assert run_python(f"{code}; print('fastai' in sys.modules)").strip() == "False"
+@pytest.mark.parametrize(
+    ("code", "unwanted"),
+    [
+        ("import freesound_tagging", {*HEAVY, "numpy", "pandas"}),
+        ("import freesound_tagging as ft; ft.load, ft.decode", {"torch"}),
+        ("from freesound_tagging.cli import main; main(['run', '--dataset', 'no'])", HEAVY),
+        ("from freesound_tagging.cli import main; main(['run', '--profile', 'no'])", HEAVY),
+        ("import freesound_tagging.learning.tagger, freesound_tagging.experiment", {"fastai"}),
+    ],
+)
+def test_what_is_loaded_is_what_is_needed(code, unwanted):
+    code += "; import sys; print('loaded', *sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not unwanted & set(ran.stdout.partition("loaded")[2].split())
 
 
 def test_the_top_of_the_package_has_its_names():
     assert set(dir(freesound_tagging)) >= NAMES
-    for name in NAMES:
-        assert getattr(freesound_tagging, name) is not None
+    assert all(getattr(freesound_tagging, name) is not None for name in NAMES)
 
 
-def test_a_clip_is_loaded_decoded_and_cropped(tmp_path):
+def test_a_clip_is_loaded_decoded_and_cropped_and_scores_are_measured(tmp_path):
     table = freesound_tagging.load("microcalls", root=tmp_path, clips_per_class=1)
     waveform, sample_rate = freesound_tagging.decode(table["path"].iloc[0])
     crop = freesound_tagging.best_centred_crop(waveform, sample_rate, 0.5)
     assert crop.shape == (sample_rate // 2,) and sample_rate == 22_050
-
-
-def test_scores_are_measured():
     scores = np.array([[0.5, 0.3, 0.2, 0.0], [0.1, 0.2, 0.3, 0.4]])
     assert freesound_tagging.top_k_error(scores, [0, 0]) == 0.5
     assert freesound_tagging.map_at_k(scores, [1, 3]) == 0.75

@@ -1,4 +1,4 @@
-"""`make run` and `make study` as commands: stopped by Ctrl-C, started twice."""
+"""`make run` as a command: stopped by Ctrl-C, started twice, and what it prints."""
 
 import json
 import os
@@ -13,10 +13,9 @@ from filelock import FileLock
 from jupyter_client.manager import AsyncKernelManager
 from papermill.exceptions import PapermillExecutionError
 
-from freesound_tagging import cli
-from freesound_tagging import notebooks as run
+from freesound_tagging import cli, notebooks
 from freesound_tagging.cli import STOPPED
-from freesound_tagging.experiment import Experiment
+from freesound_tagging.experiment import Experiment, open_experiment
 
 
 @pytest.fixture(autouse=True)
@@ -26,9 +25,8 @@ def work_folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def no_sounds(monkeypatch):
-    monkeypatch.setattr(Experiment, "load_table", lambda experiment: None)
-    monkeypatch.setattr(Experiment, "check_sounds", lambda experiment, table: None)
+def no_sounds(monkeypatch, table):
+    monkeypatch.setattr(Experiment, "load_table", lambda experiment, split="train": table)
 
 
 def raiser(error: BaseException):
@@ -43,63 +41,17 @@ IN_THE_KERNEL = PapermillExecutionError(0, 1, "", "KeyboardInterrupt", "", [])
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), IN_THE_KERNEL], ids=["here", "kernel"])
-def test_a_stopped_run_says_how_to_go_on(no_sounds, monkeypatch, capsys, error):
-    monkeypatch.setattr(run, "run_notebook", raiser(error))
-    assert cli.main(["run", "--dataset", "esc10", "--profile", "smoke"]) == STOPPED
-    said = capsys.readouterr().err
-    assert "what is finished is kept" in said
-    assert "make run DATASET=esc10 PROFILE=smoke" in said
-
-
-def test_going_on_takes_the_same_settings(no_sounds, work_folder, monkeypatch, capsys):
-    monkeypatch.setattr(run, "run_notebook", raiser(KeyboardInterrupt()))
+def test_a_stopped_run_says_how_to_go_on_with_the_same_settings(
+    no_sounds, work_folder, monkeypatch, capsys, error
+):
+    monkeypatch.setattr(notebooks, "run_notebook", raiser(error))
     monkeypatch.setenv("DATA_MIRROR", str(work_folder / "my archives"))
     monkeypatch.setenv("SEEDS", "2")
     monkeypatch.delenv("STRICT", raising=False)
     assert cli.main(["run", "--dataset", "esc10", "--profile", "smoke"]) == STOPPED
-    said = capsys.readouterr().err
     command = f"make run DATASET=esc10 PROFILE=smoke WORK_FOLDER={work_folder} "
-    assert f"{command}DATA_MIRROR='{work_folder}/my archives' SEEDS=2\n" in said
-
-
-def test_a_work_folder_that_cannot_be_made_is_one_line(work_folder, monkeypatch, capsys):
-    (work_folder / "file").write_text("in the way")
-    monkeypatch.setenv("WORK_FOLDER", str(work_folder / "file"))
-    assert cli.main(["run", "--dataset", "esc10", "--profile", "smoke"]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: ") and said.count("\n") == 1
-    assert "cannot be made" in said and "WORK_FOLDER" in said
-
-
-def test_tables_of_the_same_name_do_not_overwrite_each_other(
-    no_sounds, work_folder, monkeypatch, capsys
-):
-    monkeypatch.setattr(run, "run_notebooks", lambda experiment, sources: 1)  # no outcome to print
-    tables = [work_folder / place / "birds.csv" for place in ("mine", "yours")]
-    for table in tables:
-        table.parent.mkdir()
-        table.touch()
-    mine, yours = (["run", "--dataset", str(table), "--profile", "smoke"] for table in tables)
-    assert cli.main(mine) == cli.main(mine) == 1
-    assert cli.main(yours) == 2
-    said = capsys.readouterr().err
-    assert all(str(table) in said for table in tables)
-    assert "rename one of them" in said
-    tables[0].unlink()  # it was moved: its runs go with it
-    assert cli.main(yours) == 1
-
-
-def test_stopped_while_sounds_are_fetched(monkeypatch, capsys):
-    monkeypatch.setattr(Experiment, "load_table", raiser(KeyboardInterrupt()))
-    assert cli.main(["run", "--dataset", "esc10"]) == STOPPED
-    assert "make run DATASET=esc10 PROFILE=cpu" in capsys.readouterr().err
-
-
-def test_a_fault_in_a_notebook_is_no_stop(no_sounds, monkeypatch, capsys):
-    fault = PapermillExecutionError(0, 1, "", "ValueError", "five folds", [])
-    monkeypatch.setattr(run, "run_notebook", raiser(fault))
-    assert cli.main(["run", "--profile", "smoke"]) == 1
-    assert "ValueError: five folds" in capsys.readouterr().err
+    command += f"DATA_MIRROR='{work_folder}/my archives' SEEDS=2\n"
+    assert command in capsys.readouterr().err
 
 
 def test_a_stopped_model_says_how_to_go_on(monkeypatch, capsys):
@@ -110,9 +62,30 @@ def test_a_stopped_model_says_how_to_go_on(monkeypatch, capsys):
     assert command in capsys.readouterr().err
 
 
+def test_a_fault_in_a_notebook_is_no_stop(no_sounds, monkeypatch, capsys):
+    fault = PapermillExecutionError(0, 1, "", "ValueError", "five folds", [])
+    monkeypatch.setattr(notebooks, "run_notebook", raiser(fault))
+    assert cli.main(["run", "--profile", "smoke"]) == 1
+    assert "01_download_data.ipynb: ValueError: five folds" in capsys.readouterr().err
+
+
+def test_runs_of_another_table_of_the_same_name_are_refused_before_any_notebook(
+    no_sounds, work_folder, monkeypatch, capsys
+):
+    monkeypatch.setattr(notebooks, "run_notebook", raiser(AssertionError()))
+    folder = work_folder / "runs" / "esc10" / "smoke"
+    (folder / "runs" / "log_db").mkdir(parents=True)
+    (folder / "runs" / "log_db" / "fold0-seed0.json").write_text("{}")
+    (folder / "settings.json").write_text('{"clips, labels and folds": "others"}')
+    assert cli.main(["run", "--dataset", "esc10", "--profile", "smoke"]) == 2
+    said = capsys.readouterr().err
+    assert str(folder) in said and "remove that folder" in said and said.count("\n") == 1
+
+
 def test_a_second_run_of_a_data_set_waits_and_says_so(no_sounds, work_folder, monkeypatch, hears):
     started = threading.Event()
-    monkeypatch.setattr(run, "run_notebooks", lambda experiment, sources: started.set() or 1)
+    monkeypatch.setattr(notebooks, "notebook_files", lambda neighbours: started.set() or [])
+    monkeypatch.setattr(notebooks, "print_outcome", lambda experiment: None)
     folder = work_folder / "runs" / "esc10"
     folder.mkdir(parents=True)
     with FileLock(folder / ".lock"):
@@ -131,40 +104,29 @@ def test_notebooks_run_in_this_python_whatever_else_is_called_python3(work_folde
     (other / "kernel.json").write_text(json.dumps(about))
     monkeypatch.setenv("JUPYTER_PATH", str(work_folder))
     assert AsyncKernelManager(kernel_name="python3").kernel_spec.argv == ["/bin/false"]
-    command = run.ThisPython(kernel_name="python3").format_kernel_cmd()
+    command = notebooks.ThisPython(kernel_name="python3").format_kernel_cmd()
     assert command[0] == sys.executable
 
 
-@pytest.mark.parametrize("classes", [2, 3, 4])
-def test_with_three_classes_or_fewer_map3_ranks_and_that_is_said(work_folder, capsys, classes):
-    summary = pd.DataFrame({"variant": ["a", "b"], "classes": classes})
-    summary.to_csv(work_folder / "summary.csv", index=False)
-    run.print_outcome(work_folder)
+@pytest.mark.parametrize("classes", [3, 4])
+def test_the_outcome_names_ranks_files_and_what_was_left_out(work_folder, capsys, classes):
+    experiment = open_experiment("microcalls", "smoke")
+    experiment.run_folder.mkdir(parents=True)
+    summary = pd.DataFrame({"variant": ["log_db", "mel_db"], "classes": classes})
+    summary.to_csv(experiment.run_folder / "summary.csv", index=False)
+    left_out = pd.DataFrame({"clip_id": ["a", "b"], "reason": "empty"})
+    left_out.to_csv(experiment.run_folder / "unreadable.csv", index=False)
+    notebooks.print_outcome(experiment)
     said = capsys.readouterr().out
-    assert ("by out-of-fold MAP@3" in said) == ("classes or fewer" in said) == (classes <= 3)
-    assert ("by out-of-fold top-3 error" in said) == (classes > 3)
-
-
-def test_the_status_after_ctrl_c_is_ours_wherever_it_fell(tmp_path):
-    """In an exec of text, too: there CPython would end the process by SIGINT after all."""
-    (tmp_path / "sitecustomize.py").write_text("""
-from freesound_tagging import cli
-
-def main():
-    try:
-        exec("raise KeyboardInterrupt")
-    except KeyboardInterrupt:
-        return cli.STOPPED
-
-cli.main = main
-""")
-    command = [sys.executable, "-m", "freesound_tagging"]
-    ran = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(tmp_path)})
-    assert ran.returncode == STOPPED
+    # With three classes or fewer there is no top-3 error.
+    assert ("by out-of-fold MAP@3" in said) == (classes == 3)
+    assert ("by out-of-fold top-3 error" in said) == (classes == 4)
+    assert all(word in said for word in ["mel_db", *notebooks.FILES])
+    assert "2 clips could not be read" in said and "these scores say nothing" in said
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX process groups and SIGINT")
-def test_ctrl_c_in_the_middle_of_a_run(work_folder):
+def test_ctrl_c_in_the_middle_of_a_run():
     """The real thing: the whole process group gets SIGINT, kernel and workers too."""
     command = [sys.executable, "-m", "freesound_tagging", "run", "--profile", "smoke"]
     with subprocess.Popen(

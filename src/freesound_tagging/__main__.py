@@ -4,8 +4,4 @@ import sys
 
 from freesound_tagging.cli import main
 
-status = main()
-# Where Ctrl-C meets an exec of text, as dataclasses use it while modules load, CPython remembers
-# that and ends this process by SIGINT in place of its exit status. The next exec makes it forget.
-exec("")
-sys.exit(status)
+sys.exit(main())

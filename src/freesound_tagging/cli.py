@@ -59,9 +59,9 @@ def run(options: argparse.Namespace) -> int:
 def neighbours(options: argparse.Namespace) -> int:
     """Execute the notebooks from 10 on: raw waveform, the 4th-place recipe, a stack of networks."""
     _check(options)
-    from freesound_tagging.notebooks import run_neighbours
+    from freesound_tagging.notebooks import run_experiment
 
-    return run_neighbours(options.dataset, options.profile)
+    return run_experiment(options.dataset, options.profile, neighbours=True)
 
 
 def model(options: argparse.Namespace) -> int:
@@ -75,7 +75,7 @@ def model(options: argparse.Namespace) -> int:
     for name in representations:
         get_variant(name)
     experiment = open_experiment(options.dataset, options.profile)
-    with experiment.hold_checked_runs():
+    with experiment.hold_runs():
         folder = make_model(experiment, representations)
     print(f"the model is in {os.path.relpath(folder)}")
     return 0

@@ -11,13 +11,7 @@ class DataError(ValueError):
 
 
 def look_up(kind: str, name: str, known: Mapping[str, Entry]) -> Entry:
-    """Return the entry of that name.
-
-    Raises
-    ------
-    ValueError
-        Where the name is unknown; the message lists the known ones.
-    """
+    """Return the entry of that name; a ValueError about an unknown one lists the known ones."""
     if name not in known:
         raise ValueError(f"unknown {kind} {name!r}; the known ones are: {', '.join(known)}")
     return known[name]

@@ -1,10 +1,10 @@
 """One experiment = a data set and a profile: where its files lie, and its steps for notebooks.
 
-fastai is loaded with the grid of runs, by the steps that need it: who looks at sounds waits less.
+fastai is loaded by the steps that train: who looks at sounds waits less.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,24 +16,29 @@ from freesound_tagging import files
 from freesound_tagging.errors import DataError
 from freesound_tagging.features import store as stores
 from freesound_tagging.features.grid import Grid
-from freesound_tagging.features.representations import VARIANTS, channels_of
+from freesound_tagging.features.representations import channels_of
 from freesound_tagging.features.store import Store
 from freesound_tagging.jobs import check_scheduler
 from freesound_tagging.learning.profiles import Profile, get_profile, parse_seeds
-from freesound_tagging.scoring import challenge, metrics
-from freesound_tagging.sounds import catalogue, checks, fsdkaggle2018
+from freesound_tagging.scoring import metrics
+from freesound_tagging.sounds import catalogue, checks
 from freesound_tagging.sounds.clips import ClipError, ClipSettings, load_clip
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 """The repository: the package is installed in place (``pip install -e .``)."""
+
+COMPARED = (
+    *("linear_linear", "linear_db", "log_linear", "log_db", "mel_linear", "mel_db"),
+    *("hires_q1", "hires_q2", "hires_q4", "hires_q8"),
+    *("3ch_linear_mel_log", "3ch_hires_q1_q4_q8", "3ch_hires_q1_q8_log_db"),
+    *("gabor_q2", "gabor_q8"),
+)
+"""What `make run` compares: the reference's thirteen representations, and two of them with their
+filters unmoved. The other representations are for studies."""
 
 
 def work_folder() -> Path:
-    """Return the folder that holds ``data/`` and ``runs/``.
-
-    It is the repository, or the folder named by the environment variable ``WORK_FOLDER``: sounds
-    and spectrograms of a large data set may need another disk.
-    """
+    """Return the folder that holds ``data/`` and ``runs/``: the repository, or WORK_FOLDER."""
     return Path(os.environ.get("WORK_FOLDER") or ROOT).resolve()
 
 
@@ -79,183 +84,104 @@ class Experiment:
 
     @contextmanager
     def hold_runs(self) -> Iterator[None]:
-        """Hold the runs of this data set alone: a second `make run` or `make study` waits.
+        """Hold the runs of this data set alone, and find out before any training what is amiss.
 
         Raises
         ------
-        ValueError
-            Where the folder cannot be made.
-        """
-        folder = self.run_folder.parent
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ValueError(
-                f"{folder} cannot be made ({error.strerror}); WORK_FOLDER names the folder for "
-                "data/ and runs/"
-            ) from error
-        with files.hold_alone(folder, "training into this folder"):
-            yield
-
-    @contextmanager
-    def hold_checked_runs(self) -> Iterator[None]:
-        """Hold the runs, and find out before any training whether it can be done.
-
-        Raises
-        ------
-        ValueError, DataError
-            As `hold_runs`, `check_sounds`, `claim_runs` and
-            `freesound_tagging.jobs.check_scheduler`.
+        DataError
+            Where sounds, SCHEDULER or the run folder cannot be used.
         """
         check_scheduler()
-        with self.hold_runs():
-            self.check_sounds(self.load_table())
-            self.claim_runs()
+        with files.hold_alone(self.run_folder.parent, "training into this folder"):
+            table = self.load_table()
+            if catalogue.is_table(self.dataset):  # the other sets' clips are compared with hashes
+                checks.check_sounds(table, self._clip_settings)
+            from freesound_tagging import runs
+
+            runs.check_settings(self.run_folder, runs.describe_settings(table, self.profile))
             yield
 
-    def claim_runs(self) -> None:
-        """Write down whose runs the folder holds: two tables may have the same name.
+    def load_table(self, split: str = "train") -> pd.DataFrame:
+        """Return the clips of a split, "train" or "test", thinned where the profile asks for it.
 
-        Raises
-        ------
-        ValueError
-            Where it holds the runs of another table, which is still there.
+        No run learns from the clips of the test split, which few data sets have; every network
+        scores them once it is trained.
         """
-        if not catalogue.is_table(self.dataset):
-            return
-        folder = self.run_folder.parent
-        owner = folder / "table.txt"
-        held = owner.read_text() if owner.exists() else self.dataset
-        if held != self.dataset and Path(held).exists():
-            raise ValueError(
-                f"{folder} holds the runs of {held}, which has the same name as {self.dataset}: "
-                "rename one of them, or remove that folder"
-            )
-        files.write_atomically(owner, self.dataset.encode())
-
-    @property
-    def results_folder(self) -> Path:
-        """Where measurements of this data set are committed."""
-        folder = ROOT / "results" / self.name
-        return folder if self.profile_name == "cpu" else folder / self.profile_name
-
-    def load_table(self) -> pd.DataFrame:
-        """Return the clips of the training split, thinned where the profile asks for it."""
-        return self._load_split("train")
-
-    def load_test_table(self) -> pd.DataFrame | None:
-        """Return the clips of the test split, thinned as `load_table`; None where there are none.
-
-        No run learns from them: the networks of all folds score them once they are trained.
-        """
-        table = self._load_split("test")
-        return None if table.empty else table
-
-    def _load_split(self, split: str) -> pd.DataFrame:
         options = {}
         if self.dataset == "microcalls":
             options["clips_per_class"] = self.profile.clips_per_class
         dataset = self.dataset
-        if catalogue.is_table(dataset) and not Path(dataset).is_absolute():
-            dataset = str(ROOT / dataset)
+        if catalogue.is_table(dataset):
+            dataset = str(ROOT / dataset)  # of an absolute path nothing changes
         table = catalogue.load(dataset, self.raw_folder, **options)
         return thin(table[table["split"] == split], self.profile.max_clips)
 
     @property
-    def clip_settings(self) -> ClipSettings:
-        """What every clip is turned into."""
+    def _clip_settings(self) -> ClipSettings:
         return ClipSettings(self.profile.grid.sample_rate, self.profile.grid.duration)
 
-    def check_sounds(self, table: pd.DataFrame) -> None:
-        """Refuse a table of one's own that holds no sound, or a label that cannot be learned.
-
-        The clips of the other data sets are compared with their hashes.
-
-        Raises
-        ------
-        DataError
-            As `freesound_tagging.sounds.checks.check_sounds`.
-        """
-        if catalogue.is_table(self.dataset):
-            checks.check_sounds(table, self.clip_settings)
-
     def examples(self, table: pd.DataFrame) -> dict[str, tuple[str, np.ndarray]]:
-        """Return label -> (clip id, waveform): its first clip that is readable and not silent.
-
-        Raises
-        ------
-        DataError
-            No clip of the table is.
-        """
+        """Return label -> (clip id, waveform): its first clip that is readable and not silent."""
         found: dict[str, tuple[str, np.ndarray]] = {}
         for clip_id, clip in table.iterrows():
             if clip["label"] in found:
                 continue
             try:
-                waveform, note = load_clip(clip["path"], self.clip_settings)
+                waveform, note = load_clip(clip["path"], self._clip_settings)
             except ClipError:
                 continue  # the store reports it, with all others
             if not note.startswith("silent"):
                 found[clip["label"]] = (clip_id, waveform)
         if not found:
-            raise DataError(
-                f"{self.dataset}: none of {len(table)} clips can be read and holds sound"
-            )
+            raise DataError(f"{self.dataset}: no clip can be read and holds sound")
         return found
 
     def build_store(
         self,
         table: pd.DataFrame,
-        channels: list[str] | None = None,
+        channels: Sequence[str] | None = None,
         grid: Grid | None = None,
     ) -> Store:
-        """Compute what the store lacks and return it.
+        """Compute what the store lacks and return it; the clips of the test split come with it.
 
-        By default all channels of the main table of representations, on the profile's grid.
-
-        The clips of the test split, where there are any, come with those of ``table``. The
-        environment variable ``STRICT=1`` makes any unreadable clip an error.
+        By default the channels of `COMPARED`, on the profile's grid. The environment variable
+        ``STRICT=1`` makes any unreadable clip an error.
         """
-        test = self.load_test_table()
         return stores.build(
-            table if test is None else pd.concat([table, test]),
-            channels_of(VARIANTS) if channels is None else channels,
+            pd.concat([table, self.load_table("test")]),
+            channels_of(COMPARED) if channels is None else channels,
             self.profile.grid if grid is None else grid,
             self.store_folder,
             strict=os.environ.get("STRICT", "").lower() in ("1", "true", "yes"),
         )
 
+    def make_runs(self, table: pd.DataFrame, store: Store, variants: Sequence[str]) -> pd.DataFrame:
+        """Make the runs of some representations not made yet, and return one row for each."""
+        from freesound_tagging import runs
+
+        test = self.load_table("test")
+        test = None if test.empty else test
+        rows = runs.run_grid(table, store, variants, self.profile, self.run_folder, test=test)
+        rows.insert(0, "dataset", self.name)
+        rows.insert(1, "profile", self.profile_name)
+        return rows
+
     def run_grid(
-        self, table: pd.DataFrame, store: Store, variants: list[str] | None = None
+        self, table: pd.DataFrame, store: Store, variants: Sequence[str] = COMPARED
     ) -> pd.DataFrame:
-        """Make the runs not done yet, by default of every representation, and return all results.
+        """Make runs as `make_runs` does, write ``results.csv`` and return it.
 
-        Clips that the store could not read are listed in ``unreadable.csv`` beside the results.
+        Clips that the store could not read are listed in ``unreadable.csv`` beside it.
         """
-        from freesound_tagging import run_grid as grid
-
-        results = grid.run_grid(
-            table,
-            store,
-            list(VARIANTS) if variants is None else variants,
-            self.profile,
-            self.run_folder,
-            dataset=self.name,
-            profile_name=self.profile_name,
-            test=self.load_test_table(),
-        )
+        results = self.make_runs(table, store, variants)
+        content = results.to_csv(index=False)
+        files.write_atomically(self.run_folder / "results.csv", content.encode())
         unreadable = pd.Series(store.failed, name="reason", dtype=str).sort_index()
         unreadable.to_csv(self.run_folder / "unreadable.csv", index_label="clip_id")
         return results
 
     def load_results(self) -> pd.DataFrame:
-        """Return ``results.csv``.
-
-        Raises
-        ------
-        FileNotFoundError
-            Where no grid has been run; it says how to run one.
-        """
+        """Return ``results.csv``; where there is none, the error says how to make it."""
         file = self.run_folder / "results.csv"
         if not file.exists():
             raise FileNotFoundError(
@@ -264,38 +190,16 @@ class Experiment:
             )
         return pd.read_csv(file)
 
+    def load_scores(self, suffix: str = ".csv") -> dict[str, pd.DataFrame]:
+        """Return the scores of every representation in ``results.csv``, see `runs.load_scores`."""
+        from freesound_tagging import runs
+
+        return runs.load_scores(self.run_folder, self.load_results(), suffix)
+
     def write_summary(self, table: pd.DataFrame) -> pd.DataFrame:
         """Rank the representations: write ``summary.csv`` and return it."""
         summary = metrics.summarise(self.load_scores(), table)
         summary.to_csv(self.run_folder / "summary.csv", index=False, float_format="%.6g")
-        return summary
-
-    def load_scores(self) -> dict[str, pd.DataFrame]:
-        """Return the out-of-fold scores of every representation that has been run."""
-        from freesound_tagging.run_grid import load_scores
-
-        return load_scores(self.run_folder, self.load_results())
-
-    def write_test_summary(self) -> pd.DataFrame | None:
-        """Score the test split, write ``test_summary.csv`` and submissions, return the summary.
-
-        Only FSDKaggle2018 says which test clips were scored; None elsewhere, and where the files
-        of that set do not hold the test clips.
-        """
-        if self.dataset != "fsdkaggle2018" or self.load_test_table() is None:
-            return None
-        from freesound_tagging.run_grid import load_scores
-
-        scores = load_scores(self.run_folder, self.load_results(), ".test.csv")
-        usage = fsdkaggle2018.usage_of_test_clips(self.raw_folder)
-        sample = fsdkaggle2018.sample_submission(self.raw_folder)
-        summary = challenge.summarise_test(scores, usage, self.load_scores())
-        summary.to_csv(self.run_folder / "test_summary.csv", index=False, float_format="%.6g")
-        folder = self.run_folder / "submissions"
-        folder.mkdir(exist_ok=True)
-        for variant, frame in scores.items():
-            lines = challenge.submission(challenge.average_folds(frame), sample)
-            lines.to_csv(folder / f"{variant}.csv", index=False, lineterminator="\n")
         return summary
 
 
@@ -303,21 +207,14 @@ def open_experiment(dataset: str, profile: str, seeds: int | None = None) -> Exp
     """Return the experiment on a data set with a profile.
 
     ``seeds`` asks for that many seeds, 0 first; by default the environment variable ``SEEDS`` does,
-    and without it the profile. Runs that were made with fewer seeds are kept.
-
-    Raises
-    ------
-    ValueError
-        Where either is unknown; the message lists the known ones.
+    and without it the profile.
     """
     catalogue.check_dataset(dataset)
-    return Experiment(dataset, profile, _with_seeds(get_profile(profile, dataset), seeds))
-
-
-def _with_seeds(profile: Profile, seeds: int | None) -> Profile:
-    if seeds is None:
-        seeds = parse_seeds(os.environ.get("SEEDS"))
-    return profile if seeds is None else replace(profile, seeds=tuple(range(seeds)))
+    settings = get_profile(profile, dataset)
+    seeds = parse_seeds(os.environ.get("SEEDS")) if seeds is None else seeds
+    return Experiment(
+        dataset, profile, replace(settings, seeds=tuple(range(seeds))) if seeds else settings
+    )
 
 
 def thin(table: pd.DataFrame, max_clips: int | None) -> pd.DataFrame:

@@ -1,6 +1,5 @@
 """Files that are there whole or not at all, folders held alone, room on the disk."""
 
-import errno
 import os
 import shutil
 import uuid
@@ -8,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pooch
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
@@ -16,12 +16,9 @@ from freesound_tagging.errors import DataError
 
 @contextmanager
 def hold_alone(folder: Path, doing: str) -> Iterator[None]:
-    """Hold a folder alone; where another program holds it, say what it is doing and wait for it.
-
-    A program that is killed holds nothing any more.
-    """
+    """Hold a folder alone; where another program holds it, say what it is doing and wait for it."""
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
+    lock = FileLock(folder / ".lock")  # a program that is killed holds nothing any more
     try:
         lock.acquire(blocking=False)
     except Timeout:
@@ -36,11 +33,7 @@ def hold_alone(folder: Path, doing: str) -> Iterator[None]:
 def write_atomically(file: Path, content: bytes) -> None:
     """Write a file so that it is there whole or not at all, whatever stops the program.
 
-    Raises
-    ------
-    OSError
-        Where it cannot be written: no room, no such folder, no permission. The message names the
-        file, and no part of it is left.
+    Where it cannot be written, the OSError names it, and no part of it is left.
     """
     temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
     try:
@@ -50,25 +43,22 @@ def write_atomically(file: Path, content: bytes) -> None:
             os.fsync(stream.fileno())
         temporary.replace(file)
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        advice = "; what is finished is kept: make room and run again" if full else ""
-        raise OSError(error.errno, f"{error.strerror}{advice}", str(file)) from error
+        reason = f"{error.strerror}; what is finished is kept"
+        raise OSError(error.errno, reason, str(file)) from error
     finally:
         temporary.unlink(missing_ok=True)  # gone already where all went well
 
 
 def check_room(folder: Path, needed: int, purpose: str) -> None:
-    """Raise unless the disk of ``folder`` (which exists) has ``needed`` bytes free.
-
-    Raises
-    ------
-    DataError
-        It says how much is free and needed, and what to do.
-    """
+    """Raise `DataError` unless the disk of ``folder``, which exists, has ``needed`` bytes free."""
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise DataError(
-            f"{folder}: no room to {purpose}: {needed / 1e6:,.1f} MB are needed, "
-            f"{free / 1e6:,.1f} MB are free. Make room, or set WORK_FOLDER to a folder on another "
-            "disk"
+            f"{folder}: no room to {purpose}: {needed / 1e6:,.1f} MB are needed, {free / 1e6:,.1f} "
+            "MB are free. Make room, or set WORK_FOLDER to a folder on another disk"
         )
+
+
+def file_hash(path: Path) -> str:
+    """Return the sha256 of a file's bytes, in hex."""
+    return pooch.file_hash(str(path), alg="sha256")

@@ -4,6 +4,7 @@ How good the tags will be is not measured on those clips, which the network know
 out-of-fold scores: networks of the same settings, each on the clips of the fold it did not see.
 """
 
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -11,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import joblib
 import pandas as pd
 import torch
 from fastai.learner import Learner
@@ -23,13 +23,11 @@ from freesound_tagging.experiment import Experiment, thin
 from freesound_tagging.features.representations import channels_of
 from freesound_tagging.features.store import Store
 from freesound_tagging.jobs import run_jobs
-from freesound_tagging.keys import run_key
 from freesound_tagging.learning.dataloaders import Loudness
 from freesound_tagging.learning.networks import best_device
 from freesound_tagging.learning.profiles import Profile
 from freesound_tagging.learning.tagger import Tagger, read_settings, save
-from freesound_tagging.run import train
-from freesound_tagging.run_grid import collect_results, load_scores, make_runs, plan_runs
+from freesound_tagging.runs import describe_settings, load_scores, train, workers
 from freesound_tagging.scoring.calibration import calibrate
 from freesound_tagging.scoring.metrics import summarise
 from freesound_tagging.sounds import catalogue
@@ -52,18 +50,16 @@ def make_model(experiment: Experiment, representations: Sequence[str] = REPRESEN
     folder, profile = experiment.model_folder, experiment.profile
     table = experiment.load_table()
     store = experiment.build_store(table, channels_of(representations))
-    keys = {
-        name: f"{run_key(table, store, name, profile)} {profile.folds} {profile.seeds}"
-        for name in representations
-    }
+    made_with = describe_settings(table, profile, store)
+    key = hashlib.sha256(f"{made_with} {profile.folds} {profile.seeds}".encode()).hexdigest()[:16]
+    keys = dict.fromkeys(representations, key)
     if _is_made(folder, keys):
         return folder
     scores = _scores(experiment, table, store, representations)
     ranked = summarise(scores, table).sort_values("map3", ascending=False, kind="stable")
     expected = {str(row["variant"]): _plain(row) for _, row in ranked.iterrows()}
     jobs = [(table, store, name, profile) for name in expected]
-    workers = joblib.cpu_count() if best_device().type == "cpu" else 1
-    trained = dict(run_jobs(_train_on_all, jobs, workers))
+    trained = dict(run_jobs(_train_on_all, jobs, workers()))
     networks, weights = {}, {}
     for name in expected:
         about, weights[name] = trained[name]
@@ -118,18 +114,8 @@ def out_of_fold_scores(
 def _scores(
     experiment: Experiment, table: pd.DataFrame, store: Store, representations: Sequence[str]
 ) -> dict[str, pd.DataFrame]:
-    runs = plan_runs(
-        table,
-        store,
-        list(representations),
-        experiment.profile,
-        experiment.run_folder,
-        dataset=experiment.name,
-        profile_name=experiment.profile_name,
-        test=experiment.load_test_table(),
-    )
-    make_runs(runs)
-    return load_scores(experiment.run_folder, collect_results(runs))
+    made = experiment.make_runs(table, store, representations)
+    return load_scores(experiment.run_folder, made)
 
 
 def _train_on_all(

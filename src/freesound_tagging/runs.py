@@ -1,0 +1,278 @@
+"""Runs: one representation, one held-out fold and one seed each; and the grid of them.
+
+A run leaves two files in ``runs/<representation>/`` when it ends: the scores of the clips that it
+held out, and its row of results. What is there is not made again: a grid that was stopped goes on
+with the same command, and the run that was stopped begins anew. One ``settings.json`` says what all
+runs of a folder were made with; runs of other settings are refused.
+"""
+
+import gc
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pandas as pd
+from fastai.learner import Learner
+from fastai.torch_core import set_seed
+from tqdm import tqdm
+
+from freesound_tagging.errors import DataError
+from freesound_tagging.features.channels import FAST_FORM
+from freesound_tagging.features.representations import get_variant
+from freesound_tagging.features.spectrograms import ALGORITHM
+from freesound_tagging.features.store import Store
+from freesound_tagging.files import write_atomically
+from freesound_tagging.jobs import run_jobs
+from freesound_tagging.learning import learner as training
+from freesound_tagging.learning import networks
+from freesound_tagging.learning.dataloaders import make_dataloaders
+from freesound_tagging.learning.profiles import Profile
+from freesound_tagging.scoring.metrics import KEYS, classes_of, clip_metrics
+
+TRAINING = 2
+"""Version of the training: raise it when the same settings would give other scores."""
+
+EXTENT = ("seeds", "folds", "clips_per_class", "max_clips")
+"""Settings of a profile that say how many runs or clips there are: they change no single run."""
+
+METRICS = ["top1_accuracy", "top3_error", "map3"]
+ROW = ["variant", "fold", "seed", "n", *METRICS, "epochs", "seconds"]
+"""Columns of results; the metrics are means over the ``n`` clips held out."""
+
+
+def train(
+    table: pd.DataFrame,
+    store: Store,
+    variant: str,
+    fold: int | None,
+    seed: int,
+    profile: Profile,
+    progress: bool = False,
+) -> Learner:
+    """Train one network with one fold held out, with None on all clips, and return its Learner.
+
+    With ``progress`` a bar counts the epochs.
+    """
+    set_seed(seed, reproducible=True)
+    dls = make_dataloaders(table, store, variant, fold, profile, networks.best_device())
+    training._order_by_seed(dls, seed)
+    learner = training.make_learner(dls, profile)
+    bar = tqdm(
+        total=profile.frozen_epochs + profile.epochs,
+        desc=f"{variant}, {'all clips' if fold is None else f'fold {fold}'}, seed {seed}",
+        unit="epoch",
+        leave=False,
+        disable=not progress,
+    )
+    watching = [training.SkipValidation(), training.CountEpochs(bar)]
+    with bar, learner.no_bar(), learner.no_logging(), learner.added_cbs(watching):
+        training.fit(learner, profile)
+    return learner
+
+
+def train_and_score(
+    table: pd.DataFrame,
+    store: Store,
+    variant: str,
+    fold: int,
+    seed: int,
+    profile: Profile,
+    test: pd.DataFrame | None = None,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Train one network with one fold held out, see `train`, and return that fold's scores.
+
+    With ``test``, a table of clips that are in no fold, their scores by the same network follow.
+
+    Returns
+    -------
+    Columns clip_id, seed, fold, label, then the probability of each class; rows sorted by clip id.
+    """
+    learner = train(table, store, variant, fold, seed, profile, progress)
+    scores, labels = training.predict(learner).sort_index(), table["label"]
+    if test is not None:
+        others = training.predict_others(learner, store, variant, sorted(test.index))
+        scores, labels = pd.concat([scores, others]), pd.concat([labels, test["label"]])
+    about = pd.DataFrame({"seed": seed, "fold": fold, "label": labels}, index=scores.index)
+    return about.join(scores).reset_index()[[*KEYS, *scores.columns]]
+
+
+def profile_folds(table: pd.DataFrame, profile: Profile) -> list[int]:
+    """Return the folds that a profile runs: all of the table's, or its first few."""
+    return sorted(int(fold) for fold in table["fold"].unique())[: profile.folds]
+
+
+def workers() -> int:
+    """Return how many runs are made at once on this machine.
+
+    One a core on a CPU. A CUDA device waits while small kernels are launched, so several processes
+    share it, one for each two cores.
+    """
+    cores = joblib.cpu_count()
+    return {"cpu": cores, "cuda": max(1, cores // 2)}.get(networks.best_device().type, 1)
+
+
+def run_grid(
+    table: pd.DataFrame,
+    store: Store,
+    variants: Sequence[str],
+    profile: Profile,
+    folder: str | Path,
+    *,
+    test: pd.DataFrame | None = None,
+    n_jobs: int | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Make every run of representation x fold x seed not made yet, and return one row for each.
+
+    First comes all of the first seed, then all of the second: a grid that is stopped compares every
+    representation, if with fewer seeds.
+
+    Parameters
+    ----------
+    table : clips, index ``clip_id``.
+    store : holds the channels of all representations.
+    variants : names that `freesound_tagging.features.representations.get_variant` knows.
+    profile : network, schedule, folds and seeds.
+    folder : where runs are kept, in ``folder/runs``.
+    test : clips that are in no fold; every network scores them too, into ``.test.csv``.
+    n_jobs : processes on this machine, by default `workers`; see `freesound_tagging.jobs`.
+    progress : show a progress bar; where runs follow one another, a second one counts epochs.
+
+    Returns
+    -------
+    Columns `ROW`, sorted by representation (in the order given), fold, seed.
+
+    Raises
+    ------
+    DataError
+        Where the folder holds runs of other settings.
+    """
+    for name in variants:
+        get_variant(name)  # an unknown one is told before anything is trained
+    settings = describe_settings(table, profile, store)
+    check_settings(folder, settings)
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    write_atomically(Path(folder, "settings.json"), json.dumps(settings, indent=1).encode())
+    folds = profile_folds(table, profile)
+    cells = [(name, fold, seed) for name in variants for fold in folds for seed in profile.seeds]
+    rows = {cell: _file(folder, *cell, ".json") for cell in cells}
+    todo = sorted((cell for cell in cells if not rows[cell].exists()), key=lambda cell: cell[2])
+    n_jobs = n_jobs or workers()
+    shared = (table, store, profile, folder, settings, test, progress and n_jobs == 1)
+    with tqdm(
+        total=len(cells),
+        initial=len(cells) - len(todo),
+        desc="runs",
+        unit="run",
+        smoothing=0,  # the time left by the mean of all runs: they take much the same
+        disable=not (progress and todo),
+    ) as bar:
+        for _ in run_jobs(_make_run, [(cell, *shared) for cell in todo], n_jobs):
+            bar.update()
+    return pd.DataFrame([json.loads(rows[cell].read_text()) for cell in cells], columns=ROW)
+
+
+def load_scores(
+    folder: str | Path, results: pd.DataFrame, suffix: str = ".csv"
+) -> dict[str, pd.DataFrame]:
+    """Return representation -> scores of the runs in ``results``, as `train_and_score` gives them.
+
+    With the suffix ``.test.csv`` those of the test clips: each has a row for each fold and seed.
+    """
+    scores: dict[str, list[pd.DataFrame]] = {}
+    for run in results.itertuples():
+        file = _file(folder, run.variant, run.fold, run.seed, suffix)
+        text = {"clip_id": str, "label": str}
+        scores.setdefault(run.variant, []).append(
+            pd.read_csv(file, dtype=text, keep_default_na=False)
+        )
+    return {variant: pd.concat(frames, ignore_index=True) for variant, frames in scores.items()}
+
+
+def describe_settings(
+    table: pd.DataFrame, profile: Profile, store: Store | None = None
+) -> dict[str, object]:
+    """Return all that scores depend on besides representation, fold and seed, as plain values.
+
+    Without a store the sounds themselves are left out.
+    """
+    settings = {name: value for name, value in asdict(profile).items() if name not in EXTENT}
+    settings |= {f"grid {name}": value for name, value in settings.pop("grid").items()}
+    clips = table.sort_index().filter(["label", "fold", "verified"])
+    settings |= {
+        "clips, labels and folds": _hash(clips.to_csv()),
+        "code of the training": TRAINING,
+        "code of the spectrograms": [ALGORITHM, *FAST_FORM.values()],
+        "pretrained weights": networks.is_pretrained(profile.architecture),
+        "device": networks.best_device().type,
+    }
+    if store is not None:  # its files are named by hashes of the sounds
+        places = next(iter(store.places.values())).values()
+        settings["sounds"] = _hash(str(sorted({file.name for file, _ in places})))
+    return json.loads(json.dumps(settings))
+
+
+def check_settings(folder: str | Path, settings: dict[str, object]) -> None:
+    """Raise `DataError` where a folder holds runs of other settings; it names them."""
+    file = Path(folder, "settings.json")
+    if any(Path(folder).glob("runs/*/*.json")):
+        found = json.loads(file.read_text()) if file.exists() else {}
+        if other := _differences(found, settings):
+            raise DataError(
+                f"{folder} holds runs of other settings: {other}; remove that folder, or name "
+                "another place with WORK_FOLDER, and run again"
+            )
+
+
+def _differences(found: dict[str, object], wanted: dict[str, object]) -> str:
+    other = [name for name, value in wanted.items() if found.get(name) != value]
+    return ", ".join(f"{name} {found.get(name)!r}, now {wanted[name]!r}" for name in other[:3])
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _file(folder: str | Path, variant: str, fold: int, seed: int, suffix: str) -> Path:
+    return Path(folder, "runs", variant, f"fold{fold}-seed{seed}{suffix}")
+
+
+def _make_run(
+    cell: tuple[str, int, int],
+    table: pd.DataFrame,
+    store: Store,
+    profile: Profile,
+    folder: str | Path,
+    settings: dict[str, object],
+    test: pd.DataFrame | None,
+    progress: bool,
+) -> None:
+    """Make one run and write its files, the row of results last."""
+    name = "{}, fold {}, seed {}".format(*cell)
+    if other := _differences(settings, describe_settings(table, profile, store)):
+        raise ValueError(f"{name}: another process or machine would make it with {other}")
+    training.prepare_cpu()
+    start = time.perf_counter()
+    scores = train_and_score(table, store, *cell, profile, test, progress)
+    seconds = time.perf_counter() - start
+    if not np.isfinite(scores[classes_of(scores)].to_numpy()).all():
+        raise ValueError(f"{name}: training diverged, the scores are not finite")
+    is_test = scores["clip_id"].isin(() if test is None else test.index)
+    parts = {".csv": scores[~is_test]} | ({} if test is None else {".test.csv": scores[is_test]})
+    _file(folder, *cell, "").parent.mkdir(parents=True, exist_ok=True)
+    for suffix, part in parts.items():
+        content = part.to_csv(index=False, float_format="%.9g")
+        write_atomically(_file(folder, *cell, suffix), content.encode())
+    means = clip_metrics(scores[~is_test])[METRICS].mean().round(6)
+    row = dict(zip(ROW, [*cell, int((~is_test).sum()), *means], strict=False))
+    row |= {"epochs": profile.frozen_epochs + profile.epochs, "seconds": round(seconds, 2)}
+    write_atomically(_file(folder, *cell, ".json"), json.dumps(row).encode())
+    # A Learner and its callbacks hold each other, and with them every spectrogram: left to Python,
+    # several runs' worth of them would stay in memory.
+    gc.collect()

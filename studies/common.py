@@ -13,7 +13,7 @@ import argparse
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -26,7 +26,7 @@ from freesound_tagging.experiment import Experiment, open_experiment
 from freesound_tagging.features.representations import channels_of
 from freesound_tagging.files import write_atomically
 from freesound_tagging.learning.networks import best_device
-from freesound_tagging.run_grid import load_scores, run_grid
+from freesound_tagging.runs import describe_settings, load_scores, run_grid
 from studies.scores import RESULTS, ROOT, pack, read
 
 
@@ -49,7 +49,7 @@ def open_study(options: argparse.Namespace) -> Experiment:
 
 def train(
     experiment: Experiment,
-    names: Iterable[str],
+    names: Sequence[str],
     seeds: Iterable[int],
     condition: str = "",
     table: pd.DataFrame | None = None,
@@ -64,19 +64,11 @@ def train(
     table : clips and folds, by default the experiment's.
     changes : fields of the profile that are different.
     """
-    names, profile = list(names), replace(experiment.profile, seeds=tuple(seeds), **changes)
+    profile = replace(experiment.profile, seeds=tuple(seeds), **changes)
     table = experiment.load_table() if table is None else table
+    store = experiment.build_store(table, channels_of(names), profile.grid)
     folder = experiment.run_folder / "studies" / condition if condition else experiment.run_folder
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = run_grid(
-        table,
-        experiment.build_store(table, channels_of(names), profile.grid),
-        names,
-        profile,
-        folder,
-        dataset=experiment.name,
-        profile_name=experiment.profile_name,
-    )
+    rows = run_grid(table, store, names, profile, folder)
     return rows, load_scores(folder, rows)
 
 
@@ -130,7 +122,8 @@ def keep(
     table = experiment.load_table()
     clips = table[["label", "fold", "group"]].sort_index().to_csv().encode()
     _write_once(out / experiment.name / "clips.csv", clips)
-    _write_settings(folder / "settings.json", experiment, conditions or {})
+    settings = describe_settings(table, experiment.profile)
+    _write_settings(folder / "settings.json", settings, conditions or {})
     for name, frame in scores.items():
         file = folder / "scores" / f"{name}.csv.gz"
         if file.exists():
@@ -154,21 +147,18 @@ def _write_once(file: Path, content: bytes) -> None:
     write_atomically(file, content)
 
 
-def _write_settings(file: Path, experiment: Experiment, conditions: dict) -> None:
+def _write_settings(file: Path, settings: dict, conditions: dict) -> None:
     """Write what runs were made with, or check it: only commits and conditions may be added."""
-    profile = asdict(experiment.profile)
-    for extent in ("seeds", "folds"):
-        profile.pop(extent)
     made = {
         "transform": version("spectral-hyperresolution"),
         "machine": machine(),
-        "profile": json.loads(json.dumps(profile, default=asdict)),
+        "settings": settings,
     }
     before = json.loads(file.read_text()) if file.exists() else made
     other = [name for name, value in made.items() if before[name] != value]
     if other:
         raise ValueError(
-            f"{file}: the scores there were made with another {', '.join(other)}: "
+            f"{file}: the scores there were made with another {' and another '.join(other)}: "
             f"remove {file.parent} first, or give --out another folder"
         )
     commits = dict.fromkeys([*before.get("commits", []), commit()])

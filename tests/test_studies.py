@@ -232,7 +232,7 @@ def test_the_grid_is_kept_seed_by_seed_and_goes_on(work, monkeypatch):
     assert first["seed"].unique().tolist() == [0]
     settings = json.loads((folder / "settings.json").read_text())
     assert settings["transform"] == version("spectral-hyperresolution")
-    assert settings["commits"] == ["abc"] and settings["profile"]["epochs"] == 1
+    assert settings["commits"] == ["abc"] and settings["settings"]["epochs"] == 1
     monkeypatch.setattr(common, "commit", lambda: "def")
     make(grid, work, "--seeds", "2", "log_db")
     both = read(folder / "scores" / "log_db.csv.gz")

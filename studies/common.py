@@ -13,7 +13,7 @@ import argparse
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -50,7 +50,7 @@ def open_study(options: argparse.Namespace) -> Experiment:
 
 def train(
     experiment: Experiment,
-    names: Iterable[str],
+    names: Sequence[str],
     seeds: Iterable[int],
     condition: str = "",
     table: pd.DataFrame | None = None,
@@ -67,10 +67,10 @@ def train(
     kept : results/ where runs that stand there are taken from, see `restore`.
     changes : fields of the profile that are different.
     """
-    names, profile = list(names), replace(experiment.profile, seeds=tuple(seeds), **changes)
+    profile = replace(experiment.profile, seeds=tuple(seeds), **changes)
     table = experiment.load_table() if table is None else table
-    folder = experiment.run_folder / "studies" / condition if condition else experiment.run_folder
     store = experiment.build_store(table, channels_of(names), profile.grid)
+    folder = experiment.run_folder / "studies" / condition if condition else experiment.run_folder
     if not (folder / "settings.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
         settings = json.dumps(describe_settings(table, profile, store), indent=1)
@@ -157,7 +157,8 @@ def keep(
     table = experiment.load_table()
     clips = table[["label", "fold", "group"]].sort_index().to_csv().encode()
     _write_once(out / experiment.name / "clips.csv", clips)
-    _write_settings(folder / "settings.json", experiment, conditions or {})
+    settings = describe_settings(table, experiment.profile)
+    _write_settings(folder / "settings.json", settings, conditions or {})
     for name, frame in scores.items():
         file = folder / "scores" / f"{name}.csv.gz"
         if file.exists():
@@ -181,21 +182,18 @@ def _write_once(file: Path, content: bytes) -> None:
     write_atomically(file, content)
 
 
-def _write_settings(file: Path, experiment: Experiment, conditions: dict) -> None:
+def _write_settings(file: Path, settings: dict, conditions: dict) -> None:
     """Write what runs were made with, or check it: only commits and conditions may be added."""
-    profile = asdict(experiment.profile)
-    for extent in ("seeds", "folds"):
-        profile.pop(extent)
     made = {
         "transform": version("spectral-hyperresolution"),
         "machine": machine(),
-        "profile": json.loads(json.dumps(profile, default=asdict)),
+        "settings": settings,
     }
     before = json.loads(file.read_text()) if file.exists() else made
     other = [name for name, value in made.items() if before[name] != value]
     if other:
         raise ValueError(
-            f"{file}: the scores there were made with another {', '.join(other)}: "
+            f"{file}: the scores there were made with another {' and another '.join(other)}: "
             f"remove {file.parent} first, or give --out another folder"
         )
     commits = dict.fromkeys([*before.get("commits", []), commit()])

@@ -24,8 +24,7 @@ def main(argv: list[str] | None = None) -> None:
     if options.names:
         steps = [(options.names, options.seeds or 1)]
     else:
-        known = {f"{dataset}, {profile}": steps for (dataset, profile), steps in GRID.items()}
-        steps = look_up("grid", f"{options.dataset}, {options.profile}", known)
+        steps = look_up("grid", f"{options.dataset}/{options.profile}", GRID)
     experiment = open_study(options)
     with experiment.hold_runs():
         for names, seeds in steps:

@@ -36,14 +36,14 @@ _PRETRAINED = (
     (MIXES, 3),  # (d)
     (tuple(name for name in _ALL if name in REFERENCE), 1),  # (e): those that are not made yet
 )
-GRID: dict[tuple[str, str], tuple[tuple[tuple[str, ...], int], ...]] = {
-    ("esc10", "pretrained"): _PRETRAINED,
-    ("insectset32", "pretrained"): _PRETRAINED,
-    ("microcalls", "cpu"): ((_ALL, 5),),
-    ("esc10", "cpu"): ((_ALL, 3),),
-    ("fsdd", "cpu"): ((QUESTION, 3),),
+GRID: dict[str, tuple[tuple[tuple[str, ...], int], ...]] = {
+    "esc10/pretrained": _PRETRAINED,
+    "insectset32/pretrained": _PRETRAINED,
+    "microcalls/cpu": ((_ALL, 5),),
+    "esc10/cpu": ((_ALL, 3),),
+    "fsdd/cpu": ((QUESTION, 3),),
 }
-"""Data set and profile -> steps, most wanted first: representations, and seeds of each."""
+"""DATASET/PROFILE -> steps, most wanted first: representations, and seeds of each."""
 
 BASIC = (
     ("hires_q2", "log_db"),

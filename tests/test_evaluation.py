@@ -8,22 +8,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import label_ranking_average_precision_score, top_k_accuracy_score
 
-from freesound_tagging.scoring.charts import show_confusion
+from freesound_tagging.scoring.charts import show_confusion, show_differences, show_summary
 from freesound_tagging.scoring.metrics import (
     KEYS,
-    bootstrap_interval,
+    check_scores,
     class_report,
     classes_of,
     clip_metrics,
     confusion,
     hardest_pairs,
+    interval,
     map_at_k,
-    rank_metric,
     summarise,
     target_ranks,
     top_k_error,
 )
-from freesound_tagging.scoring.statistics import paired_tests
+from freesound_tagging.scoring.statistics import by_fold_and_seed, compare
 
 CLASSES = ["bark", "chirp", "clang", "hiss", "ring"]
 
@@ -213,85 +213,29 @@ def test_confusion_and_hardest_pairs_by_hand():
     report = class_report(scores)
     assert report.index[-1] == "c" and report.loc["c", "top1_accuracy"] == 1
     assert report.loc["a", "top1_accuracy"] == 0.5
-    assert list(class_report(scores, ["c", "a"]).index) == ["c", "a"]
-
-
-# --- intervals ---------------------------------------------------------------------------------
-
-
-def test_drawing_recordings_is_wider_than_drawing_clips_when_clips_are_alike():
-    generator = np.random.default_rng(0)
-    each = (generator.random(20) < 0.3).astype(float)
-    values = pd.Series(np.repeat(each, 10))  # ten clips of a recording, all right or all wrong
-    by_group = bootstrap_interval(values, pd.Series(np.repeat(np.arange(20), 10)))
-    by_clip = bootstrap_interval(values, pd.Series(np.arange(200)))
-    widths = by_group[1] - by_group[0], by_clip[1] - by_clip[0]
-    assert widths[0] > 2 * widths[1]
-    for low, high in (by_group, by_clip):
-        assert 0 <= low <= values.mean() <= high <= 1
-
-
-def test_the_interval_is_that_of_theory():
-    # A mean of n independent clips: about 1.96 standard errors to either side.
-    values = pd.Series((np.random.default_rng(0).random(900) < 0.2).astype(float))
-    low, high = bootstrap_interval(values, pd.Series(np.arange(900)))
-    error = values.std() / np.sqrt(900)
-    assert high - low == pytest.approx(2 * 1.96 * error, rel=0.05)
-
-
-def test_repeated_runs_of_a_clip_do_not_narrow_the_interval():
-    generator = np.random.default_rng(0)
-    values = pd.Series((generator.random(50) < 0.3).astype(float))
-    groups = pd.Series(np.arange(50))
-    once = bootstrap_interval(values, groups)
-    five = bootstrap_interval(pd.concat([values] * 5), pd.concat([groups] * 5))
-    assert five == pytest.approx(once, abs=0.02)
-
-
-def test_order_of_rows_does_not_move_the_interval():
-    generator = np.random.default_rng(0)
-    values = pd.Series(generator.random(40))
-    groups = pd.Series(generator.integers(0, 9, 40))
-    order = generator.permutation(40)
-    assert bootstrap_interval(values, groups) == pytest.approx(
-        bootstrap_interval(values.iloc[order], groups.iloc[order])
-    )
-
-
-def test_an_interval_is_never_a_point():
-    groups = pd.Series(np.arange(30))
-    assert bootstrap_interval(pd.Series(np.zeros(30)), groups) == pytest.approx((0, 0.1))
-    assert bootstrap_interval(pd.Series(np.ones(30)), groups) == pytest.approx((0.9, 1))
-    one_recording = bootstrap_interval(pd.Series([0.0, 1.0]), pd.Series(["a", "a"]))
-    assert np.isnan(one_recording).all()
 
 
 # --- the ranked table --------------------------------------------------------------------------
 
 
-def test_summary_ranks_by_top3_error():
+def test_an_interval_is_never_a_point():
+    groups = np.arange(30)
+    assert interval(np.zeros((30, 2)), groups) == pytest.approx((0, 0.1))
+    assert interval(np.ones((30, 2)), groups) == pytest.approx((0.9, 1))
+    some = (np.random.default_rng(0).random((200, 3)) < 0.2).astype(float)
+    low, high = interval(some, np.arange(200))
+    assert 0 < low < some.mean() < high < 1
+
+
+def test_summary_ranks_by_top1_accuracy():
     frames = {f"skill{skill}": make_scores(skill)[0] for skill in (0.5, 3.0, 1.5)}
     table = make_scores()[1]
     summary = summarise(frames, table)
-    assert list(summary.columns) == [
-        "variant",
-        "n",
-        "seeds",
-        "top1_accuracy",
-        "top3_error",
-        "top3_error_low",
-        "top3_error_high",
-        "map3",
-        "map3_low",
-        "map3_high",
-        "log_loss",
-        "balanced_accuracy",
-        "classes",
-    ]
     assert summary["variant"].tolist() == ["skill3.0", "skill1.5", "skill0.5"]
-    assert summary["top3_error"].is_monotonic_increasing
-    assert (summary["top3_error_low"] <= summary["top3_error"]).all()
-    assert (summary["top3_error"] <= summary["top3_error_high"]).all()
+    assert summary["top1_accuracy"].is_monotonic_decreasing
+    for name in ("top1_accuracy", "top3_error"):
+        assert (summary[f"{name}_low"] <= summary[name]).all()
+        assert (summary[name] <= summary[f"{name}_high"]).all()
     assert (summary["n"] == 60).all() and (summary["seeds"] == 1).all()
     for row in summary.itertuples():
         metrics = clip_metrics(frames[row.variant])
@@ -300,17 +244,14 @@ def test_summary_ranks_by_top3_error():
         assert row.map3 == pytest.approx(metrics["map3"].mean())
 
 
-def test_equal_top3_errors_rank_by_map3():
+def test_equal_accuracies_rank_by_map3():
     better, table = make_scores(8.0)
     worse = better.copy()
-    # The right class second instead of first: as good among three, worse in order.
-    right = [CLASSES.index(label) for label in worse["label"]]
-    values = np.full((len(worse), 5), 0.01)
-    values[np.arange(len(worse)), right] = 0.4
-    values[np.arange(len(worse)), [(i + 1) % 5 for i in right]] = 0.5
-    worse[CLASSES] = values
+    wrong = worse["label"] == "bark"
+    better.loc[wrong, CLASSES] = [0.3, 0.4, 0.1, 0.1, 0.1]  # the true class second ...
+    worse.loc[wrong, CLASSES] = [0.1, 0.4, 0.3, 0.15, 0.05]  # ... and fourth
     summary = summarise({"worse": worse, "better": better}, table)
-    assert summary["top3_error"].nunique() == 1
+    assert summary["top1_accuracy"].nunique() == 1
     assert summary["variant"].tolist() == ["better", "worse"]
 
 
@@ -323,49 +264,20 @@ def test_seeds_are_averaged_and_counted():
     )
 
 
-def test_a_clip_scored_twice_is_refused():
+def test_a_clip_scored_twice_or_not_finitely_is_named():
     scores, table = make_scores()
     twice = pd.concat([scores, scores.iloc[[5]].assign(fold=2)])
-    with pytest.raises(ValueError, match="v: a clip is scored twice by one seed; the folds ov"):
+    with pytest.raises(ValueError, match="v: clip 'clip005' is scored twice by seed 0; the folds"):
         summarise({"v": twice}, table)
     other_seed = pd.concat([scores, scores.assign(seed=1)])
     assert summarise({"v": other_seed}, table).loc[0, "n"] == 60
-
-
-# --- pairs of variants -------------------------------------------------------------------------
-
-
-def test_pairing_is_narrower_than_two_intervals():
-    # Both err on the same clips but for a few: what they share cancels.
-    a, table = make_scores(0.7, n=300, groups=60)
-    b = a.copy()
-    flip = np.arange(0, 300, 25)
-    b.loc[flip, CLASSES] = 1 - b.loc[flip, CLASSES].to_numpy()
-    (row,) = paired_tests({"a": a, "b": b}, table, ["a"], ["top3_error"]).itertuples()
-    (single, _) = summarise({"a": a, "b": b}, table).itertuples()
-    assert row.high - row.low < single.top3_error_high - single.top3_error_low
+    for value in (np.nan, np.inf):
+        scores.loc[7, "hiss"] = value
+        with pytest.raises(ValueError, match="v: the scores of clip 'clip007', seed 0, are not"):
+            check_scores(scores, "v")
 
 
 # --- few classes, many classes, odd names ------------------------------------------------------
-
-
-def test_with_three_classes_map3_ranks_and_with_four_top3_error():
-    def frame(ranks: list[int], classes: list[str]) -> pd.DataFrame:
-        n = len(ranks)
-        keys = pd.DataFrame({"clip_id": map(str, range(n)), "seed": 0, "fold": 0, "label": "a"})
-        places = [[rank, *(p for p in range(len(classes)) if p != rank)] for rank in ranks]
-        return keys.join(pd.DataFrame(-np.array(places, dtype=float), columns=classes))
-
-    table = pd.DataFrame({"group": list("01234567")}, index=list("01234567"))
-    # Often first and often last, or always third: by top-3 error the second wins.
-    for n, winner in ((3, "bold"), (4, "timid")):
-        classes = list("abcd")[:n]
-        ranks = {"bold": [0, 0, 0, 0, 0, 0, n - 1, n - 1], "timid": [2] * 8}
-        scores = {name: frame(own, classes) for name, own in ranks.items()}
-        summary = summarise(scores, table)
-        assert summary["variant"].iloc[0] == winner
-        assert (summary["classes"] == n).all()
-        assert rank_metric(summary) == ("map3" if n == 3 else "top3_error")
 
 
 def test_log_loss_and_balanced_accuracy_by_hand():
@@ -377,6 +289,35 @@ def test_log_loss_and_balanced_accuracy_by_hand():
     row = summarise({"v": scores}, table).iloc[0]
     assert row["log_loss"] == pytest.approx(losses.mean())
     assert row["balanced_accuracy"] == pytest.approx((1 / 2 + 0) / 2)
+
+
+def test_differences_are_drawn_with_every_fold_and_seed_on_one_scale():
+    good, table = make_scores(3.0, seeds=(0, 1))
+    poor, _ = make_scores(0.2, seeds=(0, 1), random_state=1)
+    scores = {"hires_q2": good, "log_db": poor, "mel_db": poor}
+    pairs = [("hires_q2", "log_db"), ("log_db", "mel_db")]
+    contrasts = compare(scores, table, pairs)
+    dots = [by_fold_and_seed(scores[name], scores[other]) for name, other in pairs]
+    figure = show_differences({"one": (contrasts, dots), "two": (contrasts[:1], dots[:1])})
+    first, second = figure.axes
+    assert first.get_xlim() == second.get_xlim()
+    assert [label.get_text() for label in second.get_yticklabels()] == ["hires_q2 - log_db"]
+    drawn = [line for line in second.lines if line.get_marker() == "."]
+    shown = sorted(x for line in drawn for x in line.get_xdata())
+    assert shown == pytest.approx(sorted(dots[0].to_numpy().ravel()))
+    filled, open_ = (line for line in first.lines if line.get_marker() == "o")
+    assert filled.get_xdata() == [contrasts.loc[0, "difference"]]
+    assert filled.get_markerfacecolor() == filled.get_color()
+    assert open_.get_markerfacecolor() == "white"
+    plt.close(figure)
+
+
+def test_the_ranked_table_is_drawn_best_on_top():
+    frames = {"log_db": make_scores(3.0)[0], "hires_q2": make_scores(0.5)[0]}
+    ax = show_summary(summarise(frames, make_scores()[1]))
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["log_db", "hires_q2"]
+    assert ax.get_ylim()[0] > ax.get_ylim()[1]
+    plt.close(ax.figure)
 
 
 def test_a_confusion_matrix_of_600_classes_shows_the_worst_at_a_size_that_can_be_read():

@@ -17,7 +17,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from freesound_tagging.experiment import COMPARED, ROOT, Experiment, open_experiment
 from freesound_tagging.model import make_model
-from freesound_tagging.scoring.metrics import FEW_CLASSES, METRIC_TITLES, rank_metric
+from freesound_tagging.scoring.metrics import METRIC, METRIC_TITLES
 
 FIRST_NEIGHBOUR = 9
 """From this number on notebooks are about systems around the comparison; `make run` ends before."""
@@ -91,11 +91,8 @@ def print_outcome(experiment: Experiment) -> None:
     """Print the ranked table, where files lie, and what is to be known about the scores."""
     folder = experiment.run_folder
     summary = pd.read_csv(folder / "summary.csv")
-    metric = rank_metric(summary)
-    print(f"\nRepresentations by out-of-fold {METRIC_TITLES[metric]}, best first:\n")
+    print(f"\nRepresentations by out-of-fold {METRIC_TITLES[METRIC]}, best first:\n")
     print(summary.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
-    if metric != "top3_error":
-        print(f"\nWith {FEW_CLASSES} classes or fewer no top-3 error can be made: MAP@3 ranks.")
     print()
     for name, what in FILES.items():
         print(f"{what:26s}{_relative(folder / name)}")

@@ -59,21 +59,22 @@ def show_differences(
             colour = colour_of(row["variant"])
             filled = row["verdict"] in ("better", "worse")
             for number, seed in enumerate(cells):
-                height = place + 0.12 * (number - (cells.shape[1] - 1) / 2)
-                ax.plot(cells[seed], [height] * len(cells), ".", color="0.6", markersize=4)
-            ax.plot([row["low"], row["high"]], [place] * 2, color=colour, linewidth=2)
+                below = [place + 0.12 * number] * len(cells)
+                ax.plot(cells[seed], below, ".", color="0.6", markersize=4)
+            above = place - 0.2
+            ax.plot([row["low"], row["high"]], [above, above], color=colour, linewidth=2)
             face = colour if filled else "white"
-            ax.plot(row["difference"], place, "o", color=colour, markerfacecolor=face)
+            ax.plot(row["difference"], above, "o", color=colour, markerfacecolor=face)
         names = [f"{row['variant']} - {row['reference']}" for row in records]
         ax.set_yticks(range(len(names)), names)
-        ax.set_ylim(len(names) - 0.5, -0.5)
+        ax.set_ylim(len(names) - 0.4, -0.6)
         ax.axvline(0, color="black", linewidth=0.8)
         ax.grid(axis="x", alpha=0.3)
         ax.set_title(title)
     metric = METRIC_TITLES[records[0]["metric"]]
     axes[-1, 0].set_xlabel(
-        f"difference in {metric} (dots: one fold and seed; line: 95 % interval; filled: better or "
-        "worse)"
+        f"difference in {metric}\n"
+        "(dot: one fold and seed; line: 95 % interval; filled: better or worse)"
     )
     return figure
 
@@ -98,7 +99,7 @@ def show_confusion(counts: pd.DataFrame, *, ax: Axes | None = None, title: str =
     if ax is None:
         side = max(0.38 * len(shares) + 2, 6.4)
         _, ax = plt.subplots(figsize=(side + 0.6, side))
-    ConfusionMatrixDisplay(shares.to_numpy(), display_labels=shares.columns).plot(
+    display = ConfusionMatrixDisplay(shares.to_numpy(), display_labels=shares.columns).plot(
         ax=ax,
         cmap="Blues",
         include_values=len(shares) <= 20,
@@ -107,6 +108,9 @@ def show_confusion(counts: pd.DataFrame, *, ax: Axes | None = None, title: str =
         colorbar=False,
         im_kw={"vmin": 0, "vmax": 100},
     )
+    if display.text_ is not None:
+        for text, share in zip(display.text_.flat, shares.to_numpy().flat, strict=True):
+            text.set_visible(share >= 1)
     for label in (*ax.get_xticklabels(), *ax.get_yticklabels()):
         label.set_parse_math(False)  # a label may hold dollars
     ax.set(xlabel="predicted", ylabel="true")

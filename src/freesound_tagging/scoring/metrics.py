@@ -142,9 +142,8 @@ def bootstrap_means(
 ) -> np.ndarray:
     """Return means over clips and seeds that are drawn with replacement, shape (draws, ...).
 
-    Recordings and seeds are drawn together: a drawn recording brings all its clips, a drawn seed
-    all its runs. One fewer of each is drawn than there are, for a draw of n from n varies less than
-    n drawn from the world, by (n - 1) / n. A single seed is always drawn.
+    Recordings and seeds are drawn together, as many as there are: a drawn recording brings all its
+    clips, a drawn seed all its runs.
 
     Parameters
     ----------
@@ -155,7 +154,8 @@ def bootstrap_means(
     -------
     Field, C. A. & Welsh, A. H. (2007). Bootstrapping clustered data. Journal of the Royal
     Statistical Society B 69(3), 369-390. Owen, A. B. (2007). The pigeonhole bootstrap. Annals of
-    Applied Statistics 1(2), 386-411: drawing both ways is on the safe side.
+    Applied Statistics 1(2), 386-411: drawing both ways is on the safe side, for it counts the luck
+    of one clip in one run more than once.
     """
     places = np.unique(recordings, return_inverse=True)[1]
     sizes = np.bincount(places)
@@ -166,8 +166,8 @@ def bootstrap_means(
     means = []
     for start in range(0, draws, 100):  # all at once would take gigabytes
         block = min(100, draws - start)
-        drawn = rng.integers(n, size=(block, n - 1))
-        drawn_seeds = rng.integers(seeds, size=(block, max(1, seeds - 1)))
+        drawn = rng.integers(n, size=(block, n))
+        drawn_seeds = rng.integers(seeds, size=(block, seeds))
         totals = sums[drawn].sum(axis=1)[np.arange(block)[:, None], drawn_seeds].mean(axis=1)
         means.append((totals.T / sizes[drawn].sum(axis=1)).T)
     return np.concatenate(means)

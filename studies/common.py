@@ -102,7 +102,9 @@ def restore(experiment: Experiment, out: Path, folder: Path) -> None:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 part.to_csv(place.with_suffix(".csv"), index=False)
                 means = clip_metrics(part)[METRICS].mean().round(6)
-                row = dict(zip(ROW, [variant, int(fold), int(seed), len(part), *means]))
+                row = dict(
+                    zip(ROW, [variant, int(fold), int(seed), len(part), *means], strict=False)
+                )
                 row |= rows.loc[(variant, fold, seed), ["epochs", "seconds"]].to_dict()
                 write_atomically(place, json.dumps(row).encode())
 

@@ -1,4 +1,4 @@
-"""Do differential learning rates help? One rate for all layers, against the grid's slower early ones.
+"""Do differential learning rates help? One rate for all layers, against slower early ones.
 
 log dB alone, the strong profile, three seeds: a family of one.
 """

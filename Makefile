@@ -68,7 +68,7 @@ notebooks: setup
 
 # Make every committed table anew from the committed scores.
 recompute: setup
-	$(BIN)/python results/recompute.py
+	$(BIN)/python -m results.recompute
 
 # Remove what can be computed again; downloads and results stay.
 clean:

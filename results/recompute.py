@@ -7,7 +7,6 @@ beside a data set's clips, costs.csv and differences.png here, and the tables in
 import json
 import re
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +14,7 @@ from matplotlib import pyplot as plt
 
 from freesound_tagging.errors import DataError
 from freesound_tagging.scoring.charts import show_differences
-from freesound_tagging.scoring.metrics import METRIC, check_scores, clip_metrics, summarise
+from freesound_tagging.scoring.metrics import METRIC, clip_metrics, summarise
 from freesound_tagging.scoring.statistics import (
     by_fold_and_seed,
     compare,
@@ -24,7 +23,7 @@ from freesound_tagging.scoring.statistics import (
 )
 from freesound_tagging.sounds.microcalls import class_table
 from studies.plan import choose_schedule, contrasts_of
-from studies.scores import RESULTS, ROOT, read
+from studies.scores import RESULTS, ROOT, read_clips, read_folder
 from studies.tagger import average_everything
 
 PAGES = (ROOT / "README.md", RESULTS / "README.md")
@@ -46,63 +45,6 @@ PUBLISHED = {
 }
 """Other people's top-1 accuracies: Piczak 2015; Mohaimenuzzaman and others 2023 (ACDNet); Faiss and
 Stowell 2023 (a mel CNN)."""
-
-
-def read_clips(dataset: Path) -> pd.DataFrame:
-    """Return label, fold and group of a data set's clips, index ``clip_id``.
-
-    Groups are what another sample would have others of: recordings, but of FSDD its six speakers.
-    """
-    words = dict.fromkeys(("clip_id", "label", "group"), str)
-    clips = pd.read_csv(dataset / "clips.csv", dtype=words, keep_default_na=False)
-    clips = clips.set_index("clip_id")
-    if dataset.name == "fsdd":
-        clips["group"] = clips.index.str.split("_").str[1]
-    return clips
-
-
-def read_folder(folder: Path, clips: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return file name -> scores of a folder, each file checked.
-
-    Raises
-    ------
-    DataError
-        Where the scores are of another version of the transform, or as `check_file`.
-    """
-    settings, ours = folder / "settings.json", version("spectral-hyperresolution")
-    made = json.loads(settings.read_text())["transform"]
-    if made != ours:
-        raise DataError(
-            f"{settings}: these scores were made with version {made} of the transform, and this is "
-            f"version {ours}: check out the commit that the file names, or make the runs again"
-        )
-    files = sorted((folder / "scores").glob("*.csv.gz"))
-    scores = {file.name.removesuffix(".csv.gz"): read(file) for file in files}
-    folds = set().union(*(frame["fold"] for frame in scores.values()))
-    for file, frame in zip(files, scores.values(), strict=True):
-        check_file(file, frame, clips[clips["fold"].isin(folds)])
-    return scores
-
-
-def check_file(file: Path, scores: pd.DataFrame, clips: pd.DataFrame) -> None:
-    """Raise a `DataError` naming file and clip, unless each seed scored each clip once, finitely.
-
-    A clip's label and fold must be those in clips.csv.
-    """
-    try:
-        check_scores(scores, str(file))
-    except ValueError as error:
-        raise DataError(str(error)) from error
-    about = ["label", "fold"]
-    for seed, own in scores.set_index("clip_id").groupby("seed"):
-        for clip in clips.index.symmetric_difference(own.index):
-            where = "is missing" if clip in clips.index else "is not in clips.csv"
-            raise DataError(f"{file}: clip {clip!r} {where}, seed {seed}")
-        other = (own[about] != clips.loc[own.index, about]).any(axis=1)
-        if other.any():
-            raise DataError(
-                f"{file}: label and fold of clip {other.idxmax()!r} are not clips.csv's"
-            )
 
 
 def compare_planned(

@@ -1,12 +1,18 @@
-"""Out-of-fold scores as they are committed: one compressed CSV a representation or condition."""
+"""Out-of-fold scores as they are committed: one compressed CSV a representation or condition.
+
+What is read for tables is checked: it must be of this version of the transform, and whole.
+"""
 
 import gzip
 import io
+import json
+from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
 
-from freesound_tagging.scoring.metrics import KEYS, classes_of, clip_metrics
+from freesound_tagging.errors import DataError
+from freesound_tagging.scoring.metrics import KEYS, check_scores, classes_of, clip_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
@@ -34,3 +40,60 @@ def read(source: Path | io.StringIO) -> pd.DataFrame:
     frame = pd.read_csv(source, dtype={"clip_id": str, "label": str}, keep_default_na=False)
     classes = classes_of(frame)
     return frame.assign(**frame[classes].apply(pd.to_numeric, errors="coerce"))
+
+
+def read_clips(dataset: Path) -> pd.DataFrame:
+    """Return label, fold and group of a data set's clips, index ``clip_id``.
+
+    Groups are what another sample would have others of: recordings, but of FSDD its six speakers.
+    """
+    words = dict.fromkeys(("clip_id", "label", "group"), str)
+    clips = pd.read_csv(dataset / "clips.csv", dtype=words, keep_default_na=False)
+    clips = clips.set_index("clip_id")
+    if dataset.name == "fsdd":
+        clips["group"] = clips.index.str.split("_").str[1]
+    return clips
+
+
+def read_folder(folder: Path, clips: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return file name -> scores of a folder, each file checked.
+
+    Raises
+    ------
+    DataError
+        Where the scores are of another version of the transform, or as `check_file`.
+    """
+    settings, ours = folder / "settings.json", version("spectral-hyperresolution")
+    made = json.loads(settings.read_text())["transform"]
+    if made != ours:
+        raise DataError(
+            f"{settings}: these scores were made with version {made} of the transform, and this is "
+            f"version {ours}: check out the commit that the file names, or make the runs again"
+        )
+    files = sorted((folder / "scores").glob("*.csv.gz"))
+    scores = {file.name.removesuffix(".csv.gz"): read(file) for file in files}
+    folds = set().union(*(frame["fold"] for frame in scores.values()))
+    for file, frame in zip(files, scores.values(), strict=True):
+        check_file(file, frame, clips[clips["fold"].isin(folds)])
+    return scores
+
+
+def check_file(file: Path, scores: pd.DataFrame, clips: pd.DataFrame) -> None:
+    """Raise a `DataError` naming file and clip, unless each seed scored each clip once, finitely.
+
+    A clip's label and fold must be those in clips.csv.
+    """
+    try:
+        check_scores(scores, str(file))
+    except ValueError as error:
+        raise DataError(str(error)) from error
+    about = ["label", "fold"]
+    for seed, own in scores.set_index("clip_id").groupby("seed"):
+        for clip in clips.index.symmetric_difference(own.index):
+            where = "is missing" if clip in clips.index else "is not in clips.csv"
+            raise DataError(f"{file}: clip {clip!r} {where}, seed {seed}")
+        other = (own[about] != clips.loc[own.index, about]).any(axis=1)
+        if other.any():
+            raise DataError(
+                f"{file}: label and fold of clip {other.idxmax()!r} are not clips.csv's"
+            )

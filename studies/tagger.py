@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from freesound_tagging.scoring.metrics import average_networks, summarise
-from studies.scores import RESULTS, read
+from studies.scores import RESULTS, read, read_clips
 
 GROUPS = {"spectrograms": "pretrained", "audio": "audio"}
 """Name in the table -> profile."""
@@ -31,8 +31,7 @@ def average_everything(folder: Path) -> dict[str, pd.DataFrame]:
 
 def tagger_table(folder: Path) -> pd.DataFrame:
     """Return the summary of each average, see `freesound_tagging.scoring.metrics.summarise`."""
-    clips = pd.read_csv(folder / "clips.csv", dtype=str).set_index("clip_id")
-    return summarise(average_everything(folder), clips)
+    return summarise(average_everything(folder), read_clips(folder))
 
 
 def main(argv: list[str] | None = None) -> None:

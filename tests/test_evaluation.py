@@ -4,8 +4,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from sklearn.metrics import label_ranking_average_precision_score, top_k_accuracy_score
 
 from freesound_tagging.scoring.charts import show_confusion, show_differences, show_summary
@@ -54,21 +52,6 @@ def make_scores(
     return pd.concat(frames, ignore_index=True), table
 
 
-@st.composite
-def scored(draw):
-    """Draw scores with many ties, and targets."""
-    n, classes = draw(st.integers(1, 12)), draw(st.integers(2, 7))
-    values = draw(
-        st.lists(
-            st.lists(st.integers(-3, 3), min_size=classes, max_size=classes),
-            min_size=n,
-            max_size=n,
-        )
-    )
-    targets = draw(st.lists(st.integers(0, classes - 1), min_size=n, max_size=n))
-    return np.array(values, float), np.array(targets)
-
-
 # --- top-k error and MAP@k ---------------------------------------------------------------------
 
 
@@ -108,50 +91,18 @@ def test_agrees_with_sklearn(k, random_state):
     assert map_at_k(scores, targets, 9) == pytest.approx(reciprocal)
 
 
-@settings(deadline=None)
-@given(scored(), st.integers(1, 8))
-def test_bounds_and_monotone_in_k(drawn, k):
-    scores, targets = drawn
-    error, precision = top_k_error(scores, targets, k), map_at_k(scores, targets, k)
-    assert 0 <= error <= 1
-    assert (1 - error) / k - 1e-12 <= precision <= 1 - error + 1e-12
-    assert top_k_error(scores, targets, k + 1) <= error
-    assert map_at_k(scores, targets, k + 1) >= precision
-    assert map_at_k(scores, targets, 1) == pytest.approx(1 - top_k_error(scores, targets, 1))
-    assert top_k_error(scores, targets, scores.shape[1]) == 0
-
-
-@settings(deadline=None)
-@given(scored(), st.randoms(use_true_random=False))
-def test_order_of_rows_and_classes_means_nothing(drawn, random):
-    scores, targets = drawn
-    scores = scores + np.arange(scores.size).reshape(scores.shape) * 1e-6  # without ties
-    rows, columns = list(range(len(scores))), list(range(scores.shape[1]))
-    random.shuffle(rows)
-    random.shuffle(columns)
-    renamed = np.argsort(columns)[targets]
+@pytest.mark.parametrize("random_state", range(20))
+def test_order_of_rows_and_classes_means_nothing(random_state):
+    generator = np.random.default_rng(random_state)
+    n, classes = generator.integers(1, 12), generator.integers(2, 7)
+    scores, targets = generator.random((n, classes)), generator.integers(0, classes, n)
+    rows, columns = generator.permutation(n), generator.permutation(classes)
     for k in (1, 3):
         expected = top_k_error(scores, targets, k), map_at_k(scores, targets, k)
         shuffled = scores[rows], targets[rows]
         assert (top_k_error(*shuffled, k), map_at_k(*shuffled, k)) == pytest.approx(expected)
-        relabelled = scores[:, columns], renamed
+        relabelled = scores[:, columns], np.argsort(columns)[targets]
         assert (top_k_error(*relabelled, k), map_at_k(*relabelled, k)) == pytest.approx(expected)
-
-
-@given(scored())
-def test_only_the_order_of_scores_counts(drawn):
-    scores, targets = drawn
-    np.testing.assert_array_equal(
-        target_ranks(scores, targets), target_ranks(np.exp(scores) * 7, targets)
-    )
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_what_is_no_number_is_refused(value):
-    with pytest.raises(ValueError, match="NaN or infinity"):
-        top_k_error([[0.5, value, 0.1]], [0])
-    with pytest.raises(ValueError, match="NaN or infinity"):
-        map_at_k([[0.5, value, 0.1]], [0])
 
 
 @pytest.mark.parametrize(
@@ -161,6 +112,8 @@ def test_what_is_no_number_is_refused(value):
         ([0.5, 0.5], [0, 1], r"got \(2,\) and \(2,\)"),
         ([[0.5, 0.5]], [2], r"0\.\.1"),
         ([[0.5, 0.5]], [-1], r"0\.\.1"),
+        ([[0.5, np.nan]], [0], "NaN or infinity"),
+        ([[0.5, np.inf]], [0], "NaN or infinity"),
     ],
 )
 def test_shapes_and_targets_are_checked(scores, targets, message):
@@ -253,15 +206,6 @@ def test_equal_accuracies_rank_by_map3():
     summary = summarise({"worse": worse, "better": better}, table)
     assert summary["top1_accuracy"].nunique() == 1
     assert summary["variant"].tolist() == ["better", "worse"]
-
-
-def test_seeds_are_averaged_and_counted():
-    scores, table = make_scores(seeds=(0, 1, 2))
-    (row,) = summarise({"v": scores}, table).itertuples()
-    assert (row.n, row.seeds) == (60, 3)
-    assert row.map3 == pytest.approx(
-        np.mean([clip_metrics(one)["map3"].mean() for _, one in scores.groupby("seed")])
-    )
 
 
 def test_a_clip_scored_twice_or_not_finitely_is_named():

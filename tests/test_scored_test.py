@@ -5,8 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from freesound_tagging.experiment import open_experiment
 from freesound_tagging.learning.dataloaders import make_dataloaders
@@ -42,19 +40,16 @@ def usage_of(scores: pd.DataFrame) -> pd.Series:
 # --- averages and figures ----------------------------------------------------------------------
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.integers(1, 6), st.integers(1, 4), st.integers(1, 3), st.integers(0, 99))
-def test_every_network_has_the_same_weight(n, folds, seeds, draw):
-    scores = made_up(n, folds, seeds, draw)
+def test_every_network_has_the_same_weight():
+    scores = made_up()
     averaged = average_folds(scores)
     assert averaged["clip_id"].tolist() == sorted(scores["clip_id"].unique())
     for row in averaged.itertuples(index=False):
         own = scores[scores["clip_id"] == row.clip_id]
-        assert len(own) == folds * seeds
-        expected = own[CLASSES].to_numpy().mean(axis=0)
-        np.testing.assert_allclose(np.asarray(row[4:], dtype=float), expected)
+        assert len(own) == 6
+        np.testing.assert_allclose(np.asarray(row[4:], dtype=float), own[CLASSES].mean())
         assert row.label == own["label"].iloc[0]
-    shuffled = scores.sample(frac=1, random_state=draw + 1, ignore_index=True)
+    shuffled = scores.sample(frac=1, random_state=1, ignore_index=True)
     pd.testing.assert_frame_equal(average_folds(shuffled), averaged)
 
 

@@ -122,11 +122,8 @@ class GatheredBatches(TfmdDL):
 class Loudness(DisplayedTransform):
     """Codes -> floats on each channel's loudness scale; mean 0, deviation 1 over training clips.
 
-    Parameters
-    ----------
-    loudness : scale of each channel.
-    mean, deviation : of each channel before they are taken out, (channels,).
-    axes : what spectrograms are drawn with.
+    ``loudness`` is the scale of each channel; ``mean`` and ``deviation``, (channels,), are those on
+    that scale; ``axes`` are what spectrograms are drawn with.
     """
 
     order = 10
@@ -267,12 +264,6 @@ def make_dataloaders(
     fold : the fold held out; with None all clips train and none is held out.
     profile : batch size and augmentation.
     device : where batches go, by default the CPU.
-
-    Raises
-    ------
-    ValueError
-        Where no clip of the fold can be read, or none is left for training, or a class is left in
-        no training clip, or the weight of unverified clips is not 0 to 1.
     """
     if not 0 <= profile.unverified_weight <= 1:
         raise ValueError(f"unverified_weight must be 0 to 1, got {profile.unverified_weight!r}")

@@ -69,11 +69,10 @@ def prepare_cpu() -> None:
     system and fetch them again. Other C libraries are left as they are.
     """
     torch.set_num_threads(1)
-    if sys.platform == "linux":
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-        if mallopt is not None:
-            for parameter, value in (M_TRIM_THRESHOLD, -1), (M_MMAP_MAX, 0):
-                mallopt(parameter, value)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(M_TRIM_THRESHOLD, -1)
+        mallopt(M_MMAP_MAX, 0)
 
 
 def has_compiler() -> bool:
@@ -86,11 +85,6 @@ def make_learner(dls: DataLoaders, profile: Profile) -> Learner:
 
     On CUDA it trains in mixed precision. On CUDA and a CPU spectrograms are laid out channels last,
     which convolutions prefer.
-
-    Raises
-    ------
-    ValueError
-        Where the profile's network is unknown; the message lists the known ones.
     """
     on = dls.device.type
     network = build_network(profile.architecture, len(dls.vocab), profile.width)

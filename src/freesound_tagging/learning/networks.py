@@ -75,7 +75,9 @@ def layer_groups(network: Groups) -> list[list[nn.Parameter]]:
     return [list(part.parameters()) for part in network]
 
 
-def _head(inputs: int, n_classes: int, dropout: float = 0.2, mean=nn.AdaptiveAvgPool2d):
+def _head(
+    inputs: int, n_classes: int, dropout: float = 0.2, mean: type[nn.Module] = nn.AdaptiveAvgPool2d
+) -> nn.Sequential:
     """Return the mean over rows and columns, dropout, and one weight for each input and class."""
     return nn.Sequential(mean(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(inputs, n_classes))
 
@@ -286,13 +288,6 @@ def build_network(
 
     ``width`` is that of the compact network's first convolution, in channels, and half of the
     waveform's. All but the head begins from ``pretrained`` weights where there are any.
-
-    Raises
-    ------
-    ValueError
-        Where the architecture is unknown, or there are fewer than two classes.
-    DataError
-        As `lite0_weights`.
     """
     build, weights = look_up("architecture", architecture, NETWORKS)
     if n_classes < 2:

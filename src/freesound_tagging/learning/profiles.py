@@ -90,7 +90,7 @@ PROFILES: dict[str, Profile] = {
 }
 
 # Insects sing from a few hundred Hz to the 22,050 Hz that their recordings hold, for 1 to 39 s: as
-# many rows and columns as elsewhere, spread over that range, and five windows of each recording.
+# many rows as elsewhere, spread over that range, and five windows of 2 s of each recording.
 _INSECTS = Grid(
     sample_rate=44_100,
     hop_length=788,

@@ -79,23 +79,9 @@ def test_axes_reach_from_fmin_to_fmax_in_even_steps(profile):
         # The log axis counts down from fmax in whole steps, so it ends within one of fmin.
         reach = 2 ** (1 / grid.bins_per_octave) if axis == "log" else 1 + 1e-9
         assert grid.fmin / reach <= hertz[0] <= grid.fmin * reach
-
-
-@settings(deadline=None, max_examples=50)
-@given(
-    sample_rate=st.integers(8_000, 48_000),
-    bins_per_octave=st.floats(1.5, 40),
-    fmin=st.floats(10, 500),
-    top=st.floats(0.3, 1.0),
-)
-def test_standard_and_reassigned_spectrograms_share_their_rows(
-    sample_rate, bins_per_octave, fmin, top
-):
-    fmax = top * sample_rate / 2
-    assume(fmax > 3 * fmin)
-    transform = LinearReassignment(sample_rate, 1.0, 100, bins_per_octave, fmin, fmax)
-    ours = axis_frequencies("log", Grid(sample_rate, 1.0, 100, bins_per_octave, fmin, fmax))
-    np.testing.assert_allclose(ours, transform.frequencies, rtol=1e-9)
+    settings = {name: getattr(grid, name) for name in ("bins_per_octave", "fmin", "fmax")}
+    reassigned = LinearReassignment(grid.sample_rate, **settings).frequencies
+    np.testing.assert_allclose(axis_frequencies("log", grid), reassigned, rtol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -115,20 +101,13 @@ def test_unknown_names_list_the_known_ones(ask, kind, known):
 
 
 def test_representations_differ_and_are_one_channel_or_three():
-    assert not VARIANTS.keys() & OTHER_VARIANTS.keys()
     assert len({variant.planes for variant in ALL_VARIANTS.values()}) == len(ALL_VARIANTS)
     assert {variant.family for variant in ALL_VARIANTS.values()} == set(FAMILIES)
     for variant in ALL_VARIANTS.values():
         assert len(variant.planes) in (1, 3)
-        shapes = {get_channel(channel).shape(FINE) for channel in variant.channels}
-        assert len(shapes) == 1
-        assert all(len(decoding_table(loudness)) == 256 for _, loudness in variant.planes)
-    assert channels_of(["3ch_hires_q1_q8_log_db", "log_db", "gabor_q1", "hires_q1"]) == [
-        "hires_q1",
-        "hires_q8",
-        "log",
-        "gabor_q1",
-    ]
+        assert len({get_channel(channel).shape(FINE) for channel in variant.channels}) == 1
+    found = channels_of(["3ch_hires_q1_q8_log_db", "log_db", "gabor_q1", "hires_q1"])
+    assert found == ["hires_q1", "hires_q8", "log", "gabor_q1"]
 
 
 def test_no_two_channels_have_the_same_settings():
@@ -158,18 +137,6 @@ def test_no_band_is_empty_or_off_its_row(axis, n_fft, sample_rate, bins_per_octa
     np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-5)
     peaks = weights.argmax(axis=1) * sample_rate / n_fft
     assert (np.abs(peaks - hertz) <= sample_rate / n_fft).all()
-
-
-@pytest.mark.parametrize("axis", ["log", "mel"])
-def test_rows_finer_than_the_fft_interpolate_between_its_bins(axis):
-    n_fft, hertz = 512, axis_frequencies(axis, FINE)
-    bin_width = FINE.sample_rate / n_fft
-    weights = filterbank(hertz, n_fft, FINE.sample_rate)
-    fine = np.flatnonzero((np.diff(hertz)[1:] < bin_width) & (hertz[1:-1] > bin_width)) + 1
-    assert len(fine) > 5
-    centroids = weights[fine] @ (np.arange(1 + n_fft // 2) * bin_width)
-    np.testing.assert_allclose(centroids, hertz[fine], rtol=1e-5)
-    assert ((weights[fine] > 0).sum(axis=1) <= 2).all()
 
 
 def test_mel_bands_are_those_of_librosa_and_torchaudio():

@@ -131,7 +131,7 @@ def measure_stages(table: pd.DataFrame) -> dict:
             spent[name] += seconds
             seconds, _ = seconds_of(lambda f=found: encode(f))
             spent["encode all"] += seconds
-        # As the store computes them: those of several q together.
+        # As the store computes them: all of a clip in one call.
         seconds, _ = seconds_of(lambda c=crop: compute_channels(c, names, grid))
         spent["all channels together"] += seconds
     return {

@@ -30,14 +30,7 @@ INPUTS = {
     "mean_and_maximum": lambda network, vectors: yamnet.mean_and_maximum(vectors),
     "scores": lambda network, vectors: yamnet.class_scores(network, vectors).numpy(),
 }
-STRENGTHS = 10.0 ** np.arange(-3, 3)
-
-
-def seen_log_loss(head, inputs: np.ndarray, labels: np.ndarray) -> float:
-    """Score a head, higher is better, by the clips of classes that it has met: rare ones may lie
-    in the two folds that are held out."""
-    seen = np.isin(labels, head.classes_)
-    return -log_loss(labels[seen], head.predict_proba(inputs[seen]), labels=head.classes_)
+STRENGTHS = {"logisticregression__C": 10.0 ** np.arange(-3, 3)}
 
 
 def read_inputs(paths: Iterable[str], kind: str, slowed: bool = False) -> np.ndarray:
@@ -54,10 +47,31 @@ def read_inputs(paths: Iterable[str], kind: str, slowed: bool = False) -> np.nda
 def make_head(**options: object) -> Pipeline:
     """Return logistic regression on standardised inputs.
 
-    Turning all axes at once (PCA) changes nothing in the fit, and leaves as many as there are
-    clips.
+    PCA turns the axes, which changes nothing in the fit, and leaves as many as there are clips.
     """
     return make_pipeline(StandardScaler(), PCA(), LogisticRegression(max_iter=2000, **options))
+
+
+def seen_log_loss(head: Pipeline, inputs: np.ndarray, labels: np.ndarray) -> float:
+    """Score a head, higher is better, by the clips of classes that it has met.
+
+    All recordings of a rare class may lie in the two folds that are held out.
+    """
+    seen = np.isin(labels, head.classes_)
+    return -log_loss(labels[seen], head.predict_proba(inputs[seen]), labels=head.classes_)
+
+
+def write_scores(clips: pd.DataFrame, probabilities: np.ndarray, classes, folder: Path) -> None:
+    """Write one fold's probabilities, shape (clips, classes), as the experiment writes them."""
+    keys = clips.reset_index()[["clip_id", "fold", "label"]]
+    keys.insert(1, "seed", 0)
+    scores = pd.concat([keys, pd.DataFrame(probabilities, columns=classes)], axis=1)
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"fold{keys['fold'][0]}-seed0.csv"
+    scores.sort_values("clip_id").to_csv(file, index=False, float_format="%.9g")
+    targets = pd.Index(classes).get_indexer(scores["label"])
+    errors = [top_k_error(scores[classes], targets, k) for k in (1, 3)]
+    print(f"{file}: {len(scores)} clips, top-1 error {errors[0]:.4f}, top-3 error {errors[1]:.4f}")
 
 
 def main() -> None:
@@ -71,29 +85,14 @@ def main() -> None:
 
     table = load(arguments.dataset)
     inputs = read_inputs(table["path"], arguments.inputs, arguments.slowed)
-
-    parts = []
     for fold in sorted(table["fold"].unique()):
         held_out = (table["fold"] == fold).to_numpy()
         training = table[~held_out]
-        strengths = {"logisticregression__C": STRENGTHS}
-        folds = LeaveOneGroupOut()
-        search = GridSearchCV(make_head(), strengths, scoring=seen_log_loss, cv=folds)
+        search = GridSearchCV(make_head(), STRENGTHS, scoring=seen_log_loss, cv=LeaveOneGroupOut())
         search.fit(inputs[~held_out], training["label"], groups=training["fold"])
-        scores = pd.DataFrame(search.predict_proba(inputs[held_out]), columns=search.classes_)
-        keys = table[held_out].reset_index()[["clip_id", "fold", "label"]].assign(seed=0)
-        scores = pd.concat([keys[["clip_id", "seed", "fold", "label"]], scores], axis=1)
-        file = arguments.out / arguments.dataset / "yamnet" / f"fold{fold}-seed0.csv"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        scores.sort_values("clip_id").to_csv(file, index=False, float_format="%.9g")
-        parts.append(scores)
-
-    errors = {}
-    for fold, scores in [*enumerate(parts), ("all", pd.concat(parts))]:
-        targets = search.classes_.searchsorted(scores["label"])
-        values = scores[search.classes_].to_numpy()
-        errors[fold] = [top_k_error(values, targets, k) for k in (1, 3)]
-    print(pd.DataFrame(errors, index=["top-1 error", "top-3 error"]).round(4).to_string())
+        probabilities = search.predict_proba(inputs[held_out])
+        folder = arguments.out / Path(arguments.dataset).stem / "yamnet"
+        write_scores(table[held_out], probabilities, list(search.classes_), folder)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from freesound_tagging.features import store as stores
-from freesound_tagging.features.representations import VARIANTS, get_variant
 from freesound_tagging.features.codes import decoding_table
+from freesound_tagging.features.representations import VARIANTS, get_variant
 from freesound_tagging.features.store import Store
 from freesound_tagging.learning.dataloaders import (
     ChangeGain,

@@ -22,8 +22,7 @@ from freesound_tagging.features.representations import channels_of
 from freesound_tagging.learning.learner import predict
 from freesound_tagging.learning.tagger import Tags
 from freesound_tagging.model import save_network
-from freesound_tagging.runs import train
-from freesound_tagging.runs import profile_folds
+from freesound_tagging.runs import profile_folds, train
 from freesound_tagging.scoring.calibration import (
     calibration_error,
     fit_temperature,

@@ -97,12 +97,6 @@ def test_stereo_folds_to_the_mean_over_several_blocks(tmp_path):
     np.testing.assert_allclose(waveform, (left + right) / 2, atol=1e-7)
 
 
-def test_integers_stored_as_floats_are_kept(tmp_path):
-    x = np.float32(2**31) * noise()
-    sf.write(tmp_path / "x.wav", x, 44_100, subtype="FLOAT")
-    np.testing.assert_array_equal(decode(tmp_path / "x.wav")[0], x)
-
-
 def test_a_disk_without_shared_maps(tmp_path, monkeypatch):
     class Refused:
         def __init__(self, *_, **__):
@@ -484,20 +478,6 @@ def test_crop_follows_the_sound_and_not_the_microphone(at, seconds, drift, level
 
 
 # --- the whole ---------------------------------------------------------------------------------
-
-
-def test_load_clip(tmp_path):
-    x = np.zeros(5 * 44_100, np.float32)
-    x[3 * 44_100 : 3 * 44_100 + 11_025] = sine(1_000, 0.25, 44_100)
-    sf.write(tmp_path / "a.flac", np.stack([x, x], 1), 44_100)
-    waveform, note = load_clip(tmp_path / "a.flac")
-    assert note == ""
-    assert waveform.shape == (44_100,)
-    assert waveform.dtype == np.float32
-    # 0.25 s of sound, centred at 1 s, are samples 19,294 to 24,806.
-    energy = np.cumsum(waveform.astype(float) ** 2)
-    assert (energy[24_900] - energy[19_200]) / energy[-1] > 0.999
-    assert peak_frequency(waveform, RATE) == pytest.approx(1_000, abs=2)
 
 
 X, OTHER_X = noise(), np.random.default_rng(1).permutation(noise())

@@ -241,20 +241,6 @@ def test_room_is_checked_for_what_is_to_arrive(serve, target, monkeypatch):
     assert_done(target)
 
 
-def test_a_disk_that_fills_up_keeps_what_has_arrived(serve, target, monkeypatch):
-    class FullDisk(download.tqdm):
-        def update(self, n=1):
-            if self.n + n > 100_000:
-                raise OSError(28, "No space left on device")
-            super().update(n)
-
-    monkeypatch.setattr(download, "tqdm", FullDisk)
-    with pytest.raises(DataError, match=r"No space left.*WORK_FOLDER.*is kept"):
-        download_file(serve().url, target, md5=MD5)
-    assert part_of(target).read_bytes() == CONTENT[:101_000]
-    assert not target.exists()
-
-
 def test_two_runs_at_once_download_once(serve, target):
     served = serve(Answer(sent=100_000))
     faults = []

@@ -168,33 +168,6 @@ def test_faulty_tables(fsd, root, train, test, heads, message):
         load("fsdkaggle2018", root)
 
 
-@pytest.mark.parametrize("part", ["meta", "audio_train", "audio_test"])
-def test_truncated_archive_leaves_nothing_of_its_own(fsd, root, part):
-    write_fsd(fsd, *fsd_rows())
-    path = fsd / f"FSDKaggle2018.{part}.zip"
-    path.write_bytes(path.read_bytes()[:-50])
-    with pytest.raises(DataError, match=rf"FSDKaggle2018\.{part}\.zip: is truncated"):
-        load("fsdkaggle2018", root)
-    assert not (root / "fsdkaggle2018" / f"FSDKaggle2018.{part}").exists()
-
-
-def test_the_archives_are_fetched_where_none_is_there(fsd, root, monkeypatch):
-    write_fsd(fsd, *fsd_rows())
-    monkeypatch.delenv("DATA_MIRROR")
-    asked = {}
-
-    def copy(url, target, *, md5):
-        asked[url] = md5
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes((fsd / target.name).read_bytes())
-        return target
-
-    monkeypatch.setattr(archives, "download_file", copy)
-    check_contract(load("fsdkaggle2018", root))
-    assert asked == {a.url: a.md5 for a in fsdkaggle2018.DATASET.archives}
-    assert all(len(md5) == 32 for md5 in asked.values())
-
-
 # --- Kaggle's layout ---------------------------------------------------------------------------
 
 

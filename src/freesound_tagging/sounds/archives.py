@@ -37,14 +37,9 @@ def file_hash(path: Path) -> str:
 class Archive:
     """One zip file. Inside it, everything lies in a folder of the zip's own name.
 
-    Attributes
-    ----------
-    file : name under DATA_MIRROR and after a download.
-    url : where it is downloaded from.
-    folder : where its content goes, relative to the folder of all data sets.
-    md5 : hash of the whole archive; "" where each clip is verified by a manifest instead.
-    clip_hash : path of a clip -> what the manifest holds of it.
-    endings : endings that a clip may have in place of the manifest's: mirrors re-pack.
+    It is called ``file`` under DATA_MIRROR and after a download, and unpacked to ``folder`` under
+    that of all data sets. ``md5`` is that of the whole zip; "" where each clip is verified by a
+    manifest, which holds its ``clip_hash``. Mirrors re-pack: a clip may have one of ``endings``.
     """
 
     file: str
@@ -62,13 +57,7 @@ class Archive:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What there is to know about a data set.
-
-    Attributes
-    ----------
-    n_clips, n_classes : of the whole set; 0 where the user chooses.
-    licence, citation : what using the sounds asks for.
-    """
+    """What there is to know about a data set; numbers are 0 where the user chooses."""
 
     n_clips: int
     n_classes: int
@@ -84,13 +73,7 @@ def github_archive(owner: str, repository: str, commit: str, folder: str, **more
 
 
 def read_manifest(name: str, key: str = "file") -> pd.DataFrame:
-    """Return the committed list of a data set's clips, data/NAME.csv, by file name.
-
-    Raises
-    ------
-    DataError
-        The manifest is not there, as after an installation without the repository.
-    """
+    """Return the committed list of a data set's clips, data/NAME.csv, by file name."""
     path = MANIFESTS / f"{name}.csv"
     if not path.is_file():
         raise DataError(
@@ -101,23 +84,12 @@ def read_manifest(name: str, key: str = "file") -> pd.DataFrame:
 
 
 def fetch(archive: Archive, root: Path, hashes: pd.Series | None = None) -> Path:
-    """Make sure that an archive's content is in place, and return its folder.
+    """Make sure that an archive's content is in place under ``root``, and return its folder.
 
-    Parameters
-    ----------
-    root : folder of all data sets.
-    hashes : `archive.clip_hash` of each clip wanted, by name. What else there is stays in the zip,
-        except READMEs, which name authors and licences. Without it the whole archive is unpacked,
-        and a folder that is there is taken as it is: folders appear whole or not at all.
+    ``hashes`` are the `Archive.clip_hash` of each clip wanted, by name; what else there is stays in
+    the zip, except READMEs, which name authors and licences. Without them the whole archive is
+    unpacked, and a folder that is there is taken as it is: folders appear whole or not at all.
 
-    Raises
-    ------
-    DataError
-        The archive cannot be had or is damaged, a clip is not the one expected, or the disk has no
-        room.
-
-    Notes
-    -----
     Later calls compare size and time of last change of each clip with those noted at the first, and
     hash again where any differs.
     """
@@ -147,18 +119,7 @@ def fetch(archive: Archive, root: Path, hashes: pd.Series | None = None) -> Path
 
 
 def find_archive(archive: Archive, root: Path) -> Path:
-    """Find an archive under DATA_MIRROR or in `root/downloads`, or download it to there.
-
-    Raises
-    ------
-    DataError
-        DATA_MIRROR is not a folder; the download fails, or is not the archive expected.
-
-    Warns
-    -----
-    UserWarning
-        An archive under DATA_MIRROR has another md5 than published: mirrors re-pack.
-    """
+    """Find an archive under DATA_MIRROR or in ``root/downloads``, or download it to there."""
     mirror = os.environ.get("DATA_MIRROR", "")
     if mirror and not Path(mirror).is_dir():
         raise DataError(

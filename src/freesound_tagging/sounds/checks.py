@@ -9,16 +9,8 @@ from freesound_tagging.sounds.clips import ClipError, ClipSettings, load_clip
 def check_sounds(table: pd.DataFrame, settings: ClipSettings) -> None:
     """Decode as few clips as will show that every label has readable ones in two folds.
 
-    That is two clips for each label where nothing is wrong.
-
-    Parameters
-    ----------
-    table : clips, index `clip_id`, columns `path`, `label` and `fold` (-1 for test clips).
-
-    Raises
-    ------
-    DataError
-        Naming the label and why its clips cannot be read; or all clips are silent.
+    That is two clips for each label where nothing is wrong. `DataError` names the label and why its
+    clips cannot be read, or says that all clips are silent.
     """
     sounds = False
     for label, own in table[table["fold"] >= 0].groupby("label"):

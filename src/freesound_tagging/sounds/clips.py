@@ -17,12 +17,8 @@ import soxr
 from freesound_tagging.errors import DataError
 from freesound_tagging.sounds.containers import ClipError, Sound
 
-BOX = 0.5
-"""Seconds of the loudest stretch that a crop is centred on."""
-
-SHORTEST = 2048
-"""Samples of one analysis frame; a recording with fewer gets a note."""
-
+BOX = 0.5  # seconds of the loudest stretch that a crop is centred on
+SHORTEST = 2048  # samples of one analysis frame; a recording with fewer gets a note
 _SEARCHED = 120  # seconds that are searched at a time; a longer recording is decoded twice
 _BLOCK = 1 << 18  # samples that are looked at together
 # Below 2 Hz lies a microphone's offset and drift. Where that is over a fifth of the energy, what is
@@ -32,13 +28,7 @@ _DRIFT_HZ, _DRIFT_SHARE, _SOUND_HZ = 2.0, 0.2, 10.0
 
 @dataclass(frozen=True)
 class ClipSettings:
-    """What every clip is turned into before any spectrogram is computed.
-
-    Attributes
-    ----------
-    sample_rate : in Hz.
-    duration : length in seconds.
-    """
+    """What every clip is turned into: its sample rate in Hz and its length in seconds."""
 
     sample_rate: int = 22_050
     duration: float = 2.0
@@ -49,16 +39,8 @@ class ClipSettings:
         return round(self.duration * self.sample_rate)
 
 
-# --- decode and resample -----------------------------------------------------------------------
-
-
 def decode(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
-    """Read a sound file as one channel.
-
-    Parameters
-    ----------
-    path : of a wav, flac, ogg or mp3 (or whatever else libsndfile reads), any number of channels;
-        several channels fold to one by their mean.
+    """Read a sound file as one channel, the mean of its channels.
 
     Returns
     -------
@@ -75,9 +57,9 @@ def decode(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
 
 
 def seconds_of(path: str | os.PathLike[str]) -> float | None:
-    """Return how long a sound file says it lasts, in seconds; None where it does not say.
+    """Return how long a sound file says it lasts, in seconds.
 
-    A file that cannot be read says nothing: `decode` tells what is wrong with it.
+    None where it does not say, or cannot be read: `decode` tells what is wrong with it.
     """
     try:
         sound = Sound(path)
@@ -91,17 +73,17 @@ def resample(waveform: np.ndarray, sample_rate: int, target: int) -> np.ndarray:
 
     Float32, shape (n,), becomes float32, shape (about n * target / sample_rate,).
     """
-    return np.concatenate(list(_resample([np.asarray(waveform)], sample_rate, target)))
+    return np.concatenate(list(_resample([waveform], sample_rate, target)))
 
 
 def _resample(blocks: Iterable[np.ndarray], sample_rate: int, target: int) -> Iterator[np.ndarray]:
-    if sample_rate == target:
-        yield from (np.asarray(block, np.float32) for block in blocks)
-        return
-    stream = soxr.ResampleStream(sample_rate, target, 1, dtype="float32", quality="HQ")
+    same = sample_rate == target
+    stream = None if same else soxr.ResampleStream(sample_rate, target, 1, quality="HQ")
     for block in blocks:
-        yield stream.resample_chunk(np.asarray(block, np.float32))
-    yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
+        block = np.asarray(block, np.float32)
+        yield block if same else stream.resample_chunk(block)
+    if not same:
+        yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
 def _fold(block: np.ndarray) -> np.ndarray:
@@ -128,34 +110,22 @@ def _join(blocks: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
         yield np.concatenate(held)
 
 
-# --- the loudest stretch -----------------------------------------------------------------------
-
-
 def best_centred_crop(
     waveform: np.ndarray, sample_rate: int, duration: float, box: float = BOX
 ) -> np.ndarray:
     """Cut the stretch of a clip that lies around its loudest half second.
 
-    A box of `box` seconds moves over |x|; the stretch returned is centred on the box with the
-    greatest sum. Where boxes next to each other share the greatest sum (a click, a clip shorter
-    than the box, a steady tone) the middle one of the first such run is taken, so a click and a
-    short clip end up in the centre.
+    A box of ``box`` seconds (at most ``duration``) moves over |x|; the stretch returned is centred
+    on the box with the greatest sum. Where boxes next to each other share the greatest sum (a
+    click, a clip shorter than the box, a steady tone) the middle one of the first such run is
+    taken, so a click and a short clip end up in the centre.
 
     Where a constant offset or a drift below 2 Hz holds over a fifth of the energy, |x| would tell
     of it and not of the sound; there the box moves over what lies above 10 Hz. What is cut out is
     the waveform as it is, all the same.
 
-    Parameters
-    ----------
-    waveform : shape (time,).
-    sample_rate : in Hz.
-    duration : length of the result in seconds.
-    box : length of the moving box in seconds; never longer than `duration`.
-
-    Returns
-    -------
-    Float32, shape (round(duration * sample_rate),); zeros where the stretch reaches over an end of
-    the clip.
+    A waveform of shape (time,) with a rate in Hz becomes float32, shape (round(duration *
+    sample_rate),); zeros where the stretch reaches over an end of the clip.
     """
     waveform, length = np.asarray(waveform, np.float32), round(duration * sample_rate)
     centre, _ = _loudest(waveform, sample_rate, min(box, duration))
@@ -205,9 +175,6 @@ def _cut(blocks: Iterable[np.ndarray], starts: list[int], length: int) -> np.nda
     return stretches
 
 
-# --- the whole ---------------------------------------------------------------------------------
-
-
 def load_windows(
     path: str | os.PathLike[str], settings: ClipSettings = ClipSettings(), windows: int = 1
 ) -> tuple[np.ndarray, str]:
@@ -226,11 +193,6 @@ def load_windows(
     waveforms : float32, shape (windows, settings.n_samples). A recording that is shorter than a
         window stands in the middle of zeros, in every window.
     note : "" for an ordinary recording; data/README.md lists what is noted.
-
-    Raises
-    ------
-    ClipError
-        As `decode`.
     """
     if windows < 1:
         raise DataError(f"windows={windows}: give 1 or more")
@@ -253,7 +215,7 @@ def load_windows(
     waveforms = _cut(again, starts, length)
     notes = levels.notes() + sound.notes
     if windows > 1 and SHORTEST <= n < length:
-        notes.append(f"shorter than {settings.duration:g} s ({levels.seconds:.3f} s)")
+        notes.append(f"shorter than {settings.duration:g} s ({n / rate:.3f} s)")
     return waveforms, "; ".join(notes)
 
 
@@ -268,17 +230,10 @@ def load_clip(
 def stream(
     path: str | os.PathLike[str], target: int, notes: list[str] | None = None
 ) -> Iterator[np.ndarray]:
-    """Decode a sound file, fold its channels and change its rate, in blocks of some seconds.
+    """Decode a sound file, fold its channels and change its rate to ``target`` Hz.
 
-    Parameters
-    ----------
-    path : as for `decode`; its header is examined before the first block.
-    target : the sample rate of the blocks in Hz.
-    notes : after the last block, what `load_windows` would note of the recording is added to it.
-
-    Yields
-    ------
-    Float32, shape (n,).
+    Yields blocks of some seconds, float32, shape (n,). After the last one, what `load_windows`
+    would note of the recording is added to ``notes``.
 
     Raises
     ------
@@ -299,20 +254,12 @@ def stream(
 def slide(
     blocks: Iterable[np.ndarray], sample_rate: int, duration: float, hop: float
 ) -> Iterator[tuple[float, np.ndarray]]:
-    """Cut a waveform of any length, which comes block by block, into windows that overlap.
+    """Cut a waveform of any length, which comes in blocks (n,), into windows that overlap.
 
-    Parameters
-    ----------
-    blocks : the waveform's blocks in order, shape (n,); they need not be of one length.
-    sample_rate : in Hz.
-    duration, hop : length of a window, and the step from one to the next, in seconds; `hop` is not
-        the longer.
-
-    Yields
-    ------
-    start : where the window begins, in seconds.
-    window : float32, shape (round(duration * sample_rate),). The last one ends with the waveform.
-        Of a waveform no longer than a window there is one, its `best_centred_crop`.
+    Windows last ``duration`` seconds, and one begins ``hop`` seconds after the other. Yields where
+    each begins, in seconds, and its samples, float32, shape (round(duration * sample_rate),). The
+    last one ends with the waveform. Of a waveform no longer than a window there is one, its
+    `best_centred_crop`.
     """
     length, step = round(duration * sample_rate), round(hop * sample_rate)
     if not 1 <= step <= length:
@@ -339,14 +286,14 @@ class _Levels:
 
     def __init__(self, sample_rate: int, target: int):
         self._sample_rate, self._target = sample_rate, target
-        self._n, self._first, self._constant = 0, None, True
-        self._channels = self._mean = self._left = 0.0
+        self._first, self._constant = None, True
+        self.n, self._channels, self._mean, self._left = 0, 0.0, 0.0, 0.0
 
     def watch(self, block: np.ndarray) -> np.ndarray:
         """Take note of a block, shape (n, channels), that passes, and hand it on."""
-        self._first = block[0] if self._n == 0 else self._first
+        self._first = block[0] if self._first is None else self._first
         self._constant = self._constant and bool((block == self._first).all())
-        self._n += len(block)
+        self.n += len(block)
         # Tapered, for where a drift breaks off it would sound at all frequencies.
         taper = scipy.signal.windows.tukey(len(block), 0.1).astype(np.float32)
         size = scipy.fft.next_fast_len(len(block), real=True)
@@ -363,24 +310,17 @@ class _Levels:
             self._channels += sum(power(channel).sum() for channel in block.T) / n_channels**2
         return block
 
-    @property
-    def seconds(self) -> float:
-        """How long the recording lasts."""
-        return self._n / self._sample_rate
-
     def notes(self) -> list[str]:
         """Say what is odd, once all blocks were watched."""
-        notes = []
-        if self._constant and (self._n > 1 or not self._first.any()):
+        notes, seconds = [], self.n / self._sample_rate
+        if self._constant and (self.n > 1 or not self._first.any()):
             notes.append("silent")  # with or without an offset
         # The mean of n channels that have nothing in common holds 1/n of their energy.
         elif self._mean < 0.1 * self._channels:
             notes.append("the channels cancel: their mean holds under a tenth of what it should")
-        if self.seconds * self._target < SHORTEST:
-            notes.append(f"shorter than one window ({self.seconds:.3f} s)")
+        if seconds * self._target < SHORTEST:
+            notes.append(f"shorter than one window ({seconds:.3f} s)")
         elif not notes and self._left < 0.1 * self._mean:
-            notes.append(
-                f"what is loud lies above {self._target / 2:,.0f} Hz: "
-                f"{self._left / self._mean:.1g} of the energy is left"
-            )
+            share, limit = self._left / self._mean, self._target / 2
+            notes.append(f"what is loud lies above {limit:,.0f} Hz: {share:.1g} of it is left")
         return notes

@@ -23,13 +23,10 @@ from mutagen.ogg import OggPage
 
 from freesound_tagging.errors import DataError
 
-SAMPLE_RATES = (1_000, 1_000_000)
-"""Hz. Beyond them lies no sound, but a slip in a header."""
-
+SAMPLE_RATES = (1_000, 1_000_000)  # Hz; beyond them lies no sound, but a slip in a header
+# No sample is larger: full scale is 1, or 2**31 where integers were stored as floats. Squares of
+# much larger ones overflow, and one such sample hides everything else.
 LARGEST = 2.0**32
-"""No sample is larger: full scale is 1, or 2**31 where integers were stored as floats. Squares of
-much larger ones overflow, and one such sample hides everything else."""
-
 _BLOCK = 1 << 18  # values that are decoded at once
 _MP3_FRAME = 1152  # samples
 _SLIP = 64  # bytes: some programs count their header as sound
@@ -45,19 +42,10 @@ class ClipError(DataError):
 
 
 class Sound:
-    """A sound file whose header has been read.
+    """A sound file whose header has been read; `ClipError` where it cannot be or is cut short.
 
-    Attributes
-    ----------
-    path : of the file.
-    sample_rate : in Hz.
-    promised : samples per channel that the header promises; None where it does not say.
-    notes : what is odd about the file; all of it once `blocks` has come to its end.
-
-    Raises
-    ------
-    ClipError
-        The file is missing, empty, no sound, or plainly cut short.
+    ``sample_rate`` is in Hz. ``promised`` are the samples per channel that the header promises, or
+    None where it does not say. ``notes`` say what is odd, once `blocks` has come to its end.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
@@ -100,11 +88,8 @@ class Sound:
     def blocks(self) -> Iterator[np.ndarray]:
         """Decode the file in blocks, float32, shape (n, channels).
 
-        Raises
-        ------
-        ClipError
-            Perhaps after some blocks: the file holds less than it promises, cannot be decoded, or
-            holds NaN, infinity or a sample beyond `LARGEST`.
+        `ClipError`, perhaps after some blocks, where it holds less than it promises, cannot be
+        decoded, or holds NaN, infinity or a sample beyond `LARGEST`.
         """
         n, fault = 0, ""
         wanted = _UNKNOWN if self.promised is None else self.promised
@@ -239,10 +224,7 @@ class Sound:
 
 
 class _Sequential(sf.SoundFile):
-    """A sound file read from start to end.
-
-    soundfile seeks after each read, which fails where a FLAC does not say how long it is.
-    """
+    """soundfile seeks after each read, which fails where a FLAC does not say how long it is."""
 
     def seekable(self) -> bool:
         return False
@@ -252,7 +234,7 @@ class _Endless(io.FileIO):
     """A file that seems a terabyte long, with zeros at its end.
 
     Of an mp3 without a length header libsndfile reads as much as it guesses from the size of the
-    file and of the first frame; of this one it reads all there is.
+    file and of the first frame; of this one all there is.
     """
 
     def seek(self, offset: int, whence: int = 0) -> int:

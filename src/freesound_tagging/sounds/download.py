@@ -16,18 +16,10 @@ from urllib3.util import Retry
 from freesound_tagging.errors import DataError
 from freesound_tagging.files import check_room
 
-TRIES = 7
-"""In a row that bring nothing new; a long download over a bad line breaks off often."""
-
-PAUSE = 1.0
-"""Seconds before the second try in a row; before each further one it doubles."""
-
-TIMEOUTS = (15.0, 60.0)
-"""Seconds to wait for a connection, and for the next bytes: a server that stalls has broken off."""
-
-BLOCK = 1 << 15
-"""Bytes written at a time, and the most that a broken connection loses."""
-
+TRIES = 7  # in a row that bring nothing new; a long download over a bad line breaks off often
+PAUSE = 1.0  # seconds before the second try in a row; before each further one it doubles
+TIMEOUTS = (15.0, 60.0)  # seconds to wait for a connection, and for the next bytes
+BLOCK = 1 << 15  # bytes written at a time, and the most that a broken connection loses
 # A server that is busy is asked again, when it says or after a pause.
 RETRY = Retry(total=5, backoff_factor=2, status_forcelist=(429, 500, 502, 503, 504))
 
@@ -38,19 +30,7 @@ def download_file(url: str, target: Path, *, md5: str = "", progress: bool = Tru
     What has arrived is kept in ``.NAME.part`` beside the target, whatever stops the program, and
     the next call goes on from there (HTTP ``Range``, RFC 9110).
 
-    Parameters
-    ----------
-    url : http or https.
-    target : the file's final name, which is returned. It never holds a part of the file, nor one
-        with another hash.
-    md5 : expected hash in hex; "" where none is known.
-    progress : show a progress bar with rate and time left.
-
-    Raises
-    ------
-    DataError
-        The server does not have the file; or fails in every try; or sends one with another hash,
-        twice; or the disk has no room. The message says what to do.
+    The target never holds a part of the file, nor, where ``md5`` is given, one with another hash.
     """
     part = target.with_name(f".{target.name}.part")
     try:

@@ -50,16 +50,6 @@ def load(root: Path) -> pd.DataFrame:
     Train clips have the fold and group of the manifest, by file name. Of the test clips those that
     the challenge scored are listed; they count as verified, for the organisers checked all of them.
 
-    Raises
-    ------
-    DataError
-        A table, a column, a sound or a clip of the manifest is missing, or a clip is in the tables
-        and not in the manifest. The message names file and line.
-
-    Warns
-    -----
-    UserWarning
-        There is no table of the test clips.
     """
     train_table, test_table, sounds = find_tables(root)
     folds = read_manifest("fsdkaggle2018_folds", "fname").astype({"fold": int})
@@ -145,10 +135,8 @@ def find_tables(root: Path) -> tuple[Path, Path, dict[str, Path]]:
     DATA_MIRROR or ``root``, which is read where it lies; Zenodo's archives under DATA_MIRROR;
     Zenodo's archives, downloaded.
 
-    Returns
-    -------
-    The table of the train clips, that of the test clips (which may not be there), and the folders
-    of sounds by split.
+    Returns the table of the train clips, that of the test clips (which may not be there), and the
+    folders of sounds by split.
     """
     if not all((root / archive.folder).is_dir() for archive in DATASET.archives):
         mirror = os.environ.get("DATA_MIRROR", "")

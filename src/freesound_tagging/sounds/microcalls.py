@@ -229,10 +229,10 @@ def class_table(difficulty: float = 1.0) -> pd.DataFrame:
 
 
 def clip_rng(seed: int, label: str, index: int) -> np.random.Generator:
-    """Return the random generator of one clip, the same on every run.
+    """Return the random generator of one clip.
 
-    It depends on the seed of the corpus, the class and the number of the clip within its class
-    alone, so on neither order nor number of clips nor jobs.
+    It depends on the seed of the corpus, the class and the number of the clip within it alone, so
+    on neither order nor number of clips nor jobs.
     """
     _check(label=label, seed=seed)
     # Python's own hash of a string differs from one process to the next; this one never does.
@@ -245,15 +245,8 @@ def draw_nuisances(
 ) -> dict[str, float]:
     """Draw what varies from clip to clip; knows nothing of the class.
 
-    Parameters
-    ----------
-    rng : as many numbers are taken from it whatever the settings.
-    duration : length of the clip in s.
-    snr_db : fixes the signal-to-noise ratio; None draws it.
-
-    Returns
-    -------
-    Keys and units of `NUISANCES`; ``onset`` in s.
+    As many numbers are taken from ``rng`` whatever the settings. Keys and units are those of
+    `NUISANCES`; ``onset`` in s. ``snr_db`` fixes the signal-to-noise ratio; None draws it.
     """
     _check(duration=duration, snr_db=snr_db)
     draw = {}
@@ -310,15 +303,8 @@ def synthesise(
 ) -> np.ndarray:
     """Return one clip: a call somewhere in coloured noise, with reverberation.
 
-    Parameters
-    ----------
-    label : key of `CALLS`.
-    rng : source of everything that varies, for one from `clip_rng`.
-    sample_rate, duration, difficulty, snr_db : as for `generate`.
-
-    Returns
-    -------
-    float32, shape (round(duration * sample_rate),), within -1 to 1.
+    Everything that varies comes from ``rng``, for one from `clip_rng`; the settings are those of
+    `generate`. Float32, shape (round(duration * sample_rate),), within -1 to 1.
     """
     _check(label=label, sample_rate=sample_rate, duration=duration, difficulty=difficulty)
     draw = draw_nuisances(rng, duration, snr_db)
@@ -350,18 +336,10 @@ def example(
     sample_rate: int = 22050,
     difficulty: float = 1.0,
 ) -> np.ndarray:
-    """Return one clean call, without noise, reverberation or silence around it.
+    """Return one clean call, without noise, reverberation or silence around it; always the same.
 
-    Parameters
-    ----------
-    label : key of `CALLS`.
-    pitch : centre frequency in Hz, 600 to 4000.
-    length : of the call in s, 0.4 to 5.
-    sample_rate, difficulty : as for `generate`.
-
-    Returns
-    -------
-    float32, shape (round(length * sample_rate),), with a peak of 0.8; always the same.
+    ``pitch`` is its centre frequency in Hz, 600 to 4000, ``length`` in s, 0.4 to 5. Float32, shape
+    (round(length * sample_rate),), with a peak of 0.8.
     """
     _check(label=label, pitch=pitch, length=length, sample_rate=sample_rate, difficulty=difficulty)
     draw = {"pitch": pitch, "length": length, "depth": 1.0, "position": 0.5, "phase": 0.0}
@@ -397,8 +375,7 @@ def metadata(
 ) -> pd.DataFrame:
     """Return the drawn parameters of every clip that `generate` would make, without any sound.
 
-    Index ``clip_id`` (sorted); columns label, family, index, value (see `class_value`), and one for
-    each of `NUISANCES`, in the unit given there (onset in s).
+    Index ``clip_id``; columns label, family, index, value (see `class_value`) and `NUISANCES`.
     """
     _check(clips_per_class=clips_per_class, seed=seed, difficulty=difficulty)
     rows = [
@@ -426,7 +403,7 @@ def generate(
     duration: float = 2.0,
     n_jobs: int | None = None,
 ) -> pd.DataFrame:
-    """Write what is missing of the corpus and return its clip table.
+    """Write what is missing of the corpus and return its clip table, see `catalogue.load`.
 
     The sounds go, as 16-bit FLAC, to a folder under ``root`` named by all the settings, with
     ``metadata.csv`` (the drawn parameters) beside them. The same settings give the same bytes
@@ -444,16 +421,6 @@ def generate(
     sample_rate : 16,000 to 192,000 Hz. All of the call lies below 5.5 kHz.
     duration : length of every clip in s, 1.25 to 60.
     n_jobs : processes, by default one for each core.
-
-    Returns
-    -------
-    Index ``clip_id`` (sorted, for example ``vibrato_slow-0007``); columns as of `catalogue.load`:
-    folds from 0 to 4, each clip its own group.
-
-    Raises
-    ------
-    ValueError
-        A setting out of range; the message names it and the legal range.
     """
     _check(sample_rate=sample_rate)
     drawn = metadata(clips_per_class, seed, difficulty, snr_db, duration)

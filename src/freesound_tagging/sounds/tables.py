@@ -48,17 +48,11 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
         - `group` (optional): the source recording; must not cross folds. Without the column each
           file is its own. Files of equal content always count as one recording.
 
-    Returns
-    -------
-    As `catalogue.load`; every clip has split "train" and counts as verified.
-
-    Raises
-    ------
-    DataError
-        Naming the table, the line and what is legal.
+    Every clip has split "train" and counts as verified. A `DataError` names the table, the line and
+    what is legal.
     """
     path = Path(path)
-    clips = read_rows(path, ("file", "label"))
+    clips = read_rows(path, ("file", "label")).filter(["file", "label", "fold", "group", "where"])
     # Tables written on Windows may hold backslashes; "./a.wav" and "a.wav" are one file.
     files = [os.path.normpath(file.replace("\\", "/")).replace(os.sep, "/") for file in clips.file]
     clips["clip_id"] = [unicodedata.normalize("NFC", file) for file in files]
@@ -93,9 +87,7 @@ def read_rows(path: Path, needed: Sequence[str], may_be_blank: Sequence[str] = (
     Blank lines are left out, and what a spreadsheet pads a table with. Labels and groups are tidied
     up: Unicode form NFC, no invisible characters, single blanks; a warning says what was changed.
 
-    Parameters
-    ----------
-    needed : columns that must be there and, but for those in `may_be_blank`, filled.
+    Columns ``needed`` must be there and, but for those in ``may_be_blank``, filled.
     """
     try:
         content = path.read_bytes()
@@ -107,16 +99,14 @@ def read_rows(path: Path, needed: Sequence[str], may_be_blank: Sequence[str] = (
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not UTF-8 text ({error}); save it as UTF-8") from error
-    separator = max(",;\t", key=text.partition("\n")[0].count)
+    separator = max(",;\t", key=text.lstrip().partition("\n")[0].count)
     reader = csv.reader(
         io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True
     )
     try:
         lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
     except csv.Error as error:
-        raise DataError(
-            f"{path}, line {reader.line_num}: cannot be read as CSV ({error})"
-        ) from error
+        raise DataError(f"{path}, line {reader.line_num}: is no CSV ({error})") from error
     (_, names), *lines = [line for line in lines if any(line[1])] or [(1, [])]
     names = [_tidy(name) for name in names]
     while names and not names[-1]:
@@ -163,13 +153,7 @@ def _tidy(text: str) -> str:
 
 
 def find_files(clips: pd.DataFrame) -> list[str]:
-    """Return the path of each clip's sound, perhaps in another Unicode form than the table's.
-
-    Raises
-    ------
-    DataError
-        Naming the first few clips that have none.
-    """
+    """Return the path of each clip's sound, perhaps in another Unicode form than the table's."""
     paths, missing = [], []
     for clip in clips.itertuples():
         forms = [clip.path, *(unicodedata.normalize(form, clip.path) for form in ("NFC", "NFD"))]
@@ -191,10 +175,8 @@ def find_files(clips: pd.DataFrame) -> list[str]:
 def as_table(clips: pd.DataFrame) -> pd.DataFrame:
     """Check what holds of every data set, and sort by clip id.
 
-    Parameters
-    ----------
-    clips : columns path, label, fold, group, and optionally clip_id (by default the file's name
-        without its ending), split ("train"), verified (True), where (for errors; the path).
+    Of ``clips``, the columns path, label, fold and group are needed. By default clip_id is the
+    file's name without its ending, split "train", verified True, and where (for errors) the path.
     """
     defaults = {
         "clip_id": [Path(path).stem for path in clips["path"]],
@@ -210,13 +192,11 @@ def as_table(clips: pd.DataFrame) -> pd.DataFrame:
             "clip once"
         )
     train = clips[clips["split"] == "train"]
-    first = train.groupby("group")[["fold", "where"]].transform("first")
-    for index in train.index[train["fold"] != first["fold"]]:
-        clip, other = train.loc[index], first.loc[index]
+    first = train.groupby("group")[["fold", "where"]].transform("first").add_prefix("first_")
+    for clip in train.join(first)[train["fold"] != first["first_fold"]].itertuples():
         raise DataError(
-            f"{clip['where']}: group {clip['group']!r} is in fold {clip['fold']} here and in fold "
-            f"{other['fold']} ({other['where']}); keep the clips of one source recording in one "
-            "fold"
+            f"{clip.where}: group {clip.group!r} is in fold {clip.fold} here and in fold "
+            f"{clip.first_fold} ({clip.first_where}); keep one source recording in one fold"
         )
     _check_labels(train)
     table = clips.set_index("clip_id")[list(COLUMNS)]
@@ -313,18 +293,9 @@ def deal_folds(clips: pd.DataFrame) -> pd.Series:
     folds or more, so that each is in every training set. There are fewer folds where there are
     fewer groups, or where no label has five clips.
 
-    Parameters
-    ----------
-    clips : columns clip_id, label, group; their order does not matter.
-
-    Returns
-    -------
-    The fold of each clip, from 0. A label of one group is in one fold.
-
-    Raises
-    ------
-    DataError
-        No seed does it; the message names a label.
+    Of ``clips`` the columns clip_id, label and group count, and not their order. Returns the fold
+    of each, from 0. `DataError` names a label where no seed does it; one of a single group is in
+    one fold.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 

@@ -1,14 +1,15 @@
-"""How well does YAMNet, which has heard sounds, tag a data set? `python studies/audio.py esc10`.
+"""How well does YAMNet, which has heard sounds, tag a data set? python -m studies.audio
 
 Whole clips -> embeddings, their mean and maximum over patches -> logistic regression, its C chosen
-inside the training folds -> out-of-fold probabilities, one CSV a fold, under the folder that
-`--out` names. `--slowed` plays recordings at 16 kHz, so that those of 44.1 kHz sound 2.76 times
+inside the training folds -> out-of-fold probabilities under results/. `--slowed` plays recordings at 16 kHz, so that those of 44.1 kHz sound 2.76 times
 lower: insects sing above what the network hears. `--inputs mean` or `scores` (AudioSet's 521) takes
 less of the network.
 """
 
 import argparse
+import json
 from collections.abc import Iterable
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,10 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
 
-from freesound_tagging import decode, load, top_k_error
+from freesound_tagging import decode, load
 from freesound_tagging.learning import yamnet
+from studies.common import commit, machine
+from studies.scores import RESULTS, pack
 
 INPUTS = {
     "mean": lambda network, vectors: vectors.mean(dim=0).numpy(),
@@ -61,38 +64,48 @@ def seen_log_loss(head: Pipeline, inputs: np.ndarray, labels: np.ndarray) -> flo
     return -log_loss(labels[seen], head.predict_proba(inputs[seen]), labels=head.classes_)
 
 
-def write_scores(clips: pd.DataFrame, probabilities: np.ndarray, classes, folder: Path) -> None:
-    """Write one fold's probabilities, shape (clips, classes), as the experiment writes them."""
+def scores_of(clips: pd.DataFrame, probabilities: np.ndarray, classes: list) -> pd.DataFrame:
+    """Return one fold's probabilities, shape (clips, classes), in the experiment's form."""
     keys = clips.reset_index()[["clip_id", "fold", "label"]]
     keys.insert(1, "seed", 0)
-    scores = pd.concat([keys, pd.DataFrame(probabilities, columns=classes)], axis=1)
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"fold{keys['fold'][0]}-seed0.csv"
-    scores.sort_values("clip_id").to_csv(file, index=False, float_format="%.9g")
-    targets = pd.Index(classes).get_indexer(scores["label"])
-    errors = [top_k_error(scores[classes], targets, k) for k in (1, 3)]
-    print(f"{file}: {len(scores)} clips, top-1 error {errors[0]:.4f}, top-3 error {errors[1]:.4f}")
+    return pd.concat([keys, pd.DataFrame(probabilities, columns=classes)], axis=1)
+
+
+def keep(folds: list[pd.DataFrame], table: pd.DataFrame, name: str, folder: Path, about: str):
+    """Write the scores of all folds, the clips and the settings under a data set's results."""
+    (folder / "audio" / "scores").mkdir(parents=True, exist_ok=True)
+    clips = table[["label", "fold", "group"]].sort_index()
+    (folder / "clips.csv").write_text(clips.to_csv())
+    file = folder / "audio" / "scores" / f"{name}.csv.gz"
+    file.write_bytes(pack(pd.concat(folds)))
+    settings = {"transform": version("spectral-hyperresolution"), "machine": machine()}
+    settings |= {"profile": about, "commits": [commit()], "conditions": {}}
+    (folder / "audio" / "settings.json").write_text(json.dumps(settings, indent=1) + "\n")
+    print(f"wrote {file}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("dataset")
+    parser.add_argument("--dataset", default="esc10")
     parser.add_argument("--inputs", choices=INPUTS, default="mean_and_maximum")
     parser.add_argument("--slowed", action="store_true")
-    parser.add_argument("--out", type=Path, default=Path("runs/audio"))
+    parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # sums add up the same way every time
 
     table = load(arguments.dataset)
-    inputs = read_inputs(table["path"], arguments.inputs, arguments.slowed)
+    inputs, folds = read_inputs(table["path"], arguments.inputs, arguments.slowed), []
     for fold in sorted(table["fold"].unique()):
         held_out = (table["fold"] == fold).to_numpy()
         training = table[~held_out]
         search = GridSearchCV(make_head(), STRENGTHS, scoring=seen_log_loss, cv=LeaveOneGroupOut())
         search.fit(inputs[~held_out], training["label"], groups=training["fold"])
         probabilities = search.predict_proba(inputs[held_out])
-        folder = arguments.out / Path(arguments.dataset).stem / "yamnet"
-        write_scores(table[held_out], probabilities, list(search.classes_), folder)
+        folds.append(scores_of(table[held_out], probabilities, list(search.classes_)))
+    name = "yamnet_slowed" if arguments.slowed else "yamnet"
+    name += "" if arguments.inputs == "mean_and_maximum" else f"_{arguments.inputs}"
+    about = f"YAMNet, {arguments.inputs}, logistic regression"
+    keep(folds, table, name, arguments.out / arguments.dataset, about)
 
 
 if __name__ == "__main__":

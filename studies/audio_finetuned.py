@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from audio import write_scores
+from audio import keep, scores_of
 from fastai.torch_core import set_seed
 from tqdm import tqdm
 
@@ -21,17 +21,17 @@ from freesound_tagging.learning.yamnet import SAMPLE_RATE, log_mel_patches
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("dataset")
+    parser.add_argument("--dataset", default="esc10")
     parser.add_argument("--folds", type=int, nargs="+", default=range(5))
     parser.add_argument("--frozen", type=int, default=1, help="epochs of the head alone")
     parser.add_argument("--epochs", type=int, default=5, help="epochs of all layers")
     parser.add_argument("--rate", type=float, default=3e-3, help="largest rate of the head")
     parser.add_argument("--slowed", action="store_true")
-    parser.add_argument("--out", type=Path, default=Path("runs/audio"))
+    parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # sums add up the same way every time
 
-    table, patches = load(arguments.dataset), []
+    table, patches, parts = load(arguments.dataset), [], []
     for path in tqdm(table["path"], unit="clip"):
         waveform, sample_rate = decode(path)
         rate = SAMPLE_RATE if arguments.slowed else sample_rate
@@ -45,8 +45,10 @@ def main() -> None:
             learner.fine_tune(arguments.epochs, arguments.rate, freeze_epochs=arguments.frozen)
             probabilities, _ = learner.get_preds(ds_idx=1)
         classes = list(learner.dls.vocab)
-        folder = arguments.out / Path(arguments.dataset).stem / "yamnet_finetuned"
-        write_scores(table.iloc[held_out], probabilities.numpy(), classes, folder)
+        parts.append(scores_of(table.iloc[held_out], probabilities.numpy(), classes))
+    name = "yamnet_finetuned_slowed" if arguments.slowed else "yamnet_finetuned"
+    about = "YAMNet, fine-tuned with differential rates"
+    keep(parts, table, name, arguments.out / arguments.dataset, about)
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def neighbours(options: argparse.Namespace) -> int:
-    """Execute the notebooks from 10 on: raw waveform, the 4th-place recipe, a stack of networks."""
+    """Execute the notebooks from 9 on: raw waveform, the 4th-place recipe, a stack of networks."""
     _check(options)
     from freesound_tagging.notebooks import run_experiment
 

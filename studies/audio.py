@@ -1,9 +1,9 @@
-"""How well does YAMNet, which has heard sounds, tag a data set? python -m studies.audio
+"""How well does YAMNet, which has heard sounds, tag a data set?
 
 Whole clips -> embeddings, their mean and maximum over patches -> logistic regression, its C chosen
-inside the training folds -> out-of-fold probabilities under results/. `--slowed` plays recordings at 16 kHz, so that those of 44.1 kHz sound 2.76 times
-lower: insects sing above what the network hears. `--inputs mean` or `scores` (AudioSet's 521) takes
-less of the network.
+inside the training folds -> out-of-fold probabilities under results/. `--slowed` plays recordings
+at 16 kHz, so that those of 44.1 kHz sound 2.76 times lower: insects sing above what the network
+hears. `--inputs mean` or `scores` (AudioSet's 521) takes less of the network.
 """
 
 import argparse

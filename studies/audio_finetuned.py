@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from audio import keep, scores_of
 from fastai.torch_core import set_seed
 from tqdm import tqdm
 
 from freesound_tagging import decode, load
 from freesound_tagging.learning.audio_learner import audio_learner
 from freesound_tagging.learning.yamnet import SAMPLE_RATE, log_mel_patches
+from studies.audio import keep, scores_of
+from studies.scores import RESULTS
 
 
 def main() -> None:

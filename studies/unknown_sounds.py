@@ -1,4 +1,4 @@
-"""Does YAMNet's embedding tell ESC-10's sounds from others? `python studies/unknown_sounds.py`.
+"""Does YAMNet's embedding tell ESC-10's sounds from others? python -m studies.unknown_sounds.
 
 Five measures of how much a clip is like the training clips, each computed from the networks of the
 five folds: own clips are those held out, strangers are sounds of other data sets and, as the harder
@@ -11,12 +11,12 @@ sets.
 import numpy as np
 import pandas as pd
 import torch
-from audio import make_head, read_inputs
 from scipy.special import logsumexp
 from sklearn.covariance import LedoitWolf
 from sklearn.preprocessing import normalize
 
 from freesound_tagging import load
+from studies.audio import make_head, read_inputs
 
 REFUSED = 0.1
 STRANGERS = {"fsdd": 10, "insectset32": 1, "microcalls": 2}  # every tenth clip, every one ...

@@ -37,13 +37,6 @@ def test_frames_are_centred_as_in_librosa(position):
     assert power.sum(0).argmax() == round(position / 80)
 
 
-def test_no_channel_gives_no_picture():
-    power, frequencies, times = reassigned_spectrogram(
-        np.zeros((0, 2000), np.float32), sr=RATE, **SMALL, return_axes=True
-    )
-    assert power.shape == (0, len(frequencies), len(times))
-
-
 def test_channels_are_kept_and_several_q_stand_before_frequency(song):
     y = np.stack([song, -song, 0 * song])
     power = reassigned_spectrogram(y, sr=RATE, q=[1, 4], **SMALL)
@@ -51,6 +44,7 @@ def test_channels_are_kept_and_several_q_stand_before_frequency(song):
     assert power.dtype == np.float64
     assert np.array_equal(power[0], power[1])
     assert power[2].max() == 0
+    assert reassigned_spectrogram(y[:0], sr=RATE, **SMALL).shape == (0, 65, 26)
     assert np.array_equal(power[0, 1], reassigned_spectrogram(song, sr=RATE, q=4, **SMALL))
     assert reassigned_spectrogram(song.astype(np.float32), sr=RATE, **SMALL).dtype == np.float32
 
@@ -125,10 +119,7 @@ def test_fmax_a_hair_above_nyquist_is_nyquist(song):
         (np.zeros(1), {}, ValueError, "y must have at least 2 samples along time, got 1"),
         (np.full(9, np.nan), {}, ValueError, "y must be finite"),
         (np.zeros(9), {"sr": 0}, ValueError, "sr must be > 0"),
-        (np.zeros(9), {"hop_length": 0}, ValueError, "hop_length must be a whole number >= 1"),
         (np.zeros(9), {"axis": "mel"}, ValueError, "axis='mel' needs n_bins"),
-        (np.zeros(9), {"q": -2}, ValueError, "q must be > 0"),
-        (np.zeros(9), {"fmin": 9000}, ValueError, "fmin must lie in"),
     ],
 )
 def test_errors_name_the_argument_what_was_given_and_what_is_legal(y, options, error, words):

@@ -168,8 +168,10 @@ def turn_spectrum(spectrum, first, fraction, turned):
         negative = min(max(-first, start), stop)
         for i in range(start, negative):
             turned[i] = np.conj(spectrum[-(first + i)]) * (base * phases[i - start])
-        for i in range(negative, stop):
-            turned[i] = spectrum[first + i] * (base * phases[i - start])
+        from_bins = spectrum[first + negative : first + stop]
+        here, to_bins = phases[negative - start : stop - start], turned[negative:stop]
+        for i in range(stop - negative):
+            to_bins[i] = from_bins[i] * (base * here[i])
 
 
 @compiled(nogil=True, fastmath=True, error_model="numpy")
@@ -193,8 +195,7 @@ def fill_bands(spectrum, first_turn, turns, low, high, slope, offset, window, ou
         position = 0
         for node in range(nodes):
             xi, eta = out[turn, node, 0], out[turn, node, 1]
-            xi[:] = 0
-            eta[:] = 0
+            out[turn, node] = 0
             k = low[node]
             while k <= high[node]:  # one run of bins without a wrap at a time
                 index = k % length

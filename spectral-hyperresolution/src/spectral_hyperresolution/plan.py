@@ -171,7 +171,7 @@ def make_plan(n_samples: int, settings: Settings) -> Plan:
     """
     spacing = line_spacing(settings)
     widest = min(NODE_SPACING, NODE_SPACING_OF_F0 * 2 * math.pi * settings.q)
-    widest /= math.sqrt(fineness(settings))
+    widest /= math.sqrt(max(fineness(settings), 1))
     node_step = max(int(widest / spacing) // 2 * 2, 1)  # lines from a node to the next
     n_intervals = -(-len(settings.scan_lines()) // node_step)
     upper = settings.line_frequencies(np.arange(1, n_intervals + 1) * node_step)

@@ -39,7 +39,9 @@ def write_model(folder: Path, representations=("log_db", "hires_q2"), classes=CL
         trained = build_network("compact", len(classes), 8)
         for values in trained.parameters():
             values.data *= 3  # so that sounds differ in what is said about them
-        weights[name] = trained.state_dict()
+        learned = {"mean": torch.zeros(128), "axes": torch.zeros(1, 128), "spread": torch.ones(())}
+        learned = {f"unknown.{part}": value for part, value in learned.items()}
+        weights[name] = trained.state_dict() | (learned if network.get("limit") else {})
         planes = 3 if name.startswith("3ch") else 1
         about = {"architecture": "compact", "width": 8, "temperature": 2.0, "limit": None}
         about |= {"mean": [0.5] * planes, "deviation": [0.25] * planes}

@@ -61,7 +61,7 @@ def make_model(experiment: Experiment, representations: Sequence[str] = REPRESEN
     ranked = summarise(scores, table).sort_values("map3", ascending=False, kind="stable")
     jobs = [(table, store, name, profile) for name in ranked["variant"]]
     trained = dict(run_jobs(_train_on_all, jobs, workers()))
-    settings = _describe(experiment, table[~table.index.isin(store.failed)])
+    settings = describe_data(experiment, table[~table.index.isin(store.failed)])
     weights = {}
     for row in ranked.to_dict("records"):
         name = row.pop("variant")
@@ -75,19 +75,6 @@ def make_model(experiment: Experiment, representations: Sequence[str] = REPRESEN
         settings["networks"][name]["expected"]["foreign"] = alarms
     save(folder, settings | {"made_from": made_from}, weights)  # only now it is finished
     return folder
-
-
-def save_network(
-    folder: Path, experiment: Experiment, table: pd.DataFrame, representation: str, learner: Learner
-) -> None:
-    """Save one network as it is, not calibrated, with nothing known about how good it is."""
-    about, state = network_of(learner, experiment.profile)
-    about |= {"temperature": 1.0, "expected": None}
-    save(
-        folder,
-        _describe(experiment, table) | {"networks": {representation: about}},
-        {representation: state},
-    )
 
 
 def _is_made(folder: Path, made_from: str) -> bool:
@@ -131,11 +118,12 @@ def network_of(learner: Learner, profile: Profile) -> tuple[dict, dict[str, Tens
         "mean": loudness.mean.flatten().tolist(),
         "deviation": loudness.deviation.flatten().tolist(),
     }
-    state = learner.model.state_dict() | unknown.prefixed(unknown.learn(learner))
+    state = learner.model.state_dict() | unknown.learn(learner)
     return about, {name: value.cpu() for name, value in state.items()}
 
 
-def _describe(experiment: Experiment, table: pd.DataFrame) -> dict:
+def describe_data(experiment: Experiment, table: pd.DataFrame) -> dict:
+    """Return what a model says of the clips that it learned from, and no network yet."""
     is_own = catalogue.is_table(experiment.dataset)
     known = None if is_own else catalogue.describe(experiment.dataset)
     packages = ("torch", "fastai", "librosa", "soxr", "soundfile")

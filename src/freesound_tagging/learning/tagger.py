@@ -292,11 +292,14 @@ class Tagger:
             )
         about = self.about
         try:
-            state, learned = unknown.split(load_weights(content))
+            weights = load_weights(content)
+            learned = {name: weights.pop(name) for name in list(weights) if "unknown." in name}
+            if about.limit is not None and not learned:
+                raise ValueError("it lacks what tells strange sounds")
             network = build_network(
                 about.architecture, len(self.classes), about.width, pretrained=False
             ).float()
-            network.load_state_dict(state)
+            network.load_state_dict(weights)
         except (SafetensorError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise DataError(
@@ -417,7 +420,9 @@ class Tagger:
         planes = [table[codes[:, i]] for i, table in enumerate(self._tables)]
         pictures = torch.stack(planes, dim=1).to(memory_format=torch.channels_last)
         features, logits = unknown.features_and_logits(self._network, pictures)
-        return logits.double(), unknown.strangeness(features, logits, self._learned)
+        if not self._learned:
+            return logits.double(), logits.new_zeros(len(logits))
+        return logits.double(), unknown.strangeness(features, self._learned)
 
 
 def _loudness(waveforms: np.ndarray) -> np.ndarray:

@@ -189,7 +189,7 @@ def test_every_kind_of_representation_is_drawn(name, tmp_path):
     figure.draw_without_rendering()
     if name == "log_db":  # the window is drawn as the network saw it: between zeros
         (window,) = (ax for ax in figure.axes if ax.get_title().startswith("strongest window"))
-        shape = np.asarray(window.images[0].get_array()).shape
+        shape = np.asarray(window.collections[0].get_array()).shape
         assert shape == (tagger.grid.n_bins, tagger.grid.n_frames)
 
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from freesound_tagging.run import train, train_and_score
 from torch import nn
 
 from freesound_tagging.learning import unknown
 from freesound_tagging.learning.networks import build_network
+from freesound_tagging.runs import train, train_and_score
 
 
 def space(seed: int, n: int, within: int = 4, features: int = 30):

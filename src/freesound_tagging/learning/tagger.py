@@ -106,6 +106,9 @@ def _whole(grid: Any) -> Any:
     names = {field.name for field in fields(Grid)}
     if not isinstance(grid, dict) or set(grid) != names:
         raise ValueError(f"it must hold {', '.join(sorted(names))}")
+    for name, value in grid.items():
+        if isinstance(value, int | float) and not value > 0:
+            raise ValueError(f"{name}={value}: give a number above 0")
     return grid
 
 

@@ -117,14 +117,15 @@ class Sound:
 
     @contextmanager
     def _open(self) -> Iterator[tuple[BinaryIO | None, sf.SoundFile]]:
-        source = None
+        # soundfile refuses a str whose bytes were not UTF-8
+        name, source = os.fsencode(self.path) if os.name == "posix" else self.path, None
         if self._mended:
             source = io.BytesIO(self._mended)
         elif self._container == "MP3" and self.promised is None:
             source = _Endless(self.path)
         elif self._container in ("MP3", "FLAC"):  # it then tells how far the decoder came
             source = self.path.open("rb", buffering=0)
-        with source or nullcontext(), _Sequential(source or self.path) as file:
+        with source or nullcontext(), _Sequential(source or name) as file:
             yield source, file
 
     def _refuse(self, reason: str) -> NoReturn:

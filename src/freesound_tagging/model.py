@@ -39,7 +39,7 @@ REPRESENTATIONS = ("log_db", "hires_q2")
 FOREIGN = {"microcalls": {"clips_per_class": 5}, "esc10": {}, "fsdd": {}}
 """Data sets whose sounds none of the other sets' classes fit, with the options of `load`."""
 
-FOREIGN_CLIPS = 200
+FOREIGN_CLIPS = 60
 """Sounds of each of them on which false alarms are counted."""
 
 

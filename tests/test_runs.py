@@ -1,6 +1,5 @@
 """The grid of runs: made once, resumed after a kill, refused where the settings are others."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -119,44 +118,49 @@ def test_all_of_the_first_seed_comes_first_and_no_run_is_made_twice(
     assert stamps(tmp_path) == before and len(made) == 8
 
 
+def make_grid() -> Path:
+    """Make the smoke profile's runs of log_db, one after another; return the folder of results."""
+    own = experiment.open_experiment("microcalls", "smoke")
+    table = own.load_table()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "workers", lambda: 1)
+        own.run_grid(table, own.build_store(table, ["log"]), ["log_db"])
+    return own.run_folder
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no kill -9")
-def test_killed_in_mid_run_the_same_command_ends_with_the_same_results(tmp_path):
+def test_killed_in_mid_run_the_same_command_ends_with_the_same_results(tmp_path, monkeypatch):
     code = """
-import os, signal, sys
-from freesound_tagging import runs
-from freesound_tagging.experiment import open_experiment
+import os, signal
+import test_runs
 
-if len(sys.argv) > 1:
-    original = runs.write_atomically
+original = test_runs.runs.write_atomically
 
-    def write(file, content):
-        original(file, content)
-        if file.name == sys.argv[1]:
-            os.kill(os.getpid(), signal.SIGKILL)
+def write(file, content):
+    original(file, content)
+    if file.name == "fold1-seed0.csv":  # its row is not there yet
+        os.kill(os.getpid(), signal.SIGKILL)
 
-    runs.write_atomically = write
-runs.workers = lambda: 1
-experiment = open_experiment("microcalls", "smoke")
-table = experiment.load_table()
-store = experiment.build_store(table, ["log"])
-experiment.run_grid(table, store, ["log_db"])
+test_runs.runs.write_atomically = write
+test_runs.make_grid()
 """
-
-    def results(folder: str, *kill_at: str) -> pd.DataFrame | int:
-        settings = os.environ | {"WORK_FOLDER": str(tmp_path / folder)}
-        ran = subprocess.run([sys.executable, "-c", code, *kill_at], env=settings)
-        file = tmp_path / folder / "runs" / "microcalls" / "smoke" / "results.csv"
-        assert file.exists() == (ran.returncode == 0)
-        return ran.returncode or pd.read_csv(file).drop(columns="seconds")
-
-    # In the second fold, after its scores were written and before its row was; and after one run.
-    assert results("killed", "fold1-seed0.csv") == -signal.SIGKILL
-    assert results("killed", "fold1-seed0.json") == -signal.SIGKILL
-    pd.testing.assert_frame_equal(results("killed"), results("whole"))
-    one, other = (stamps(tmp_path / name / "runs/microcalls/smoke") for name in ("killed", "whole"))
-    assert [content for file, (_, content) in one.items() if file.endswith(".csv")] == [
-        content for file, (_, content) in other.items() if file.endswith(".csv")
-    ]
+    found = []
+    for name in ("killed", "whole"):
+        monkeypatch.setenv("WORK_FOLDER", str(tmp_path / name))
+        if name == "killed":
+            ran = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent)
+            assert ran.returncode == -signal.SIGKILL
+            made = stamps(experiment.open_experiment("microcalls", "smoke").run_folder)
+            assert [Path(file).name for file in made] == [
+                *("fold0-seed0.csv", "fold0-seed0.json", "fold1-seed0.csv")
+            ]
+        folder = make_grid()
+        assert name == "whole" or dict(list(made.items())[:2]).items() <= stamps(folder).items()
+        results = pd.read_csv(folder / "results.csv").drop(columns="seconds")
+        scores = [file.read_bytes() for file in sorted(folder.glob("runs/log_db/*.csv"))]
+        found.append((results, scores))
+    pd.testing.assert_frame_equal(found[0][0], found[1][0])
+    assert found[0][1] == found[1][1]
 
 
 @pytest.mark.parametrize("change", ["profile", "label", "fold", "device", "code", "sound"])

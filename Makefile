@@ -1,9 +1,9 @@
-# make run   the whole experiment: notebooks 01 to 09, then the table
+# make run   the whole experiment: notebooks 01 to 08, then the table
 # make test  the tests
 # Both make the environment first, in .venv, from requirements.lock.
 
 DATASET ?= microcalls
-# cpu, pretrained, audio, gpu or smoke; empty: cpu, or what a study asks for
+# cpu, pretrained, gpu or smoke; empty: cpu, or what a study asks for
 PROFILE ?=
 STUDY ?=
 # Of a model's networks, for example "log_db mel_db"; empty: log_db and hires_q2
@@ -36,7 +36,7 @@ setup: .venv/ready
 run: setup
 	$(BIN)/python -m freesound_tagging run --dataset "$(DATASET)" $(if $(PROFILE),--profile "$(PROFILE)")
 
-# The notebooks from 10 on, about systems around the comparison.
+# The notebooks from 9 on, about systems around the comparison.
 neighbours: setup
 	$(BIN)/python -m freesound_tagging neighbours --dataset "$(DATASET)" $(if $(PROFILE),--profile "$(PROFILE)")
 

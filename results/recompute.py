@@ -36,12 +36,26 @@ REFERENCES = {
 }
 """Study -> what its conditions are compared with: one of them, or a representation of the grid."""
 
-SHOWN = ("log_db", "mel_db", "hires_q2", "hires_q8", "gabor_q8", "3ch_hires_q1_q8_log_db")
+SHOWN = ("log_db", "mel_db", "hires_q2", "gabor_q2", "hires_q8", "gabor_q8")
 """Representations of the README's table."""
 
+ANSWERS = {
+    "microcalls": "microcalls/cpu",
+    "ESC-10": "esc10/pretrained",
+    "InsectSet32": "insectset32/pretrained",
+}
+"""Column of the README's table -> where its grid lies."""
+
+AVERAGES = {
+    "audio": "YAMNet's embedding, a linear layer",
+    "spectrograms": "all spectrogram networks, averaged",
+    "spectrograms and audio": "both, averaged",
+}
+"""What `average_everything` names -> its row in the README's table."""
+
 PUBLISHED = {
-    "people": {"esc10": "0.957"},
-    "best published, no other data": {"esc10": "0.9665", "insectset32": "0.62 (other split)"},
+    "people": {"ESC-10": "0.957"},
+    "best published, no other data": {"ESC-10": "0.9665", "InsectSet32": "0.62 (other split)"},
 }
 """Other people's top-1 accuracies: Piczak 2015; Mohaimenuzzaman and others 2023 (ACDNet); Faiss and
 Stowell 2023 (a mel CNN)."""
@@ -137,10 +151,11 @@ def recompute(results: Path) -> dict[str, pd.DataFrame]:
             contrasts = compare_planned(dataset.name, folder.name, scores, clips)
             tables[f"summary {place}"] = summarise_grid(scores, clips)
             tables[f"contrasts {place}"] = contrasts
-            if folder.name == "pretrained" and len(contrasts):
-                pairs = contrasts[["variant", "reference"]].to_numpy()
+            shown = contrasts[contrasts["classes"] == "all"]
+            if len(shown):
+                pairs = shown[["variant", "reference"]].to_numpy()
                 dots = [by_fold_and_seed(scores[name], scores[other]) for name, other in pairs]
-                panels[dataset.name] = contrasts, dots
+                panels[place] = shown, dots
         averaged = average_everything(dataset)
         if averaged:
             tables[f"tagger {dataset.name}"] = summarise(averaged, clips)
@@ -158,17 +173,20 @@ def recompute(results: Path) -> dict[str, pd.DataFrame]:
 def answer_table(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Return the README's table: top-1 accuracy, bold where it is better than log dB's."""
     rows: dict[str, dict[str, str]] = {}
-    for dataset in ("esc10", "insectset32"):
-        contrasts = tables.get(f"contrasts {dataset}/pretrained")
+    for column, place in ANSWERS.items():
+        contrasts = tables.get(f"contrasts {place}")
         if contrasts is None:
             continue
         found = (contrasts["reference"] == "log_db") & (contrasts["verdict"] == "better")
-        better = set(contrasts.loc[found, "variant"])
-        summary = tables[f"summary {dataset}/pretrained"]
-        own = [summary[summary["variant"].isin(SHOWN)], tables[f"tagger {dataset}"]]
-        for name, level in pd.concat(own)[["variant", METRIC]].to_numpy():
+        better = set(contrasts.loc[found & (contrasts["classes"] == "all"), "variant"])
+        own = tables[f"summary {place}"]
+        for name, level in own.loc[own["variant"].isin(SHOWN), ["variant", METRIC]].to_numpy():
             text = f"**{level:.3f}**" if name in better else f"{level:.3f}"
-            rows.setdefault(name, {})[dataset] = text
+            rows.setdefault(name, {})[column] = text
+    for column in ("ESC-10", "InsectSet32"):
+        averages = tables.get(f"tagger {column.lower().replace('-', '')}")
+        for name, level in () if averages is None else averages[["variant", METRIC]].to_numpy():
+            rows.setdefault(AVERAGES[name], {})[column] = f"{level:.3f}"
     table = pd.DataFrame.from_dict(rows | PUBLISHED, orient="index")
     return table.rename_axis("representation or system").reset_index()
 

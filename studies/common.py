@@ -26,7 +26,8 @@ from freesound_tagging.experiment import Experiment, open_experiment
 from freesound_tagging.features.representations import channels_of
 from freesound_tagging.files import write_atomically
 from freesound_tagging.learning.networks import best_device
-from freesound_tagging.runs import describe_settings, load_scores, run_grid
+from freesound_tagging.runs import METRICS, ROW, describe_settings, load_scores, run_grid
+from freesound_tagging.scoring.metrics import clip_metrics
 from studies.scores import RESULTS, ROOT, pack, read
 
 
@@ -53,6 +54,7 @@ def train(
     seeds: Iterable[int],
     condition: str = "",
     table: pd.DataFrame | None = None,
+    kept: Path | None = None,
     **changes,
 ) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
     """Make runs that are not made yet; return a row for each, and representation -> scores.
@@ -62,14 +64,49 @@ def train(
     names : representations.
     condition : path of the runs' own folder, for other settings or another table.
     table : clips and folds, by default the experiment's.
+    kept : results/ where runs that stand there are taken from, see `restore`.
     changes : fields of the profile that are different.
     """
     profile = replace(experiment.profile, seeds=tuple(seeds), **changes)
     table = experiment.load_table() if table is None else table
     store = experiment.build_store(table, channels_of(names), profile.grid)
     folder = experiment.run_folder / "studies" / condition if condition else experiment.run_folder
+    if not (folder / "settings.json").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = json.dumps(describe_settings(table, profile, store), indent=1)
+        write_atomically(folder / "settings.json", settings.encode())
+    if kept is not None:
+        restore(experiment, kept, folder)
     rows = run_grid(table, store, names, profile, folder)
     return rows, load_scores(folder, rows)
+
+
+def restore(experiment: Experiment, out: Path, folder: Path) -> None:
+    """Put the grid's committed scores back where runs are made, so that none is made twice.
+
+    Raises
+    ------
+    ValueError
+        As `keep`.
+    """
+    kept = out / experiment.name / experiment.profile_name
+    if not (kept / "settings.json").exists():
+        return
+    _write_settings(kept / "settings.json", experiment, {})
+    rows = pd.read_csv(kept / "runs.csv").set_index(["variant", "fold", "seed"])
+    for file in (kept / "scores").glob("*.csv.gz"):
+        variant = file.name.removesuffix(".csv.gz")
+        for (fold, seed), part in read(file).groupby(["fold", "seed"]):
+            place = folder / "runs" / variant / f"fold{fold}-seed{seed}.json"
+            if not place.exists():
+                place.parent.mkdir(parents=True, exist_ok=True)
+                part.to_csv(place.with_suffix(".csv"), index=False)
+                means = clip_metrics(part)[METRICS].mean().round(6)
+                row = dict(
+                    zip(ROW, [variant, int(fold), int(seed), len(part), *means], strict=False)
+                )
+                row |= rows.loc[(variant, fold, seed), ["epochs", "seconds"]].to_dict()
+                write_atomically(place, json.dumps(row).encode())
 
 
 def run_conditions(options: argparse.Namespace, study: str, conditions: Callable) -> None:

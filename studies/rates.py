@@ -1,4 +1,4 @@
-"""Do differential learning rates help? Early layers ten times slower, against the grid's one rate.
+"""Do differential learning rates help? One rate for all layers, against slower early ones.
 
 log dB alone, the strong profile, three seeds: a family of one.
 """
@@ -8,8 +8,8 @@ from studies.common import arguments, run_conditions
 
 
 def conditions(profile: Profile) -> dict[str, tuple[str, dict]]:
-    """Return name -> representation and what is different; one rate is the grid's own."""
-    return {"slower_early_layers": ("log_db", {"lr_ratio": 10 * profile.lr_ratio})}
+    """Return name -> representation and what is different; slower early layers are the grid's."""
+    return {"one_rate": ("log_db", {"lr_ratio": 1.0})}
 
 
 def main(argv: list[str] | None = None) -> None:

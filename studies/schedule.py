@@ -10,17 +10,18 @@ from studies.common import arguments, hold_out, keep, open_study, train
 
 REPRESENTATIONS = ("log_db", "mel_db")
 OUTER_FOLDS = (0, 1)
-SLOWER, HEAD = {"lr_ratio": 10}, 2
+HEAD_EPOCHS = 2
 
 
 def schedules(epochs: int) -> dict[str, dict]:
-    """Return name -> changes of the profile; each schedule has as many epochs in all."""
-    head_first = {"frozen_epochs": HEAD, "epochs": max(1, epochs - HEAD)}
+    """Return name -> changes of the profile; each schedule has ``epochs`` epochs in all."""
+    at_once = {"frozen_epochs": 0, "epochs": epochs}
+    head_first = {"frozen_epochs": HEAD_EPOCHS, "epochs": max(1, epochs - HEAD_EPOCHS)}
     return {
-        "one_rate": {},
-        "slower_early_layers": SLOWER,
-        "head_first": head_first,
-        "head_first_slower_early_layers": SLOWER | head_first,
+        "one_rate": {"lr_ratio": 1, **at_once},
+        "slower_early_layers": {"lr_ratio": 10, **at_once},
+        "head_first": {"lr_ratio": 1, **head_first},
+        "head_first_slower_early_layers": {"lr_ratio": 10, **head_first},
     }
 
 
@@ -30,7 +31,7 @@ def main(argv: list[str] | None = None) -> None:
     experiment = open_study(options)
     table = experiment.load_table()
     folds = sorted(table["fold"].unique())
-    conditions = schedules(experiment.profile.epochs)
+    conditions = schedules(experiment.profile.frozen_epochs + experiment.profile.epochs)
     with experiment.hold_runs():
         for name, changes in conditions.items():
             parts = []

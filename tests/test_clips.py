@@ -1,15 +1,19 @@
 """A sound file becomes the 2 s a network sees, or an error that says why it cannot."""
 
 import io
+import mmap
 import pickle
+import re
 import struct
 import tracemalloc
+import zlib
 
 import numpy as np
 import pytest
 import soundfile as sf
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
+from mutagen.mp3 import MPEGFrame
 
 from freesound_tagging.errors import DataError
 from freesound_tagging.sounds import clips
@@ -41,35 +45,21 @@ def noise(seconds: float = 1.0, rate: int = 44_100) -> np.ndarray:
     )
 
 
+def encoded(x: np.ndarray, container: str, rate: int = RATE, **options) -> bytes:
+    subtypes = sf.available_subtypes(container)
+    known = [kind for kind in ("PCM_16", "MPEG_LAYER_III") if kind in subtypes]
+    file = io.BytesIO()
+    options = {"subtype": (known or list(subtypes))[0]} | options
+    sf.write(file, x, rate, format=container, **options)
+    return file.getvalue()
+
+
 def peak_frequency(waveform: np.ndarray, rate: int) -> float:
     """Frequency in Hz of the strongest component, to a fraction of a bin by a parabola."""
     power = np.log(np.abs(np.fft.rfft(waveform * np.hanning(len(waveform)))) + 1e-12)
     k = int(np.argmax(power[1:-1])) + 1
     left, mid, right = power[k - 1 : k + 2]
     return (k + 0.5 * (left - right) / (left - 2 * mid + right)) * rate / len(waveform)
-
-
-# --- settings ----------------------------------------------------------------------------------
-
-
-def test_settings_default_to_two_seconds():
-    assert ClipSettings() == ClipSettings(sample_rate=22_050, duration=2.0)
-    assert ClipSettings().n_samples == 44_100
-
-
-@pytest.mark.parametrize(
-    ("values", "named"),
-    [
-        ({"sample_rate": 0}, "sample_rate=0"),
-        ({"sample_rate": 22_050.5}, "sample_rate=22050.5"),
-        ({"duration": 0.0}, "duration=0.0"),
-        ({"duration": -1.0}, "duration=-1.0"),
-        ({"duration": float("nan")}, "duration=nan"),
-    ],
-)
-def test_settings_name_what_is_illegal(values, named):
-    with pytest.raises(DataError, match=named):
-        ClipSettings(**values)
 
 
 # --- decode ------------------------------------------------------------------------------------
@@ -96,185 +86,250 @@ def test_decode_each_format(tmp_path, name, subtype, tolerance, rate):
     assert waveform.shape == x.shape
     middle = slice(len(x) // 4, -len(x) // 4)  # lossy formats smear the abrupt ends
     assert np.abs(waveform - x)[middle].max() <= tolerance
+    assert seconds_of(tmp_path / name) == 0.5
+    assert load_clip(tmp_path / name)[1] == ""
 
 
-def test_stereo_folds_to_the_mean(tmp_path):
-    left, right = noise(), sine(440, 1, 44_100)
+def test_stereo_folds_to_the_mean_over_several_blocks(tmp_path):
+    left, right = noise(13), sine(440, 13, 44_100)
     sf.write(tmp_path / "a.wav", np.stack([left, right], 1), 44_100, subtype="FLOAT")
-    waveform, _ = decode(tmp_path / "a.wav")
+    waveform, _ = decode(str(tmp_path / "a.wav"))
     np.testing.assert_allclose(waveform, (left + right) / 2, atol=1e-7)
 
 
-def test_long_sound_is_decoded_whole(tmp_path):
-    x = noise(13, 44_100)  # more than two of the blocks that decode reads
-    sf.write(tmp_path / "a.wav", x, 44_100, subtype="FLOAT")
-    np.testing.assert_array_equal(decode(str(tmp_path / "a.wav"))[0], x)
+def test_a_disk_without_shared_maps(tmp_path, monkeypatch):
+    class Refused:
+        def __init__(self, *_, **__):
+            raise OSError(19, "No such device")
+
+    sf.write(tmp_path / "a.flac", noise(), 44_100)
+    monkeypatch.setattr(mmap, "mmap", Refused)
+    assert len(decode(tmp_path / "a.flac")[0]) == 44_100
 
 
-def test_missing_file_and_folder(tmp_path):
-    with pytest.raises(ClipError, match=r"gone\.wav: there is no such file"):
-        decode(tmp_path / "gone.wav")
-    with pytest.raises(ClipError, match="is not a file"):
-        decode(tmp_path)
+# --- whole or not ------------------------------------------------------------------------------
+
+WAV, FLAC, OGG, OPUS, MP3 = (
+    encoded(noise(2, RATE), "WAV"),
+    encoded(noise(2, RATE), "FLAC"),
+    encoded(noise(2, RATE), "OGG", subtype="VORBIS"),
+    encoded(noise(2, 48_000), "OGG", 48_000, subtype="OPUS"),
+    encoded(noise(2, RATE) * np.linspace(0.01, 1, 2 * RATE) ** 4, "MP3"),
+)
+OTHER = {"WAV": WAV, "FLAC": FLAC, "OGG": encoded(sine(440, 1, RATE), "OGG"), "MP3": MP3}
 
 
-@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3", "raw"])
-def test_empty_and_not_audio(tmp_path, suffix):
-    path = tmp_path / f"bad.{suffix}"
-    path.write_bytes(b"")
-    with pytest.raises(ClipError, match=rf"bad\.{suffix}: is empty"):
+def tag(size: int = 1000) -> bytes:
+    """An ID3v2 tag."""
+    return b"ID3\4\0\0" + bytes(size >> shift & 127 for shift in (21, 14, 7, 0)) + bytes(size)
+
+
+APE = b"APETAGEX" + struct.pack("<IIII", 2000, 32 + 5000, 1, 1 << 31) + bytes(8 + 5000)
+APE += b"APETAGEX" + struct.pack("<IIII", 2000, 32 + 5000, 1, 0) + bytes(8)
+LYRICS = b"LYRICSBEGININD0000200LYR00005hello000029LYRICS200"
+ID3V1 = b"TAG" + bytes(125)
+
+
+def patched(content: bytes, at: int, form: str, value: int) -> bytes:
+    """Put a number at a place."""
+    content = bytearray(content)
+    struct.pack_into(form, content, at, value)
+    return bytes(content)
+
+
+def wav(data: int | None = None, riff: int | None = None, rate: int | None = None) -> bytes:
+    """A wav whose header says something else."""
+    places = (("data", data, WAV.find(b"data") + 4), ("riff", riff, 4), ("rate", rate, 24))
+    content = WAV
+    for _, value, at in places:
+        content = content if value is None else patched(content, at, "<I", value)
+    return content
+
+
+def xing(factor: float) -> bytes:
+    """An mp3 whose header counts other than its frames."""
+    at = max(MP3.find(b"Xing", 0, 200), MP3.find(b"Info", 0, 200)) + 8
+    return patched(MP3, at, ">I", round(factor * struct.unpack_from(">I", MP3, at)[0]))
+
+
+def bare_mp3() -> bytes:
+    """An mp3 without length header, whose first frame is much smaller than the mean."""
+    file = io.BytesIO(MP3)
+    MPEGFrame(file)
+    return MP3[file.tell() :]
+
+
+def flac_from_a_pipe() -> bytes:
+    content = bytearray(FLAC)
+    content[21] &= 0xF0  # the 36 bits of STREAMINFO that hold the number of samples
+    content[22:26] = bytes(4)
+    return bytes(content)
+
+
+def unmarked(ogg: bytes) -> bytes:
+    """An Ogg file whose last page is not marked as the last, as voice notes are."""
+    mirror = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+    at = ogg.rfind(b"OggS")
+    page = bytearray(ogg[at:])
+    page[5] &= ~4
+    page[22:26] = bytes(4)
+    crc = zlib.crc32(bytes(page).translate(mirror), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    page[22:26] = struct.pack("<I", int(f"{crc:032b}"[::-1], 2))
+    return ogg[:at] + bytes(page)
+
+
+def without(ogg: bytes, page: int) -> bytes:
+    pages = [b"OggS" + part for part in ogg.split(b"OggS")[1:]]
+    return b"".join(pages[:page] + pages[page + 1 :])
+
+
+N, N_OPUS = 2 * RATE, 2 * 48_000
+BEHIND, OPEN = "behind .*(not|are) read", "leaves its length open"
+
+
+def name_of(value: object) -> str:
+    """Name a case by its words: an encoder draws a serial number for each file it writes."""
+    return value if isinstance(value, str) else "-"
+
+
+@pytest.mark.parametrize(
+    ("content", "n", "note"),
+    {
+        # Tags in front of a sound and behind it are no sound.
+        "id3 wav": (tag() + WAV, N, ""),
+        "id3 flac": (tag() + FLAC, N, ""),
+        "id3 with a picture, flac": (tag(500_000) + FLAC, N, ""),
+        "id3 ogg": (tag() + OGG, N, ""),
+        "two id3 mp3": (tag() + tag() + MP3, N, ""),
+        "mp3 id3": (MP3 + tag(), N, ""),
+        "mp3 id3v1": (MP3 + ID3V1, N, ""),
+        "mp3 ape id3v1": (MP3 + APE + ID3V1, N, ""),
+        "mp3 lyrics": (MP3 + LYRICS + ID3V1, N, ""),
+        "bare mp3 ape": (bare_mp3() + APE, None, ""),
+        "flac id3v1": (FLAC + ID3V1, N, ""),
+        "ogg id3v1": (OGG + ID3V1, N, ""),
+        "wav list": (WAV + b"LIST" + struct.pack("<I", 4) + b"INFO", N, ""),
+        "wav id3v1": (WAV + ID3V1, N, ""),
+        "flac padding": (FLAC + bytes(1000), N, ""),
+        # More sound than is read.
+        "wav, zeros, wav": (WAV + bytes(2) + WAV, N, BEHIND),
+        "half of the wav promised": (wav(N, 36 + N), N // 2, BEHIND),
+        "flac flac": (FLAC + FLAC, N, BEHIND),
+        "flac with tags, twice": (tag() + FLAC + tag() + FLAC, N, BEHIND),
+        "chained ogg": (OGG + OTHER["OGG"], N, BEHIND),
+        "chained opus": (OPUS + OTHER["OGG"], N_OPUS, BEHIND),
+        "mp3 mp3": (MP3 + ID3V1 + MP3, N, BEHIND),
+        "mp3 counted short": (xing(0.5), None, BEHIND),
+        "mp3 counted long": (xing(2), None, "its header counts"),
+        # Sizes that say nothing, or slips in them.
+        "riff 0": (wav(riff=0), N, ""),
+        "riff -1": (wav(riff=0xFFFFFFFF), N, ""),
+        "data -1": (wav(data=0xFFFFFFFF), N, OPEN),
+        "both -1": (wav(0xFFFFFFFF, 0xFFFFFFFF), N, OPEN),
+        "data 2 GB": (wav(data=0x7FFFFFFF), N, OPEN),
+        "header counted as sound": (wav(data=2 * N + 44), N, ""),
+        "flac from a pipe": (flac_from_a_pipe(), N, OPEN),
+        "opus not marked": (unmarked(OPUS), N_OPUS, "its end is not marked"),
+        "vorbis not marked": (unmarked(OGG), N, "its end is not marked"),
+        # All of a sound, where libsndfile alone would read what it guesses.
+        "bare mp3": (bare_mp3(), None, ""),
+        "bare mp3, cut": (bare_mp3()[:-50], None, ""),
+        "two bare mp3": (bare_mp3() + bare_mp3(), None, ""),
+    }.values(),
+    ids=name_of,
+)
+def test_what_is_read(tmp_path, content, n, note):
+    path = tmp_path / "x.sound"
+    path.write_bytes(content)
+    held, said = len(decode(path)[0]), load_clip(path)[1]
+    if n is None:  # whole frames
+        n = N * (0.5 if "behind" in said else 2 if content == 2 * bare_mp3() else 1)
+        assert held == pytest.approx(n, abs=3 * 1152)
+    else:
+        assert held == n
+    assert re.search(note, said) if note else said == ""
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    {
+        "empty": (b"", "is empty"),
+        "text": (b"This is no sound.\n" * 100, "cannot be read as audio .* convert it to wav"),
+        "m4a": (b"\0\0\0\x18ftypM4A " + bytes(4000), "cannot be read as audio"),
+        "no samples": (encoded(noise(0), "WAV"), "holds no samples"),
+        "wav that lost power": (wav(0, 0), "says 0 samples, yet .* did not finish; repair it"),
+        "half a wav": (WAV[: len(WAV) // 2], "promises 88200 bytes, it holds 44078"),
+        "wav promised twice": (wav(4 * N, 36 + 4 * N), "promises 176400 bytes, it holds 88200"),
+        "half an mp3": (MP3[: len(MP3) // 2], "truncated or damaged: its header promises 44100"),
+        "mp3 with a hole": (MP3[:5000] + bytes(5000) + MP3[5000:], "truncated or damaged"),
+        "bare mp3 with a hole": (bare_mp3()[:5000] + bytes(5000) + bare_mp3()[5000:], "damaged"),
+        "flac cut by a byte": (FLAC[:-1], "truncated or damaged"),
+        "half a flac from a pipe": (flac_from_a_pipe()[:20_000], "truncated or damaged"),
+        "ogg cut by a byte": (OGG[:-1], "its last page is cut"),
+        "head of an ogg": (OGG[:40], "its last page is cut"),
+        "ogg without a page": (without(OGG, 3), "truncated or damaged: its header promises"),
+        "opus without a page": (without(OPUS, 3), "truncated or damaged: its header promises"),
+        "1 Hz": (wav(rate=1), "its header says 1 Hz; legal are 1,000 to 1,000,000"),
+        "10 MHz": (wav(rate=10_000_000), "its header says 10000000 Hz"),
+        "NaN": (encoded(np.full(9, np.nan), "WAV", subtype="FLOAT"), "NaN .* is number 0"),
+        "infinity": (encoded(np.full(9, -np.inf), "WAV", subtype="FLOAT"), "infinite"),
+        "square overflows": (encoded(np.full(9, 1e20), "WAV", subtype="FLOAT"), "larger ones"),
+    }.values(),
+    ids=name_of,
+)
+def test_what_is_refused(tmp_path, content, message):
+    path = tmp_path / "x.sound"
+    path.write_bytes(content)
+    with pytest.raises(ClipError, match=rf"x\.sound: .*{message}"):
         decode(path)
-    path.write_bytes(b"This is a page of text, not a sound.\n" * 100)
-    with pytest.raises(ClipError, match=rf"bad\.{suffix}: cannot be read as audio"):
-        decode(path)
 
 
-def test_no_samples(tmp_path):
-    sf.write(tmp_path / "none.wav", np.zeros(0, np.float32), RATE)
-    with pytest.raises(ClipError, match=r"none\.wav: holds no samples"):
-        decode(tmp_path / "none.wav")
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_not_finite(tmp_path, value):
-    x = noise()
-    x[1000] = value
-    sf.write(tmp_path / "nan.wav", x, 44_100, subtype="FLOAT")
-    with pytest.raises(ClipError, match=r"nan\.wav: holds NaN or infinite"):
-        decode(tmp_path / "nan.wav")
-
-
-@pytest.mark.parametrize("kept", [0.02, 0.5, 0.9, 0.97])
-@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3", "aiff"])
-def test_truncated(tmp_path, suffix, kept):
-    path = tmp_path / f"cut.{suffix}"
-    sf.write(path, noise(3), 44_100)
-    whole = path.read_bytes()
-    path.write_bytes(whole[: int(kept * len(whole))])
-    with pytest.raises(ClipError, match=rf"cut\.{suffix}: (is truncated|cannot be read)"):
-        decode(path)
-
-
-def test_wav_cut_by_a_single_byte(tmp_path):
-    path = tmp_path / "cut.wav"
-    sf.write(path, noise(), 44_100)
-    path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(ClipError, match="promises 88200 bytes of samples, it holds 88199"):
-        decode(path)
-
-
-def test_ogg_cut_between_two_pages(tmp_path):
-    path = tmp_path / "cut.ogg"
-    sf.write(path, noise(3), 44_100)
-    whole = path.read_bytes()
-    path.write_bytes(whole[: whole.rfind(b"OggS")])
-    with pytest.raises(ClipError, match="not marked as the end"):
-        decode(path)
-
-
-def test_lengths_left_open_by_a_pipe(tmp_path):
-    x = noise()
-    wav, flac = tmp_path / "pipe.wav", tmp_path / "pipe.flac"
-    sf.write(wav, x, 44_100, subtype="PCM_16")
-    raw = bytearray(wav.read_bytes())
-    at = raw.find(b"data") + 4
-    raw[at : at + 4] = struct.pack("<I", 0xFFFFFFFF)
-    wav.write_bytes(raw)
-    assert len(decode(wav)[0]) == len(x)
-    assert "leaves its length open" in load_clip(wav)[1]
-
-    sf.write(flac, x, 44_100)
-    raw = bytearray(flac.read_bytes())
-    raw[21] &= 0xF0  # the 36 bits of STREAMINFO that hold the number of samples
-    raw[22:26] = bytes(4)
-    flac.write_bytes(raw)
-    with pytest.raises(ClipError, match=r"pipe\.flac: its header does not say how long"):
-        decode(flac)
-    assert seconds_of(flac) is None
-    assert seconds_of(tmp_path / "missing.wav") is None
-
-
-def encoded(x: np.ndarray, container: str, rate: int = RATE) -> bytes:
-    file = io.BytesIO()
-    subtypes = sf.available_subtypes(container)
-    known = [kind for kind in ("PCM_16", "MPEG_LAYER_III") if kind in subtypes]
-    sf.write(file, x, rate, format=container, subtype=(known or list(subtypes))[0])
-    return file.getvalue()
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("gone.wav", "there is no such file"),
+        (".", "is not a file"),
+        ("x" * 300, "cannot be opened"),
+        ("headerless.raw", "cannot be read as audio"),
+    ],
+)
+def test_names_without_a_sound(tmp_path, name, message):
+    (tmp_path / "headerless.raw").write_bytes(bytes(9000))
+    with pytest.raises(DataError, match=message) as caught:
+        decode(tmp_path / name)
+    assert seconds_of(tmp_path / name) is None
+    copy = pickle.loads(pickle.dumps(caught.value))  # workers send it
+    assert isinstance(copy, ClipError) and str(copy) == str(caught.value)
 
 
 # SoundDesigner's samples lie in a second file; a raw file has no header.
-CONTAINERS = sorted(set(sf.available_formats()) - {"RAW", "SD2"})
+CONTAINERS = [(name, {}) for name in sorted(set(sf.available_formats()) - {"RAW", "SD2"})]
 
 
-@pytest.mark.parametrize("container", CONTAINERS)
-def test_no_part_of_a_sound_is_lost_without_a_word(tmp_path, container):
-    path = tmp_path / "x.sound"
-    rate = 8_000  # the only one that WVE knows
-    x = sine(440, 1, rate)
-    whole = encoded(x, container, rate)
+@pytest.mark.parametrize(("container", "options"), [*CONTAINERS, ("WAV", {"endian": "BIG"})])
+def test_no_part_of_a_sound_is_lost_without_a_word(tmp_path, container, options):
+    path, x, rate = tmp_path / "x.sound", sine(440, 1, 8_000), 8_000  # the only one WVE knows
+    whole = encoded(x, container, rate, **options)
     path.write_bytes(whole)
     n = len(decode(path)[0])
     assert n >= len(x)
-    joined = whole + encoded(0.5 * x, container, rate)
-    for content, length in [
-        (whole[: len(whole) // 2], n),
-        (whole[:-1], n),
-        (joined, 2 * n),
-    ]:
+    joined = whole + encoded(0.5 * x, container, rate, **options)
+    for content, length in [(whole[: len(whole) // 2], n), (whole[:-101], n), (joined, 2 * n)]:
         path.write_bytes(content)
         try:
             held, note = len(decode(path)[0]), load_clip(path)[1]
         except ClipError as error:
             assert str(path) in str(error)
         else:
-            assert held == length or note
-
-
-@pytest.mark.parametrize("options", [{"format": "RF64"}, {"endian": "BIG"}, {"format": "W64"}])
-def test_cut_relatives_of_wav_are_truncated(tmp_path, options):
-    path = tmp_path / "x.wav"
-    sf.write(path, sine(440, 1, RATE), RATE, **({"format": "WAV", "subtype": "PCM_16"} | options))
-    path.write_bytes(path.read_bytes()[:-101])
-    with pytest.raises(ClipError, match=r"promises 44100 bytes of samples, it holds 43999"):
-        decode(path)
-
-
-def test_a_recorder_that_lost_power(tmp_path):
-    path = tmp_path / "x.wav"
-    whole = bytearray(encoded(noise(), "WAV"))
-    at = whole.find(b"data") + 4
-    whole[at : at + 4] = bytes(4)
-    path.write_bytes(whole)
-    with pytest.raises(ClipError, match="says 0 bytes of samples, yet 88200 bytes follow"):
-        decode(path)
-    path.write_bytes(whole[: at + 4] + b"LIST" + struct.pack("<I", 4) + b"INFO")
-    with pytest.raises(ClipError, match="holds no samples"):
-        decode(path)
-
-
-def test_bytes_behind_the_sound_are_noted_and_tags_are_not(tmp_path):
-    path = tmp_path / "x.wav"
-    whole = encoded(noise(), "WAV")
-    path.write_bytes(whole + b"LIST" + struct.pack("<I", 4) + b"INFO")
-    assert load_clip(path)[1] == ""
-    path.write_bytes(whole + bytes(100))
-    assert load_clip(path)[1] == "100 bytes behind the end of its sound are no part of it"
-    mp3 = tmp_path / "x.mp3"
-    mp3.write_bytes(
-        b"ID3\4\0\0\0\0\0\x05" + bytes(5) + encoded(noise(), "MP3") + b"TAG" + bytes(125)
-    )
-    assert load_clip(mp3)[1] == ""
-
-
-OGG, FLAC, MP3 = (encoded(noise(0.5, RATE), container) for container in ("OGG", "FLAC", "MP3"))
+            slack = 1152 if container == "MP3" else 0  # less than a frame or two is padding
+            assert abs(held - length) <= slack or note
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.data(), st.sampled_from([(OGG, "ogg"), (FLAC, "flac")]), st.integers(1, 255))
-def test_damage_is_refused_or_harmless(tmp_path_factory, data, sound, change):
-    whole, suffix = sound
+@given(st.data(), st.sampled_from([OGG, OPUS, FLAC]), st.integers(1, 255))
+def test_damage_is_refused_or_harmless(tmp_path_factory, data, whole, change):
     at = data.draw(st.integers(0, len(whole) - 1))
-    path = tmp_path_factory.mktemp("damage") / f"x.{suffix}"
+    path = tmp_path_factory.mktemp("damage") / "x.sound"
     path.write_bytes(whole)
     expected = decode(path)[0]
     path.write_bytes(whole[:at] + bytes([whole[at] ^ change]) + whole[at + 1 :])
@@ -282,71 +337,15 @@ def test_damage_is_refused_or_harmless(tmp_path_factory, data, sound, change):
         waveform, _ = decode(path)
     except ClipError:
         return
-    assert suffix == "flac"  # a comment or the table for seeking; Ogg checks these as well
+    assert whole is FLAC  # a comment or the table for seeking; Ogg checks these as well
     np.testing.assert_array_equal(waveform, expected)
-
-
-def pages(ogg: bytes) -> list[bytes]:
-    return [b"OggS" + page for page in ogg.split(b"OggS")[1:]]
-
-
-def test_missing_and_swapped_pages(tmp_path):
-    path = tmp_path / "x.ogg"
-    first, second, *rest = pages(encoded(noise(8), "OGG"))
-    assert len(rest) > 4
-    path.write_bytes(b"".join([first, second, *rest[:2], *rest[3:]]))
-    with pytest.raises(ClipError, match="missing or misplaced before page 5"):
-        decode(path)
-    path.write_bytes(b"".join([first, second, *rest[:2], rest[3], rest[2], *rest[4:]]))
-    with pytest.raises(ClipError, match="missing or misplaced before page 5"):
-        decode(path)
-
-
-def test_joined_and_damaged_mp3(tmp_path):
-    path = tmp_path / "x.mp3"
-    path.write_bytes(MP3 + MP3)
-    with pytest.raises(ClipError, match="another mp3 behind the first"):
-        decode(path)
-    half = len(MP3) // 2
-    path.write_bytes(MP3[:half] + bytes(50) + MP3[half:])
-    with pytest.raises(ClipError, match=r"no frame|promises"):
-        decode(path)
-    # Without the length header all frames are counted, so both sounds are decoded.
-    tag = MP3.find(b"\xff\xfb") if b"\xff\xfb" in MP3[:4] else 0
-    frame = MP3.find(MP3[tag : tag + 2], tag + 4)
-    bare = MP3[frame:]
-    path.write_bytes(bare + bare)
-    try:
-        assert len(decode(path)[0]) > 1.9 * 0.5 * RATE
-    except ClipError as error:
-        assert "would be read" in str(error)
-
-
-@pytest.mark.parametrize("value", [1e30, -1e20, 3e38])
-def test_values_whose_square_overflows(tmp_path, value):
-    x = noise()
-    x[1000] = value
-    sf.write(tmp_path / "big.wav", x, 44_100, subtype="FLOAT")
-    with pytest.raises(ClipError, match=r"big\.wav: .* larger .* the first is number 1000"):
-        decode(tmp_path / "big.wav")
-
-
-def test_integers_stored_as_floats_are_kept(tmp_path):
-    x = np.float32(2**31) * noise()
-    sf.write(tmp_path / "x.wav", x, 44_100, subtype="FLOAT")
-    np.testing.assert_array_equal(decode(tmp_path / "x.wav")[0], x)
-
-
-def test_a_name_too_long_and_a_folder_in_place_of_a_file(tmp_path):
-    with pytest.raises(ClipError, match="cannot be opened"):
-        decode(tmp_path / ("x" * 300 + ".wav"))
 
 
 # --- resample ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 22_050, 32_000, 44_100, 48_000, 96_000])
-@pytest.mark.parametrize("frequency", [50.0, 440.0, 3_000.0])
+@pytest.mark.parametrize("frequency", [50.0, 3_000.0])
 def test_sine_keeps_its_frequency_and_level(rate, frequency):
     y = resample(sine(frequency, 1.0, rate), rate, RATE)
     assert y.dtype == np.float32
@@ -358,13 +357,6 @@ def test_sine_keeps_its_frequency_and_level(rate, frequency):
 def test_tones_above_the_new_limit_do_not_fold_back():
     y = resample(sine(15_000, 1.0, 44_100), 44_100, RATE)
     assert np.abs(y[RATE // 4 : -RATE // 4]).max() < 1e-5
-
-
-def test_there_and_back():
-    x = sine(1_000, 1.0, RATE)
-    back = resample(resample(x, RATE, 48_000), 48_000, RATE)
-    middle = slice(RATE // 4, -RATE // 4)
-    assert np.abs(back[: len(x)][middle] - x[middle]).max() < 1e-4
 
 
 # --- crop --------------------------------------------------------------------------------------
@@ -399,13 +391,12 @@ def test_a_click_is_inside_and_in_the_middle_when_far_from_the_ends(data, n, rat
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 3_000), st.integers(0, 3_000), st.integers(0, 2**32 - 1), RATES)
 def test_moving_a_sound_in_time_changes_nothing(before, after, seed, rate):
-    duration = 2.0
     sound = np.random.default_rng(seed).standard_normal(700).astype(np.float32)
     edge = np.zeros(2 * rate + 1, np.float32)  # the stretch must not meet the ends of the clip
     x = np.concatenate([edge, sound, edge])
     moved = np.concatenate([np.zeros(before), x, np.zeros(after)])
     np.testing.assert_array_equal(
-        best_centred_crop(moved, rate, duration), best_centred_crop(x, rate, duration)
+        best_centred_crop(moved, rate, 2.0), best_centred_crop(x, rate, 2.0)
     )
 
 
@@ -437,9 +428,8 @@ def test_crop_agrees_with_the_definition(n, seed, rate):
         padded[length + c - width // 2 : length + c - width // 2 + width].sum()
         for c in range(n + 1)
     ]
-    centre = int(np.argmax(boxes))
     padded = np.concatenate([np.zeros(length), x, np.zeros(length)])
-    start = length + centre - length // 2
+    start = length + int(np.argmax(boxes)) - length // 2
     np.testing.assert_array_equal(
         best_centred_crop(x, rate, 2.0), padded[start : start + length].astype(np.float32)
     )
@@ -451,18 +441,15 @@ def test_the_loudest_part_wins_and_the_first_of_equals():
     x[8 * RATE] = 1.0
     assert best_centred_crop(x, RATE, 2.0)[RATE] == 1.0
     x[2 * RATE] = 1.0
-    x[2 * RATE + 10] = 0.001
-    x[8 * RATE + 10] = 0.001
+    x[2 * RATE + 10] = x[8 * RATE + 10] = 0.001
     crop = best_centred_crop(x, RATE, 2.0)
     assert np.count_nonzero(crop) == 2
-    again = best_centred_crop(x[: 6 * RATE], RATE, 2.0)
-    np.testing.assert_array_equal(crop, again)
+    np.testing.assert_array_equal(crop, best_centred_crop(x[: 6 * RATE], RATE, 2.0))
 
 
-@pytest.mark.parametrize("n", [1, 2, 999, 5_000, 11_024])
+@pytest.mark.parametrize("n", [1, 2, 999, 11_024])
 def test_a_clip_shorter_than_the_box_is_centred(n):
-    crop = best_centred_crop(np.ones(n, np.float32), RATE, 2.0)
-    places = np.flatnonzero(crop)
+    places = np.flatnonzero(best_centred_crop(np.ones(n, np.float32), RATE, 2.0))
     assert len(places) == n
     assert abs((places[0] + places[-1]) / 2 - RATE) <= 1
 
@@ -483,16 +470,13 @@ def test_crop_follows_the_sound_and_not_the_microphone(at, seconds, drift, level
     x = 1e-3 * rng.standard_normal(len(t))
     sound = (t >= at) & (t < at + seconds)
     x[sound] += level * rng.standard_normal(sound.sum())
-    x += (
-        drift
-        * {
-            "offset": 1,
-            "ramp": t / 10,
-            "wave": np.sin(2 * np.pi * 0.3 * t + seed),
-            "charging": np.exp(-t / 2),
-        }[kind]
-    )
-    x = x.astype(np.float32)
+    drifts = {
+        "offset": 1,
+        "ramp": t / 10,
+        "wave": np.sin(2 * np.pi * 0.3 * t + seed),
+        "charging": np.exp(-t / 2),
+    }
+    x = (x + drift * drifts[kind]).astype(np.float32)
     crop = best_centred_crop(x, rate, 2.0)
     here = (x[:-1] == crop[rate]) & (x[1:] == crop[rate + 1])
     start = int(np.flatnonzero(here)[0]) - rate
@@ -503,85 +487,33 @@ def test_crop_follows_the_sound_and_not_the_microphone(at, seconds, drift, level
 # --- the whole ---------------------------------------------------------------------------------
 
 
-def test_load_clip(tmp_path):
-    x = np.zeros(5 * 44_100, np.float32)
-    x[3 * 44_100 : 3 * 44_100 + 11_025] = sine(1_000, 0.25, 44_100)
-    sf.write(tmp_path / "a.flac", np.stack([x, x], 1), 44_100)
-    waveform, note = load_clip(tmp_path / "a.flac")
-    assert note == ""
-    assert waveform.shape == (44_100,)
-    assert waveform.dtype == np.float32
-    # 0.25 s of sound, centred at 1 s, are samples 19,294 to 24,806.
-    energy = np.cumsum(waveform.astype(float) ** 2)
-    inside = energy[24_900] - energy[19_200]
-    assert inside / energy[-1] > 0.999
-    assert peak_frequency(waveform, RATE) == pytest.approx(1_000, abs=2)
-
-
-def test_load_clip_twice_gives_the_same_bytes(tmp_path):
-    sf.write(tmp_path / "a.ogg", noise(3), 44_100)
-    once, again = (load_clip(tmp_path / "a.ogg")[0].tobytes() for _ in range(2))
-    assert once == again
-
-
-def test_silent_and_short_clips_are_kept_and_named(tmp_path):
-    sf.write(tmp_path / "silent.wav", np.zeros(44_100), 44_100)
-    waveform, note = load_clip(tmp_path / "silent.wav")
-    assert note == "silent"
-    assert waveform.shape == (44_100,)
-    assert not waveform.any()
-
-    sf.write(tmp_path / "short.wav", noise(0.03), 44_100)
-    waveform, note = load_clip(tmp_path / "short.wav")
-    assert note == "shorter than one window (0.030 s)"
-    assert waveform.any()
-    assert load_clip(tmp_path / "short.wav", shortest=600)[1] == ""
-
-    for rate in (8_000, 44_100, 192_000):
-        sf.write(tmp_path / "one.wav", np.array([0.5]), rate)
-        waveform, note = load_clip(tmp_path / "one.wav")
-        assert note == "shorter than one window (0.000 s)"
-        assert waveform.shape == (44_100,)
-
-    sf.write(tmp_path / "both.wav", np.zeros(10), 44_100)
-    assert load_clip(tmp_path / "both.wav")[1] == "silent; shorter than one window (0.000 s)"
-
-
-def test_errors_are_data_errors_and_cross_processes(tmp_path):
-    with pytest.raises(DataError) as caught:
-        load_clip(tmp_path / "gone.wav")
-    copy = pickle.loads(pickle.dumps(caught.value))
-    assert isinstance(copy, ClipError)
-    assert str(copy) == str(caught.value)
-
-
-def test_channels_that_cancel_are_noted(tmp_path):
-    x = noise()
-    for subtype in ("FLOAT", "PCM_16"):
-        sf.write(tmp_path / "a.wav", np.stack([x, -x + 0.2], 1), 44_100, subtype=subtype)
-        assert "channels cancel" in load_clip(tmp_path / "a.wav")[1]
-    other = np.random.default_rng(1).permutation(x)
-    for channels in ([x, other], [x, 0 * x], [x, -0.2 * x]):
-        sf.write(tmp_path / "b.wav", np.stack(channels, 1), 44_100)
-        assert load_clip(tmp_path / "b.wav")[1] == ""
+X, OTHER_X = noise(), np.random.default_rng(1).permutation(noise())
+CANCEL, ABOVE = "the channels cancel", "what is loud lies above 8,000 Hz"
 
 
 @pytest.mark.parametrize(
-    ("rate", "frequency"), [(384_000, 45_000), (96_000, 15_000), (44_100, 9_000)]
+    ("x", "rate", "note"),
+    [
+        (np.zeros(44_100), 44_100, "silent"),
+        (np.full((44_100, 2), [0.25, -0.1]), 44_100, "silent"),  # a constant
+        (noise(0.03), 44_100, r"shorter than one window \(0.030 s\)"),
+        (np.array([0.5]), 192_000, r"shorter than one window \(0.000 s\)"),
+        (np.zeros(10), 44_100, r"silent; shorter than one window \(0.000 s\)"),
+        (np.stack([X, -X + 0.2], 1), 44_100, CANCEL),
+        (np.stack([X, OTHER_X], 1), 44_100, ""),
+        (np.stack([X, 0 * X], 1), 44_100, ""),
+        (np.stack([X, -0.2 * X], 1), 44_100, ""),
+        (sine(45_000, 1, 384_000) + 0.2 + 1e-4 * noise(1, 384_000), 384_000, ABOVE),
+        (sine(9_000, 1, 44_100) + 0.2 + 1e-4 * X, 44_100, ABOVE),
+        (X, 44_100, ""),
+    ],
 )
-def test_what_lies_above_half_the_rate_is_noted(tmp_path, rate, frequency):
-    x = sine(frequency, 1, rate) + 0.2 + 1e-4 * noise(1, rate)
-    sf.write(tmp_path / "a.wav", x, rate, subtype="FLOAT")
-    note = load_clip(tmp_path / "a.wav", ClipSettings(16_000, 1.0))[1]
-    assert note.startswith("what is loud lies above 8,000 Hz: ")
-    assert load_clip(tmp_path / "a.wav", ClipSettings(rate, 1.0))[1] == ""
-    sf.write(tmp_path / "b.wav", noise(1, 44_100), 44_100)
-    assert load_clip(tmp_path / "b.wav")[1] == ""
-
-
-def test_a_constant_is_silent(tmp_path):
-    sf.write(tmp_path / "a.wav", np.full((44_100, 2), [0.25, -0.1]), 44_100)
-    assert load_clip(tmp_path / "a.wav")[1] == "silent"
+def test_clips_that_say_little_are_kept_and_noted(tmp_path, x, rate, note):
+    sf.write(tmp_path / "a.wav", x, rate, subtype="PCM_16")
+    waveform, said = load_clip(tmp_path / "a.wav", ClipSettings(16_000, 2.0))
+    assert waveform.shape == (32_000,)
+    assert re.match(note, said) if note else said == ""
+    assert load_clip(tmp_path / "a.wav", ClipSettings(rate, 2.0))[1] == "" or note != ABOVE
 
 
 def test_windows_are_spread_over_the_recording(tmp_path):
@@ -604,27 +536,20 @@ def test_windows_of_a_short_recording(tmp_path):
     assert note == "shorter than 2 s (1.500 s)"
     for waveform in waveforms:
         np.testing.assert_array_equal(waveform, load_clip(tmp_path / "a.wav")[0])
-    assert np.count_nonzero(waveforms[0]) <= round(1.5 * RATE)
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(1, 4_000), st.sampled_from([4_000, 11_025, 22_050]), st.integers(1, 3))
-def test_blocks_make_no_difference(tmp_path_factory, n, rate, windows):
-    path = tmp_path_factory.mktemp("blocks") / "x.wav"
-    x = np.random.default_rng(n).standard_normal((n, 2)) * 0.1
-    x[n // 3 : n // 2] = 0  # equal sums, which may lie on both sides of a block's end
+@given(st.integers(1_000, 40_000), st.sampled_from([4_000, 11_025, 22_050]), st.integers(1, 3))
+def test_a_long_recording_is_searched_piece_by_piece(tmp_path_factory, n, rate, windows):
+    path = tmp_path_factory.mktemp("pieces") / "x.wav"
+    x = 0.1 * np.random.default_rng(n).standard_normal((n, 2))
     sf.write(path, x, rate, subtype="FLOAT")
-    chosen = ClipSettings(11_025, 0.05)
-    whole = load_windows(path, chosen, windows)
+    whole, _ = load_windows(path, ClipSettings(11_025, 0.05), windows)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(clips, "_BLOCK", 97)
-        patch.setattr(clips, "_KEPT", 0.1)
-        waveforms, note = load_windows(path, chosen, windows)
-    assert note == whole[1]
-    np.testing.assert_array_equal(waveforms, whole[0])
-    if windows == 1:
-        y = resample(decode(path)[0], rate, 11_025)
-        np.testing.assert_array_equal(waveforms[0], best_centred_crop(y, 11_025, 0.05))
+        patch.setattr(clips, "_SEARCHED", 0.1)
+        waveforms, _ = load_windows(path, ClipSettings(11_025, 0.05), windows)
+    np.testing.assert_array_equal(waveforms, whole)
 
 
 def test_a_long_recording_takes_little_memory(tmp_path):
@@ -636,7 +561,6 @@ def test_a_long_recording_takes_little_memory(tmp_path):
         file.write(b"RIFF" + struct.pack("<I", 36 + 2 * n) + b"WAVEfmt " + head)
         file.write(b"data" + struct.pack("<I", 2 * n))
         file.truncate(44 + 2 * n)
-    with path.open("r+b") as file:
         file.seek(44 + 2 * 35 * 60 * rate)
         file.write(struct.pack("<h", 20_000))
     tracemalloc.start()
@@ -670,14 +594,9 @@ def test_windows_cover_a_waveform_however_it_comes(n, hop, cuts):
     if n > 100:
         heard = np.concatenate([window for _, window in found])
         assert set(heard.tolist()) == set(waveform.tolist())
+    else:  # where training put it
+        assert np.array_equal(found[0][1], best_centred_crop(waveform, 100, 1.0))
     assert len(found) == (1 if n <= 100 else 1 + -(-(n - 100) // hop))
-
-
-def test_a_short_waveform_stands_where_training_put_it():
-    waveform = noise(0.3, 100)
-    ((start, window),) = slide([waveform], 100, 1.0, 0.5)
-    assert start == 0.0
-    assert np.array_equal(window, best_centred_crop(waveform, 100, 1.0))
 
 
 def test_of_nothing_there_is_no_window():
@@ -692,3 +611,6 @@ def test_a_stream_is_the_resampled_file(tmp_path, rate):
     sf.write(path, noise(9.0, rate), rate, subtype="FLOAT")
     found = np.concatenate(list(stream(path, RATE)))
     assert np.array_equal(found, resample(decode(path)[0], rate, RATE))
+    path.write_bytes(encoded(np.full(9_000, 0.1), "WAV"))
+    with pytest.raises(ClipError, match="is silent"):
+        list(stream(path, RATE))

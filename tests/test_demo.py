@@ -27,6 +27,9 @@ needs_browser = pytest.mark.skipif(
 )
 
 RATE = 22_050
+HOSTILE = ["<b>a</b>", "$x^2$ _b_", "${7*7} {{7*7}}", "# d\n\n**e**"]
+"""Labels that stand on the page as they are."""
+
 PATIENCE = 180
 """Seconds that a busy machine may take for an answer."""
 
@@ -41,7 +44,7 @@ def free_port() -> int:
 def model(tmp_path_factory) -> Path:
     from test_tagger import write_model
 
-    return write_model(tmp_path_factory.mktemp("models") / "mine" / "smoke")
+    return write_model(tmp_path_factory.mktemp("models") / "mine" / "smoke", classes=HOSTILE)
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +53,8 @@ def served(model, tmp_path_factory):
     port, temporary = free_port(), tmp_path_factory.mktemp("temporary")
     command = [sys.executable, "-m", "freesound_tagging", "demo", "--model", str(model)]
     environment = os.environ | {"TMPDIR": str(temporary), "GRADIO_SHARE": "True"}
+    proxies = ("http_proxy", "HTTPS_PROXY", "all_proxy")  # nobody answers there
+    environment |= dict.fromkeys(proxies, "http://127.0.0.1:9") | {"ALL_PROXY": "socks5://[::1]:9"}
     server = subprocess.Popen(
         [*command, "--port", str(port)],
         env=environment,
@@ -64,7 +69,8 @@ def served(model, tmp_path_factory):
     while True:
         assert server.poll() is None, server.stdout.read()
         try:
-            urllib.request.urlopen(address, timeout=5).read()
+            answer = urllib.request.urlopen(address, timeout=5)
+            assert "default-src 'self'" in answer.headers["content-security-policy"]
             break
         except OSError:
             assert time.monotonic() < deadline, "the server did not start"
@@ -141,9 +147,14 @@ def test_a_sound_gets_three_bars_and_a_picture_and_is_not_kept(served, browser, 
     upload(browser, tmp_path / "tone.wav")
     said = read(browser, "heard best at")
     assert "log_db: " in said and "hires_q2: " in said
+    flat = [" ".join(label.split()) for label in HOSTILE]
+    assert sum(label in said for label in flat) >= 1
+    assert not browser.find_elements("css selector", "#said b, #said em, #said strong, #said h1")
     for number in (0, 1):
         bars = find(browser, f"#bars-{number} .confidence-set", 3)
         assert len(bars) == 3
+        for bar in bars:
+            assert any(label in " ".join(bar.text.split()) for label in flat), bar.text
         shares = [int(bar.text.split("%")[0].split()[-1]) for bar in bars]
         assert shares == sorted(shares, reverse=True)
     (image,) = find(browser, "#drawn img")
@@ -157,7 +168,7 @@ def test_a_sound_gets_three_bars_and_a_picture_and_is_not_kept(served, browser, 
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("junk.wav", b"no sound at all", "cannot be read as audio"),
+        ("<b>junk $a_b$.wav", b"no sound at all", "cannot be read as audio"),
         ("silent.wav", None, "silent"),
         ("long.wav", None, "lasts 61 s"),
     ],
@@ -173,6 +184,7 @@ def test_what_cannot_be_tagged_gets_a_sentence(served, browser, tmp_path, name, 
     upload(browser, path)
     said = read(browser, words)
     assert str(temporary) not in said and "Traceback" not in said
+    assert not browser.find_elements("css selector", "#said b, #said em")
     assert not browser.find_elements("css selector", "#drawn img")
     assert uploads(temporary) == []
 

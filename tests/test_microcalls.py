@@ -4,15 +4,12 @@ import hashlib
 import os
 from pathlib import Path
 
-import joblib
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.signal
 import scipy.stats
 import soundfile
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.model_selection import cross_val_score
 
 from freesound_tagging.sounds import microcalls
 from freesound_tagging.sounds.microcalls import CALLS, FAMILIES, NUISANCES, class_value
@@ -21,6 +18,7 @@ RATE = 22050
 PITCH = 1500.0
 DIFFICULTIES = (0.5, 1.0, 2.0)
 LABELS = list(CALLS)
+FINGERPRINT = 700.5128074793888  # of the sounds of VERSION 1
 
 
 def members(family: str) -> list[str]:
@@ -90,13 +88,6 @@ def test_difficulty_brings_the_members_together_and_leaves_the_middle(family: st
     np.testing.assert_allclose(distance * grid, distance[2])
 
 
-def test_class_table_states_every_class():
-    table = microcalls.class_table()
-    assert list(table.index) == LABELS
-    assert table.loc["vibrato_fast", "value"] == class_value("vibrato_fast")
-    assert list(table.columns) == ["family", "detail", "quantity", "value", "unit", "words"]
-
-
 # ---- the files
 
 
@@ -108,10 +99,6 @@ def test_clip_table(corpus: pd.DataFrame):
     assert (pd.crosstab(corpus["label"], corpus["fold"]) == 1).all(axis=None)
     assert list(corpus["group"]) == list(corpus.index)
     assert set(corpus["split"]) == {"train"} and corpus["verified"].dtype == bool
-    assert all(type(path) is str for path in corpus["path"])
-
-
-def test_sounds_are_mono_finite_of_exact_length_and_below_full_scale(corpus: pd.DataFrame):
     for path in corpus["path"]:
         x, rate = soundfile.read(path)
         assert rate == RATE and x.shape == (2 * RATE,)
@@ -142,13 +129,11 @@ def test_same_bytes_for_any_number_of_jobs_and_of_clips(corpus: pd.DataFrame, tm
     assert all(second[clip_id] == digest for clip_id, digest in first.items())
 
 
-def test_another_seed_gives_other_sounds():
-    for label in LABELS:
-        a, b = (microcalls.synthesise(label, microcalls.clip_rng(s, label, 0)) for s in (0, 1))
-        assert not np.allclose(a, b)
-
-
-def test_the_seed_does_not_hang_on_the_process():
+def test_the_sounds_stay_those_of_this_version(corpus: pd.DataFrame):
+    """Committed results rest on them. A sum, for the last bits may differ between machines."""
+    weights = np.random.default_rng(0).standard_normal(2 * RATE)
+    sounds = np.array([soundfile.read(path)[0] for path in corpus["path"]])
+    assert np.abs(sounds @ weights).sum() == pytest.approx(FINGERPRINT, rel=1e-6)
     # Python's own hash of a string would give another number here in every process.
     assert microcalls.clip_rng(0, "step_up", 3).integers(1 << 30) == 140041418
 
@@ -164,29 +149,10 @@ def test_only_what_is_missing_is_written(tmp_path: Path):
     assert digests(table) == before
 
 
-@pytest.mark.parametrize("failure", [OSError("No space left on device"), KeyboardInterrupt()])
-def test_a_write_that_fails_half_way_leaves_no_clip(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException
-):
-    intact = soundfile.write
-
-    def half(path, pcm, *arguments, **settings):
-        intact(path, pcm[: len(pcm) // 2], *arguments, **settings)
-        raise failure
-
-    with monkeypatch.context() as patch:
-        patch.setattr(soundfile, "write", half)
-        with pytest.raises(type(failure)):
-            microcalls.generate(tmp_path, clips_per_class=1)
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
-    table = microcalls.generate(tmp_path, clips_per_class=1)
-    assert all(soundfile.info(path).frames == 2 * RATE for path in table["path"])
-
-
-def test_every_setting_has_its_own_folder():
+def test_every_setting_has_its_own_folder_and_its_own_sounds(tmp_path: Path):
     changes = [
-        {},
-        {"clips_per_class": 41},
+        {"difficulty": 1},
+        {"clips_per_class": 2},
         {"seed": 1},
         {"difficulty": 1.0000001},
         {"snr_db": 10},
@@ -194,8 +160,13 @@ def test_every_setting_has_its_own_folder():
         {"sample_rate": 44100},
         {"duration": 3},
     ]
-    assert len({microcalls.folder_name(**change) for change in changes}) == len(changes)
-    assert microcalls.folder_name(difficulty=1) == microcalls.folder_name(difficulty=1.0)
+    sounds = {}
+    for change in changes:
+        table = microcalls.generate(tmp_path, **{"clips_per_class": 1} | change)
+        folder = Path(table["path"].iloc[0]).parent
+        sounds[folder] = digests(table)["vibrato_fast-0000"]
+    assert len(sounds) == len(changes)
+    assert len(set(sounds.values())) == len(changes) - 1  # more clips, the same first ones
 
 
 # ---- nothing but the stated quantity tells the classes apart
@@ -210,16 +181,9 @@ def test_no_nuisance_differs_between_the_classes(draws: pd.DataFrame):
     assert min(p.values()) > 0.001, p
 
 
-def test_a_forest_on_the_nuisances_is_at_chance(draws: pd.DataFrame):
-    forest = RandomForestClassifier(40, min_samples_leaf=3, random_state=0)
-    score = cross_val_score(forest, draws[list(NUISANCES)], draws["label"], cv=4).mean()
-    chance = 1 / len(CALLS)
-    assert abs(score - chance) < 4 * np.sqrt(chance * (1 - chance) / len(draws))
-
-
 def test_level_and_signal_to_noise_ratio_are_what_was_drawn(monkeypatch: pytest.MonkeyPatch):
     # The level is that of the dry call; a steady tone's echo may add to it or take from it.
-    monkeypatch.setattr(microcalls, "_reverberation", lambda x, tail: np.zeros_like(x))
+    monkeypatch.setattr(scipy.signal, "fftconvolve", lambda dry, tail: np.zeros(len(dry)))
     band = scipy.signal.butter(8, microcalls.NOISE_BAND, "band", fs=RATE, output="sos")
     for label in LABELS:
         loud, quiet, draw = (
@@ -240,12 +204,6 @@ def test_difficulty_and_noise_leave_the_other_draws_alone():
     names = [name for name in NUISANCES if name != "snr"]
     pd.testing.assert_frame_equal(a[names], b[names])
     assert (b["snr"] == 3).all()
-
-
-def test_peak_below_one_where_the_noise_drowns_the_call():
-    for index in range(4):
-        x = microcalls.synthesise("step_up", microcalls.clip_rng(0, "step_up", index), snr_db=-30)
-        assert x.dtype == np.float32 and np.max(np.abs(x)) < 1
 
 
 @pytest.mark.parametrize("sample_rate", [16_000, 48_000])
@@ -342,6 +300,7 @@ def test_an_example_is_clean_and_always_the_same(label: str):
         ("clips_per_class", 0, "1 to"),
         ("clips_per_class", 2.5, "a whole number from 1"),
         ("seed", -1, "0 to"),
+        ("seed", None, "0 to"),
         ("difficulty", 0.1, "0.5 to 64"),
         ("difficulty", float("nan"), "0.5 to 64"),
         ("difficulty", True, "0.5 to 64"),
@@ -357,29 +316,8 @@ def test_a_setting_out_of_range_is_named_with_its_range(tmp_path, setting, value
     assert not any(tmp_path.iterdir())
 
 
-def test_example_names_its_bad_argument():
+def test_bad_arguments_of_one_call():
     with pytest.raises(ValueError, match=r"pitch must be a number from 600 to 4000"):
         microcalls.example("step_up", pitch=50)
-    with pytest.raises(ValueError, match=r"length must be a number from 0.4 to 5"):
-        microcalls.example("step_up", length=0.1)
-
-
-def test_an_unknown_label_is_answered_with_the_known_ones():
     with pytest.raises(ValueError, match=r"slope_fast, .*click_fast, not 'whistle'"):
         microcalls.synthesise("whistle", np.random.default_rng(0))
-    with pytest.raises(ValueError, match="whistle"):
-        microcalls.example("whistle")
-
-
-def test_default_jobs_take_every_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    asked = []
-    parallel = joblib.Parallel
-
-    def spy(n_jobs, **settings):
-        asked.append(n_jobs)
-        return parallel(n_jobs=1, **settings)
-
-    monkeypatch.setattr(joblib, "cpu_count", lambda: 5)
-    monkeypatch.setattr(joblib, "Parallel", spy)
-    microcalls.generate(tmp_path, clips_per_class=2)
-    assert asked == [5]

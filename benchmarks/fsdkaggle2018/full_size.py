@@ -8,7 +8,7 @@
 - restart: the same again in another folder, with kill -9 at three moments; needs that of generate
 - loading: pictures a second out of the loader alone (gathered in memory, which is all that a CPU
   beside a GPU has to do; and made floats), through each network alone, and of both
-- fold: one fold of all clips, two epochs, whole and with kill -9 in it; needs the store of generate
+- fold: one fold of all clips, two epochs; needs the store of generate
 
 With --clips all but the first take so many clips, spread evenly over the table; the record of
 generate then gives what that makes for all of them and calls it computed. Run it on an idle
@@ -29,6 +29,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import joblib
@@ -43,13 +44,13 @@ from commands import tree_memory
 from surroundings import processor
 
 from freesound_tagging.features import store
+from freesound_tagging.features.codes import encode
 from freesound_tagging.features.representations import VARIANTS, channels_of, compute_channels
-from freesound_tagging.features.spectrograms import encode
 from freesound_tagging.learning.dataloaders import make_dataloaders
 from freesound_tagging.learning.learner import make_learner
 from freesound_tagging.learning.networks import best_device
 from freesound_tagging.learning.profiles import get_profile
-from freesound_tagging.run_grid import run_grid
+from freesound_tagging.runs import run_grid
 from freesound_tagging.sounds import catalogue
 from freesound_tagging.sounds.clips import ClipSettings, best_centred_crop, decode, resample
 
@@ -130,7 +131,7 @@ def measure_stages(table: pd.DataFrame) -> dict:
             spent[name] += seconds
             seconds, _ = seconds_of(lambda f=found: encode(f))
             spent["encode all"] += seconds
-        # As the store computes them: those of several q together.
+        # As the store computes them: all of a clip in one call.
         seconds, _ = seconds_of(lambda c=crop: compute_channels(c, names, grid))
         spent["all channels together"] += seconds
     return {
@@ -286,56 +287,25 @@ def measure_loading(table: pd.DataFrame, folder: Path, steps: int) -> dict:
 
 
 def train_fold(work: str, folder: str, runs: str, clips: int | None) -> None:
-    """Make one run of `FOLD`: what `measure_fold` starts as a program of its own, to kill it."""
+    """Make one run of `FOLD`: what `measure_fold` starts as a program of its own."""
     table = spread(catalogue.load("fsdkaggle2018", work), clips)
     pictures = store.build(table, channels_of([LOADED]), FOLD.grid, folder, progress=False)
-    run_grid(
-        table[table["split"] == "train"],
-        pictures,
-        [LOADED],
-        FOLD,
-        runs,
-        dataset="fsdkaggle2018",
-        profile_name="gpu",
-        n_jobs=1,
-        test=table[table["split"] == "test"],
-    )
+    train, test = (table[table["split"] == split] for split in ("train", "test"))
+    results = run_grid(train, pictures, [LOADED], FOLD, runs, test=test, n_jobs=1)
+    results.to_csv(Path(runs) / "results.csv", index=False)
 
 
 def measure_fold(table: pd.DataFrame, work: Path, folder: Path, clips: int | None) -> dict:
-    """Train a fold of all clips; again with kill -9 once a checkpoint is there; compare scores."""
-    places = {name: work / f"fold-{name}-{len(table)}" for name in ("whole", "killed")}
-
-    def start(place: Path) -> subprocess.Popen:
-        arguments = ", ".join(map(repr, map(str, (work, folder, place))))
-        program = f"import full_size; full_size.train_fold({arguments}, {clips})"
-        return subprocess.Popen([sys.executable, "-c", program], cwd=Path(__file__).parent)
-
-    def result(place: Path, suffix: str) -> Path:
-        return place / "runs" / LOADED / f"fold0-seed0{suffix}"
-
-    for place in places.values():
-        shutil.rmtree(place, ignore_errors=True)
+    """Train a fold of all clips in a program of its own."""
+    place = work / f"fold-{len(table)}"
+    shutil.rmtree(place, ignore_errors=True)
+    arguments = ", ".join(map(repr, map(str, (work, folder, place))))
+    program = f"import full_size; full_size.train_fold({arguments}, {clips})"
+    command = [sys.executable, "-c", program]
     with MemoryOverTime() as memory:
-        seconds, status = seconds_of(start(places["whole"]).wait)
-    if status:
-        raise SystemExit(f"the fold ended with status {status}")
-    process = start(places["killed"])
-    checkpoint = result(places["killed"], ".checkpoint.pt")
-    while process.poll() is None and not checkpoint.exists():
-        time.sleep(0.1)
-    if process.poll() is not None:
-        raise SystemExit("the fold ended before a checkpoint was there")
-    time.sleep(10)  # into the next epoch: this much is lost
-    process.kill()
-    process.wait()
-    megabytes = checkpoint.stat().st_size / 1e6
-    resumed, status = seconds_of(start(places["killed"]).wait)
-    row = pd.read_csv(places["whole"] / "results.csv").iloc[0]
-    scores = [
-        result(place, suffix) for place in places.values() for suffix in (".csv", ".test.csv")
-    ]
-    same = [file.read_bytes() for file in scores]
+        run = partial(subprocess.run, command, cwd=Path(__file__).parent, check=True)
+        seconds, _ = seconds_of(run)
+    row = pd.read_csv(place / "results.csv").iloc[0]
     return {
         "variant": LOADED,
         "architecture": FOLD.architecture,
@@ -350,10 +320,6 @@ def measure_fold(table: pd.DataFrame, work: Path, folder: Path, clips: int | Non
         "seconds_with_start_and_reading": round(seconds, 1),
         "peak_memory_gb": max(memory.peaks_gb()),
         "top3_error_after_so_few_epochs": row["top3_error"],
-        "checkpoint_megabytes": round(megabytes, 1),
-        "seconds_resumed_after_kill": round(resumed, 1),
-        "same_bytes_after_kill": status == 0 and same[:2] == same[2:],
-        "checkpoint_left": checkpoint.exists(),
     }
 
 

@@ -12,13 +12,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
-from pathlib import Path
 
+import clips  # noqa: F401  the folder of the tests
+import numpy as np
 import record
 import torch
-
-sys.path.append(str(Path(__file__).parents[2] / "spectral-hyperresolution" / "tests"))
 from hyperresolution_helpers import DRAWN, cosine, histograms, thresholded
 
 LENGTHS = (2000, 2311, 10_000, 10_007)
@@ -28,7 +26,7 @@ def agreements(kind: str, q: float, n: int, seed: int) -> dict[str, float]:
     """Cosine similarities of one signal's pictures."""
     x = DRAWN[kind](n, 4 + 9 * (seed % 4), seed)
     exact, fast = histograms(x, q, exact=True), histograms(x, q)
-    single = histograms(x, q, torch.float32, exact=True)
+    single = histograms(x, q, np.float32, exact=True)
     noisy = x + 1e-3 * DRAWN["noise"](n, 0, seed)
     noisy_exact, noisy_fast = histograms(noisy, q, exact=True), histograms(noisy, q)
     return {

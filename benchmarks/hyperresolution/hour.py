@@ -16,10 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import record
+from clips import RATE, signals
 
-from spectral_hyperresolution import LinearReassignment, signals
-
-RATE = 22_050
+from spectral_hyperresolution import LinearReassignment
 
 
 def peak_memory() -> float:

@@ -22,9 +22,9 @@ import librosa  # noqa: E402
 import numpy as np  # noqa: E402
 import record  # noqa: E402
 import torch  # noqa: E402
-from speed import MODULE, RATE  # noqa: E402
+from clips import MODULE, RATE, signals  # noqa: E402
 
-from spectral_hyperresolution import LinearReassignment, signals  # noqa: E402
+from spectral_hyperresolution import LinearReassignment  # noqa: E402
 
 
 def peers(x: np.ndarray) -> dict[str, Callable]:
@@ -48,12 +48,6 @@ def peers(x: np.ndarray) -> dict[str, Callable]:
         named["ssqueezepy.ssq_stft"] = lambda: ssqueezepy.ssq_stft(y, fs=RATE)
     except ImportError:
         pass
-    try:
-        import libtfr
-
-        named["libtfr.tfr_spec"] = lambda: libtfr.tfr_spec(x, 2048, 197, 2047)
-    except ImportError:
-        pass
     return named
 
 
@@ -65,14 +59,12 @@ def main() -> None:
     warnings.simplefilter("ignore")
     x = signals.bird(RATE, 2.0)
     single = torch.from_numpy(x).float()
-    batch = single.repeat(32, 1)
     transforms = {q: LinearReassignment(RATE, q=q, **MODULE) for q in (0.5, 1, 2, 4, 8)}
     calls = {f"fast, q = {q:g}": lambda t=t: t(single) for q, t in transforms.items()}
     gabor = LinearReassignment(RATE, q=2, reassign=False, **MODULE)
     calls["fast, q = 2, reassign=False"] = lambda: gabor(single)
     calls |= peers(x)
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    together: list[float] = []
     for call in calls.values():  # compile, plan
         call()
     for _ in range(arguments.repeats):
@@ -80,15 +72,10 @@ def main() -> None:
             start = time.process_time()
             call()
             seconds[name].append(time.process_time() - start)
-    for _ in range(3):
-        start = time.process_time()
-        transforms[1](batch)
-        together.append((time.process_time() - start) / 32)
     median = {name: float(np.median(values)) for name, values in seconds.items()}
     results = {
         "load_average": os.getloadavg()[0],
         "cpu_ms_a_clip": {name: 1e3 * value for name, value in median.items()},
-        "cpu_ms_a_clip_in_a_batch_of_32, q = 1": 1e3 * float(np.median(together)),
     }
     print(results)
     record.write("peers.json", results)

@@ -20,10 +20,9 @@ from freesound_tagging import Tagger
 from freesound_tagging.experiment import open_experiment
 from freesound_tagging.features.representations import channels_of
 from freesound_tagging.learning.learner import predict
-from freesound_tagging.learning.tagger import Tags
-from freesound_tagging.model import save_network
-from freesound_tagging.run import train
-from freesound_tagging.run_grid import profile_folds
+from freesound_tagging.learning.tagger import Tags, save
+from freesound_tagging.model import describe_data, network_of
+from freesound_tagging.runs import profile_folds, train
 from freesound_tagging.scoring.calibration import (
     calibration_error,
     fit_temperature,
@@ -67,7 +66,10 @@ def main() -> None:
         learner = train(table, store, name, fold, 0, profile, progress=True)
         one_window = predict(learner)
         with tempfile.TemporaryDirectory() as folder:
-            save_network(Path(folder), experiment, table, name, learner)
+            about, weights = network_of(learner, profile)
+            about |= {"temperature": 1.0, "expected": None}
+            data = describe_data(experiment, table)
+            save(folder, data | {"networks": {name: about}}, {name: weights})
             tagger = Tagger(folder)
             for clip_id in one_window.index:
                 clip = table.loc[clip_id]

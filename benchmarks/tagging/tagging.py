@@ -79,7 +79,7 @@ def timed(work) -> tuple[float, float]:
 def measure(model: Path, representation: str, folder: Path, minutes: list[int]) -> dict:
     """Return what one network takes."""
     from freesound_tagging import Tagger
-    from freesound_tagging.tag import tag_files
+    from freesound_tagging.tag import tag_file
 
     loads = [ask(LOAD, model, representation) for _ in range(3)]
     tagger = Tagger(model, representation)
@@ -87,7 +87,7 @@ def measure(model: Path, representation: str, folder: Path, minutes: list[int]) 
     tagger(ten, RATE)  # what is computed once
     tens = [timed(lambda: tagger(ten, RATE)) for _ in range(REPEATS)]
     files = [write_song(folder / f"{i}.wav", 5) for i in range(FILES)]
-    five = timed(lambda: list(tag_files(tagger, files)))
+    five = timed(lambda: [tag_file(tagger, file) for file in files])
     memory = {}
     for length in minutes:
         path = write_song(folder / f"{length}-minutes.flac", 60 * length)
@@ -98,10 +98,10 @@ def measure(model: Path, representation: str, folder: Path, minutes: list[int]) 
             "seconds": round(time.perf_counter() - start, 1),
         }
         path.unlink()
-    about = tagger.settings
+    about, expected = tagger.settings, tagger.about.expected
     return {
-        "model": f"{about['dataset']}, {about['profile']}, {representation}",
-        "architecture": tagger.about["architecture"],
+        "model": f"{about.dataset}, {about.profile}, {representation}",
+        "architecture": tagger.about.architecture,
         "load_seconds": round(statistics.median(wall for wall, _ in loads), 2),
         "load_cpu_seconds": round(statistics.median(cpu for _, cpu in loads), 2),
         "ten_second_file_seconds": round(statistics.median(wall for wall, _ in tens), 3),
@@ -109,13 +109,9 @@ def measure(model: Path, representation: str, folder: Path, minutes: list[int]) 
         "five_second_files_per_minute": round(FILES * 60 / five[0]),
         "five_second_file_cpu_seconds": round(five[1] / FILES, 3),
         "memory": memory,
-        "expected": {
-            key: value
-            for key, value in tagger.about["expected"].items()
-            if not key.startswith("reliability")
-        },
-        "temperature": tagger.about["temperature"],
-        "threshold": tagger.about["threshold"],
+        "temperature": tagger.about.temperature,
+        "limit": tagger.about.limit,
+        "foreign": {} if not expected else expected.model_dump()["foreign"],
     }
 
 
@@ -134,8 +130,8 @@ def save_untrained(folder: Path, profile_name: str) -> Path:
         "mean": [0.5],
         "deviation": [0.25],
         "temperature": 1.0,
-        "threshold": 0.0,
-        "expected": {},
+        "limit": None,
+        "expected": None,
     }
     settings = {
         "dataset": "untrained",
@@ -171,7 +167,7 @@ def main() -> None:
         if options.untrained:
             models.append(save_untrained(Path(folder) / "untrained", options.untrained))
         for model in models:
-            for representation in read_settings(model)["networks"]:
+            for representation in read_settings(model).networks:
                 where = surroundings() | {"threads": 2, "note": options.note}
                 measured = measure(model, representation, Path(folder), options.minutes)
                 record[measured["model"]] = where | measured

@@ -1,4 +1,4 @@
-"""Draws the README's picture, chirp_and_clicks.png, beside itself. Needs the extra `display`."""
+"""Draws chirp_and_clicks.png beside itself. Needs librosa and matplotlib."""
 
 from pathlib import Path
 
@@ -7,13 +7,17 @@ import librosa.display
 import matplotlib.pyplot as plt
 import numpy as np
 
-from spectral_hyperresolution import reassigned_spectrogram, signals
+from spectral_hyperresolution import reassigned_spectrogram
 
 SAMPLE_RATE, HOP = 22_050, 64
 
 
 def main() -> None:
-    y = signals.chirp_and_clicks(SAMPLE_RATE) + signals.noise(SAMPLE_RATE, 0.5, amplitude=1e-4)
+    t = np.arange(SAMPLE_RATE // 2) / SAMPLE_RATE
+    rate = np.log(6000 / 400) / 0.5
+    y = 0.1 * np.sin(2 * np.pi * 400 * np.expm1(rate * t) / rate)  # a glide from 400 Hz to 6 kHz
+    y[np.round(np.arange(0.025, 0.5, 0.05) * SAMPLE_RATE).astype(int)] += 0.9
+    y += 1e-4 * np.random.default_rng(0).standard_normal(len(y))
     stft = np.abs(librosa.stft(y, n_fft=1024, hop_length=HOP)) ** 2
     power, frequencies, times = reassigned_spectrogram(
         y, sr=SAMPLE_RATE, q=2, hop_length=HOP, fmin=200, bins_per_octave=48, return_axes=True

@@ -1,9 +1,9 @@
 """What the tests of the transform share."""
 
 import numpy as np
-import torch
+import signals
 
-from spectral_hyperresolution import LinearReassignment, signals
+from spectral_hyperresolution import Settings, pictures
 
 # The reference's grid on a range that keeps small signals quick.
 SMALL = {"tdeci": 50, "over": 4, "noct": 12, "minf": 0.01, "maxf": 0.5}
@@ -27,12 +27,12 @@ DRAWN_GRID = {"hop_length": 51, "bins_per_octave": 10, "oversampling": 6, "fmin"
 
 
 def histograms(
-    x: np.ndarray, q: float, dtype: torch.dtype = torch.float64, **options
+    x: np.ndarray, q: float, dtype: type = np.float64, **options
 ) -> tuple[np.ndarray, np.ndarray]:
     """Energy and number of points, each (frequency, time)."""
-    transform = LinearReassignment(1.0, q=q, **DRAWN_GRID, **options)
-    ((energy, count),) = transform._histograms(torch.from_numpy(x)[None].to(dtype))
-    return energy[0].double().numpy(), count[0].double().numpy()
+    settings = Settings(1.0, q=q, **DRAWN_GRID, **options)
+    ((energy, count),) = pictures.histograms(x[None].astype(dtype), [settings])
+    return energy[0].astype(np.float64), count[0].astype(np.float64)
 
 
 def thresholded(energy: np.ndarray, count: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ drawn = given(
 @example(kind="clicks", n=10_007, how_many=40, q=0.5, seed=0)  # a prime length: 0.943 once
 @example(kind="clicks", n=1500, how_many=12, q=0.4, seed=0)  # a point on an edge: 0.9988 once
 @example(kind="steps", n=2311, how_many=13, q=2.0, seed=1)  # 0.993 once
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=25, deadline=None, derandomize=True)
 def test_energy_is_close_to_that_of_the_exact_form(kind, n, how_many, q, seed):
     x = DRAWN[kind](n, how_many, seed)
     exact, _ = histograms(x, q, exact=True)
@@ -29,7 +29,7 @@ def test_energy_is_close_to_that_of_the_exact_form(kind, n, how_many, q, seed):
 
 
 @drawn
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=15, deadline=None, derandomize=True)
 def test_threshold_keeps_what_is_clear_of_its_limit(kind, n, how_many, q, seed):
     """Bins whose number of points is half as large again as the limit, or as small, are alike."""
     # Over faint noise: in digital silence rounding decides how many points there are.

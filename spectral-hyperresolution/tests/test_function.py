@@ -1,22 +1,16 @@
 """`reassigned_spectrogram`: axes, channels, agreement with the module, and what users give it."""
 
-import os
-import shutil
-import subprocess
-import sys
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
+import signals
 import torch
 
-import spectral_hyperresolution
 from spectral_hyperresolution import (
     LinearReassignment,
     high_resolution_spectrogram,
     reassigned_spectrogram,
-    signals,
 )
 
 RATE = 8000
@@ -43,13 +37,6 @@ def test_frames_are_centred_as_in_librosa(position):
     assert power.sum(0).argmax() == round(position / 80)
 
 
-def test_no_channel_gives_no_picture():
-    power, frequencies, times = reassigned_spectrogram(
-        np.zeros((0, 2000), np.float32), sr=RATE, **SMALL, return_axes=True
-    )
-    assert power.shape == (0, len(frequencies), len(times))
-
-
 def test_channels_are_kept_and_several_q_stand_before_frequency(song):
     y = np.stack([song, -song, 0 * song])
     power = reassigned_spectrogram(y, sr=RATE, q=[1, 4], **SMALL)
@@ -57,6 +44,7 @@ def test_channels_are_kept_and_several_q_stand_before_frequency(song):
     assert power.dtype == np.float64
     assert np.array_equal(power[0], power[1])
     assert power[2].max() == 0
+    assert reassigned_spectrogram(y[:0], sr=RATE, **SMALL).shape == (0, 65, 26)
     assert np.array_equal(power[0, 1], reassigned_spectrogram(song, sr=RATE, q=4, **SMALL))
     assert reassigned_spectrogram(song.astype(np.float32), sr=RATE, **SMALL).dtype == np.float32
 
@@ -86,12 +74,12 @@ def test_samples_in_another_byte_order_are_taken(song):
 
 
 def test_time_that_is_not_last_gets_a_warning(song):
-    turned = np.stack([song, song], axis=1)
-    with pytest.warns(UserWarning, match=r"y has shape \(2000, 2\): time is the last axis"):
+    turned = np.stack([song, song], axis=1)[:200]
+    with pytest.warns(UserWarning, match=r"y has shape \(200, 2\): time is the last axis"):
         reassigned_spectrogram(turned, sr=RATE, **SMALL)
-    with pytest.warns(UserWarning, match=r"waveform has shape \(2000, 2\)"):
+    with pytest.warns(UserWarning, match=r"waveform has shape \(200, 2\)"):
         LinearReassignment(RATE, **SMALL)(torch.from_numpy(turned))
-    with pytest.warns(UserWarning, match="2000 clips of 2 samples"):  # (C, N) for (N, C)
+    with pytest.warns(UserWarning, match="200 clips of 2 samples"):  # (C, N) for (N, C)
         high_resolution_spectrogram(turned[:, ::-1].T.copy(), 2, 1, 1, 2, 0.2, 0.5)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -104,11 +92,8 @@ def test_a_trace_is_refused():
 
 
 @pytest.mark.parametrize("exact", [False, True])
-@pytest.mark.parametrize("backend", ["compiled", "torch"])
-def test_samples_whose_power_overflows_are_an_error_and_the_largest_legal_ones_finite(
-    song, exact, backend
-):
-    module = LinearReassignment(RATE, **SMALL, exact=exact, backend=backend)
+def test_samples_whose_power_overflows_are_an_error_and_the_largest_legal_ones_finite(song, exact):
+    module = LinearReassignment(RATE, **SMALL, exact=exact)
     song = torch.from_numpy(song / np.abs(song).max())
     with pytest.raises(ValueError, match=r"waveform must lie within \+-1e\+14"):
         module(2e14 * song.float())
@@ -134,51 +119,9 @@ def test_fmax_a_hair_above_nyquist_is_nyquist(song):
         (np.zeros(1), {}, ValueError, "y must have at least 2 samples along time, got 1"),
         (np.full(9, np.nan), {}, ValueError, "y must be finite"),
         (np.zeros(9), {"sr": 0}, ValueError, "sr must be > 0"),
-        (np.zeros(9), {"hop_length": 0}, ValueError, "hop_length must be > 0"),
         (np.zeros(9), {"axis": "mel"}, ValueError, "axis='mel' needs n_bins"),
-        (np.zeros(9), {"q": -2}, ValueError, "q must be > 0"),
-        (np.zeros(9), {"fmin": 9000}, ValueError, "fmin must lie in"),
     ],
 )
 def test_errors_name_the_argument_what_was_given_and_what_is_legal(y, options, error, words):
     with pytest.raises(error, match=words):
         reassigned_spectrogram(y, **{"sr": RATE, **SMALL, **options})
-
-
-# ------------------------------------------------------------------------------ installed elsewhere
-
-PACKAGE = Path(spectral_hyperresolution.__file__).parent
-SHORT = (
-    "import numpy as np, spectral_hyperresolution as s; "
-    "print(s.reassigned_spectrogram(np.ones(300), hop_length=100, oversampling=1).shape)"
-)
-
-
-def run(code: str, path: Path, **environment) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": str(path), **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-
-
-def test_torch_is_all_that_the_module_needs():
-    blocked = ["fastai", "librosa", "pandas", "matplotlib", "freesound_tagging"]
-    code = (
-        f"import sys; sys.modules.update(dict.fromkeys({blocked})); import torch; "
-        "from spectral_hyperresolution import LinearReassignment, high_resolution_spectrogram; "
-        "print(LinearReassignment(8000, oversampling=1)(torch.ones(600)).shape)"
-    )
-    result = run(code, PACKAGE.parent)
-    assert "torch.Size([185, 4])" in result.stdout, result.stderr
-
-
-def test_a_folder_where_nothing_can_be_kept_is_warned_of_and_works(tmp_path):
-    shutil.copytree(PACKAGE, tmp_path / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
-    # numba finds no place: the source folder is made to look read-only, the user's cache is a file
-    no_place = "from numba.core import caching; caching.CacheImpl._locator_classes = []; "
-    result = run(no_place + SHORT, tmp_path)
-    assert "(206, 4)" in result.stdout, result.stderr
-    assert "set NUMBA_CACHE_DIR" in result.stderr

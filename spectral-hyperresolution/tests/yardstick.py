@@ -1,9 +1,4 @@
-"""The yardstick: linear reassignment written down directly, float64 NumPy, line by line.
-
-Nothing here is clever, on purpose: the formulas of Gardner & Magnasco (2006), doi
-10.1073/pnas.0601707103, in their constant-Q form, with two full-length inverse FFTs a scan line
-and `np.add.at`. The benchmarks measure the package against it; the tests check it against it.
-"""
+"""The yardstick: the formulas of Gardner & Magnasco (2006) written down directly, in float64."""
 
 from __future__ import annotations
 

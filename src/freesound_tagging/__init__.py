@@ -2,7 +2,7 @@
 
 One direction of flow, each folder knowing only the ones before it::
 
-    sounds -> features -> learning -> scoring
+    sounds -> features -> scoring -> learning
 
 The names below are loaded when first used, so that ``import freesound_tagging`` is instant.
 """

@@ -5,8 +5,9 @@ once; each subcommand imports what it needs when its work begins.
 """
 
 import argparse
+import io
 import os
-import shlex
+import signal
 import sys
 from pathlib import Path
 
@@ -19,33 +20,43 @@ NOT_READ = 141
 """Exit status after Ctrl-C, and where nobody reads the tags any more (``tag ... | head``): 128 and
 the number of the signal, as shells have it."""
 
-SETTINGS = ("WORK_FOLDER", "DATA_MIRROR", "SEEDS", "STRICT", "SCHEDULER")
-"""Environment variables that say how a command works."""
-
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a subcommand and return 0, 1 (a notebook failed), 2 (bad input), 130 or 141."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what a terminal cannot show is escaped
+        sys.stdout.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     for variable in ("WORK_FOLDER", "DATA_MIRROR"):  # notebooks run in a folder of their own
         if os.environ.get(variable):
             os.environ[variable] = str(Path(os.environ[variable]).expanduser().resolve())
     try:
-        return options.work(options)
+        status = options.work(options)
+        print(end="", flush=True)
+        return status
     except KeyboardInterrupt:
-        if not hasattr(options, "dataset"):
-            return STOPPED  # nothing to go on with
-        given = [(name, os.environ.get(name)) for name in SETTINGS]
-        settings = "".join(f" {name}={shlex.quote(value)}" for name, value in given if value)
-        command = f"make {_make_target(options)}{settings}"
-        print(f"\nstopped; what is finished is kept, to go on: {command}", file=sys.stderr)
+        if hasattr(options, "dataset"):
+            kept = "what is finished is kept; the same command goes on"
+            print(f"\nstopped; {kept}", file=sys.stderr)
         return STOPPED
+    except BrokenPipeError:
+        _forget_output()
+        return NOT_READ
     except OSError as error:  # no permission, a full disk
         place = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         print(f"error: {place}", file=sys.stderr)
+        _forget_output()
         return 2
     except ValueError as error:  # a DataError is one
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+def _forget_output() -> None:
+    """Drop what cannot be printed: Python would try again at its end, and say so."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run(options: argparse.Namespace) -> int:
@@ -57,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def neighbours(options: argparse.Namespace) -> int:
-    """Execute the notebooks from 10 on: raw waveform, the 4th-place recipe, a stack of networks."""
+    """Execute the notebooks from 9 on: raw waveform, the 4th-place recipe, a stack of networks."""
     _check(options)
     from freesound_tagging.notebooks import run_experiment
 
@@ -89,29 +100,28 @@ def tag(options: argparse.Namespace) -> int:
         raise DataError(f"--top {options.top}: give a whole number, 1 or more")
     if not options.longest > 0:
         raise DataError(f"--longest {options.longest:g}: give hours, more than 0")
+    if options.resume and options.csv in (None, Path("-")):
+        raise DataError("--resume goes on with a table: name it with --csv")
     _check_model(options)
-    try:
-        status = tagging.tag(
-            options.files,
-            options.model,
-            options.representation,
-            options.top,
-            options.csv,
-            options.audacity,
-            options.picture,
-            options.folder,
-            3600 * options.longest,
-        )
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes at its end
-        return NOT_READ
-    return status
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # say what is left, then end
+    return tagging.tag(
+        options.files,
+        options.model,
+        options.representation,
+        top=options.top,
+        table=options.csv,
+        resume=options.resume,
+        audacity=options.audacity,
+        pictures=options.picture,
+        folder=options.folder,
+        longest=3600 * options.longest,
+    )
 
 
 def demo(options: argparse.Namespace) -> int:
     """Open a page on this machine that tags a sound recorded or uploaded there."""
     _check_model(options)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # remove the folder for uploads
     from freesound_tagging.page import serve
 
     serve(options.model, options.port)
@@ -121,13 +131,18 @@ def demo(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> None:
     check_dataset(options.dataset)
     if is_table(options.dataset):
-        table = Path(options.dataset).expanduser().resolve()
+        given = Path(options.dataset).expanduser()
+        table = given.parent.resolve() / given.name  # a table that is a link keeps its own folder
         if not table.is_file():
             raise DataError(f"{options.dataset}: there is no such table")
         options.dataset = str(table)  # notebooks run in a folder of their own
-    if options.profile:
-        get_profile(options.profile)
+    get_profile(options.profile)
     parse_seeds(os.environ.get("SEEDS"))
+    if not Path(__file__).resolve().parents[2].joinpath("notebooks").is_dir():
+        raise DataError(
+            "the experiment wants a clone of the repository, installed in place (make setup), for "
+            "its notebooks and clip lists; tagging with --model and the transform work without"
+        )
 
 
 def _check_model(options: argparse.Namespace) -> None:
@@ -142,46 +157,31 @@ def _parser() -> argparse.ArgumentParser:
     for work in (run, neighbours, model, tag, demo):
         command = commands.add_parser(work.__name__, help=work.__doc__, description=work.__doc__)
         command.set_defaults(work=work)
+        add = command.add_argument
         if work in (tag, demo):
             newest = "a folder that make model wrote (default: the newest under models/)"
-            command.add_argument("--model", type=Path, metavar="FOLDER", help=newest)
+            add("--model", type=Path, metavar="FOLDER", help=newest)
         else:
             known = f"{', '.join(NAMES)}, or path/to/table.csv (default: microcalls)"
-            command.add_argument("--dataset", default="microcalls", help=known)
-            profiles = f"{', '.join(PROFILES)} (default: cpu)"
-            command.add_argument("--profile", default="cpu", help=profiles)
+            add("--dataset", default="microcalls", help=known)
+            add("--profile", default="cpu", help=f"{', '.join(PROFILES)} (default: cpu)")
         if work is model:
             several = "may be given several times (default: log_db and hires_q2)"
-            command.add_argument("--representation", action="append", help=several)
+            add("--representation", action="append", help=several)
         elif work is demo:
-            command.add_argument("--port", type=int, default=7860)
+            add("--port", type=int, default=7860)
         elif work is tag:
-            _add_tag_arguments(command)
+            add("files", nargs="+", metavar="FILE", help="a sound, or a folder of sounds")
+            add("--representation", help="which network (default: the model's best)")
+            add("--top", type=int, default=3, help="labels for each sound (default: 3)")
+            add("--csv", type=Path, metavar="OUT", help="write a CSV file; - prints it instead")
+            add("--resume", action="store_true", help="go on with the CSV file of a stopped call")
+            add("--audacity", action="store_true", help="write a label track for each")
+            add("--picture", action="store_true", help="write what the network saw")
+            here = "for label tracks and pictures (default: here)"
+            add("--folder", type=Path, default=Path(), help=here)
+            add("--longest", type=float, default=1, metavar="HOURS", help="refuse longer files")
     return parser
-
-
-def _add_tag_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("files", nargs="+", metavar="FILE", help="a sound, or a folder of sounds")
-    command.add_argument("--representation", help="which network (default: the model's best)")
-    command.add_argument("--top", type=int, default=3, help="labels for each sound (default: 3)")
-    command.add_argument("--csv", metavar="OUT", help="write a CSV file; - prints it instead")
-    command.add_argument("--audacity", action="store_true", help="write a label track for each")
-    command.add_argument("--picture", action="store_true", help="write what the network saw")
-    command.add_argument(
-        "--folder", type=Path, default=Path(), help="for label tracks and pictures (default: here)"
-    )
-    command.add_argument(
-        "--longest", type=float, default=1.0, metavar="HOURS", help="refuse longer files"
-    )
-
-
-def _make_target(options: argparse.Namespace) -> str:
-    """Return the make target and variables that say the same as these options."""
-    named = {"DATASET": "dataset", "PROFILE": "profile"}
-    given = [(name, getattr(options, option, "")) for name, option in named.items()]
-    given.append(("REPRESENTATION", " ".join(getattr(options, "representation", None) or ())))
-    words = [f"{name}={shlex.quote(value)}" for name, value in given if value]
-    return " ".join([options.work.__name__, *words])
 
 
 if __name__ == "__main__":

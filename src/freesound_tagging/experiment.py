@@ -185,7 +185,7 @@ class Experiment:
         file = self.run_folder / "results.csv"
         if not file.exists():
             raise FileNotFoundError(
-                f"{file} is not there yet: run notebook 06, or make run "
+                f"{file} is not there yet: run notebook 07, or make run "
                 f"DATASET={self.dataset} PROFILE={self.profile_name}"
             )
         return pd.read_csv(file)

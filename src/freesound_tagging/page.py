@@ -1,7 +1,7 @@
 """``make demo``: a page on this machine that tags a sound and shows what each network saw.
 
 It asks nothing of any other machine (no analytics, no fonts), answers this machine alone, and keeps
-no sound once it has answered.
+no sound once it has answered. Labels, names and messages are escaped: they come from users.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import importlib.util
 import io
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,11 +23,10 @@ from freesound_tagging.errors import DataError
 from freesound_tagging.learning.tagger import Tagger, Tags, read_settings
 from freesound_tagging.sounds import microcalls
 from freesound_tagging.sounds.clips import decode, seconds_of
-from freesound_tagging.tag import NOT_KNOWN, describe_model, draw, newest_model
+from freesound_tagging.tag import NOT_KNOWN, as_png, describe_model, newest_model
 
 if TYPE_CHECKING:
     from gradio import Blocks
-    from starlette.middleware import Middleware
 
 LONGEST = 60.0
 """Seconds of a sound that the page takes."""
@@ -79,67 +79,57 @@ def read_upload(path: str | None) -> tuple[np.ndarray, int]:
 def player(waveform: np.ndarray, sample_rate: int) -> str:
     """Return HTML that plays a waveform; the sound is in the page itself, in no file."""
     content = io.BytesIO()
-    peak = float(np.abs(waveform).max()) or 1.0
-    sf.write(content, waveform / max(peak, 1.0), sample_rate, format="WAV", subtype="PCM_16")
+    scaled = waveform / max(float(np.abs(waveform).max()), 1.0)
+    sf.write(content, scaled, sample_rate, format="WAV", subtype="PCM_16")
     data = base64.b64encode(content.getvalue()).decode()
     return f'<audio controls style="width:100%" src="data:audio/wav;base64,{data}"></audio>'
+
+
+def paragraphs(*lines: str) -> str:
+    """Return HTML that shows lines of text as they are."""
+    return "".join(f"<p>{html.escape(line)}</p>" for line in lines)
 
 
 def sentence(representation: str, tags: Tags) -> str:
     """Say in one sentence what a network heard."""
     best = tags.best(1)[0]
-    if not tags.is_known:
-        return (
-            f"{representation}: {NOT_KNOWN} (its best label has {best.probability:.2f}, less than "
-            f"{tags.threshold:.2f})."
-        )
-    return f"{representation}: {best.label}, heard best at {best.start:.1f} to {best.end:.1f} s."
+    heard = f"{best.label}, heard best at {best.start:.1f} to {best.end:.1f} s."
+    return f"{representation}: {heard if tags.is_known else f'{NOT_KNOWN}; nearest: {heard}'}"
 
 
 def build_page(folder: Path) -> Blocks:
     """Return the page for a model."""
     import gradio as gr
 
-    taggers = {name: Tagger(folder, name) for name in read_settings(folder)["networks"]}
+    taggers = {name: Tagger(folder, name) for name in read_settings(folder).networks}
 
-    def answer(waveform: np.ndarray, sample_rate: int, chosen: list[str]) -> list:
-        if not chosen:
-            raise DataError("Choose a representation.")
-        tags = {name: taggers[name](waveform, sample_rate) for name in taggers if name in chosen}
-        figure = draw(waveform, sample_rate, [(taggers[name], tags[name]) for name in tags])
-        said = "\n\n".join(sentence(name, tags[name]) for name in tags)
-        labels = [
-            gr.Label(
-                {tag.label: tag.probability for tag in tags[name].best(3)}
-                if name in tags
-                else None,
-                visible=name in tags,
-            )
-            for name in taggers
-        ]
-        return [said, player(waveform, sample_rate), *labels, figure]
-
-    def failed(error: DataError) -> list:
-        return [f"**{html.escape(str(error))}**", "", *[None] * len(taggers), None]
+    def answer(get_sound: Callable[[], tuple[np.ndarray, int]], chosen: list[str]) -> list:
+        try:
+            waveform, rate = get_sound()
+            if not chosen:
+                raise DataError("Choose a representation.")
+            tags = {name: taggers[name](waveform, rate) for name in taggers if name in chosen}
+        except DataError as error:
+            return [paragraphs(str(error)), "", *[None] * len(taggers), ""]
+        said = paragraphs(*(sentence(name, tags[name]) for name in tags))
+        top = {name: {tag.label: tag.probability for tag in tags[name].best(3)} for name in tags}
+        bars = [gr.Label(top.get(name), visible=name in top) for name in taggers]
+        png = as_png(waveform, rate, [(taggers[name], tags[name]) for name in tags])
+        data = base64.b64encode(png).decode()
+        return [said, player(waveform, rate), *bars, f'<img src="data:image/png;base64,{data}">']
 
     def tag_upload(path: str | None, chosen: list[str]) -> list:
-        try:
-            return [None, *answer(*read_upload(path), chosen)]
-        except DataError as error:
-            return [None, *failed(error)]
+        return [None, *answer(lambda: read_upload(path), chosen)]
 
     def tag_example(label: str, chosen: list[str]) -> list:
-        try:
-            waveform = microcalls.synthesise(label, microcalls.clip_rng(0, label, UNSEEN))
-            return answer(waveform, 22_050, chosen)
-        except DataError as error:
-            return failed(error)
+        rng = microcalls.clip_rng(0, label, UNSEEN)
+        return answer(lambda: (microcalls.synthesise(label, rng), 22_050), chosen)
 
     with gr.Blocks(
         title="Tag a sound", fill_width=True, analytics_enabled=False, delete_cache=(60, 60)
     ) as page:
-        about = html.escape(describe_model(next(iter(taggers.values())))).replace("\n", "\n\n")
-        gr.Markdown(f"# Tag a sound\n\n{about}")
+        about = describe_model(next(iter(taggers.values()))).split("\n")
+        gr.HTML(f"<h1>Tag a sound</h1>{paragraphs(*about)}")
         with gr.Row():
             with gr.Column():
                 sound = gr.Audio(
@@ -155,15 +145,15 @@ def build_page(folder: Path) -> Blocks:
                 call = gr.Dropdown(list(microcalls.CALLS), label="Or a generated sound")
                 example = gr.Button("Tag this one", elem_id="example")
             with gr.Column():
-                said = gr.Markdown(elem_id="said")
+                said = gr.HTML(elem_id="said")
                 heard = gr.HTML(elem_id="heard")
-                labels = [
+                bars = [
                     gr.Label(num_top_classes=3, label=name, elem_id=f"bars-{i}")
                     for i, name in enumerate(taggers)
                 ]
-        gr.Markdown("## What the networks saw")
-        drawn = gr.Plot(show_label=False, elem_id="drawn")  # a label would cover the waveform
-        outputs = [said, heard, *labels, drawn]
+        gr.HTML("<h2>What the networks saw</h2>")
+        drawn = gr.HTML(elem_id="drawn")
+        outputs = [said, heard, *bars, drawn]
         button.click(tag_upload, [sound, chosen], [sound, *outputs], api_name=False)
         example.click(tag_example, [call, chosen], outputs, api_name=False)
     return page
@@ -178,8 +168,13 @@ def serve(folder: Path | None, port: int) -> None:
         Where gradio is not installed, there is no model, or the port is taken.
     """
     check_gradio()
+    from starlette.middleware import Middleware
+    from starlette.middleware.base import BaseHTTPMiddleware
+
     folder = folder or newest_model()
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    for variable in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        del os.environ[variable]  # gradio asks this machine whether the page is there, nobody else
+    os.environ |= {"no_proxy": "*", "GRADIO_ANALYTICS_ENABLED": "False"}
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     with tempfile.TemporaryDirectory(prefix="tag-a-sound-") as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads
@@ -191,7 +186,7 @@ def serve(folder: Path | None, port: int) -> None:
                 ssr_mode=False,
                 max_file_size=f"{LARGEST_MB}mb",
                 footer_links=[],
-                app_kwargs={"middleware": [_policy()]},
+                app_kwargs={"middleware": [Middleware(BaseHTTPMiddleware, dispatch=_add_policy)]},
             )
         except (OSError, OverflowError) as error:
             raise DataError(
@@ -199,21 +194,8 @@ def serve(folder: Path | None, port: int) -> None:
             ) from error
 
 
-def _policy() -> Middleware:
-    """Return what puts `_POLICY` on every answer of the server."""
-    from starlette.middleware import Middleware
-
-    class Policy:
-        def __init__(self, app):
-            self.app = app
-
-        async def __call__(self, scope, receive, send) -> None:
-            async def send_with_policy(message) -> None:
-                if message["type"] == "http.response.start":
-                    policy = (b"content-security-policy", _POLICY.encode())
-                    message["headers"] = [*message.get("headers", []), policy]
-                await send(message)
-
-            await self.app(scope, receive, send_with_policy)
-
-    return Middleware(Policy)
+async def _add_policy(request, call_next):
+    """Put `_POLICY` on an answer of the server."""
+    response = await call_next(request)
+    response.headers["content-security-policy"] = _POLICY
+    return response

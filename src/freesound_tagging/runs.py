@@ -12,6 +12,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 
 import joblib
@@ -22,17 +23,15 @@ from fastai.torch_core import set_seed
 from tqdm import tqdm
 
 from freesound_tagging.errors import DataError
-from freesound_tagging.features.channels import FAST_FORM
-from freesound_tagging.features.representations import get_variant
-from freesound_tagging.features.spectrograms import ALGORITHM
+from freesound_tagging.features.representations import ALGORITHM, get_variant
 from freesound_tagging.features.store import Store
 from freesound_tagging.files import write_atomically
 from freesound_tagging.jobs import run_jobs
 from freesound_tagging.learning import learner as training
-from freesound_tagging.learning import networks
+from freesound_tagging.learning import networks, unknown
 from freesound_tagging.learning.dataloaders import make_dataloaders
 from freesound_tagging.learning.profiles import Profile
-from freesound_tagging.scoring.metrics import KEYS, classes_of, clip_metrics
+from freesound_tagging.scoring.metrics import classes_of, clip_metrics
 
 TRAINING = 2
 """Version of the training: raise it when the same settings would give other scores."""
@@ -60,7 +59,7 @@ def train(
     """
     set_seed(seed, reproducible=True)
     dls = make_dataloaders(table, store, variant, fold, profile, networks.best_device())
-    training._order_by_seed(dls, seed)
+    training.order_by_seed(dls, seed)
     learner = training.make_learner(dls, profile)
     bar = tqdm(
         total=profile.frozen_epochs + profile.epochs,
@@ -91,15 +90,18 @@ def train_and_score(
 
     Returns
     -------
-    Columns clip_id, seed, fold, label, then the probability of each class; rows sorted by clip id.
+    Columns clip_id, seed, fold, label, strangeness (see `unknown`; not of test clips), then the
+    probability of each class; rows sorted by clip id.
     """
     learner = train(table, store, variant, fold, seed, profile, progress)
-    scores, labels = training.predict(learner).sort_index(), table["label"]
+    scores, labels = training.predict(learner), table["label"]
+    strange = pd.Series(unknown.score(learner).numpy(), index=scores.index)
+    scores = scores.sort_index()
     if test is not None:
         others = training.predict_others(learner, store, variant, sorted(test.index))
         scores, labels = pd.concat([scores, others]), pd.concat([labels, test["label"]])
-    about = pd.DataFrame({"seed": seed, "fold": fold, "label": labels}, index=scores.index)
-    return about.join(scores).reset_index()[[*KEYS, *scores.columns]]
+    about = {"seed": seed, "fold": fold, "label": labels, "strangeness": strange}
+    return pd.DataFrame(about, index=scores.index).join(scores).reset_index()
 
 
 def profile_folds(table: pd.DataFrame, profile: Profile) -> list[int]:
@@ -208,9 +210,10 @@ def describe_settings(
     settings |= {
         "clips, labels and folds": _hash(clips.to_csv()),
         "code of the training": TRAINING,
-        "code of the spectrograms": [ALGORITHM, *FAST_FORM.values()],
+        "code of the spectrograms": [ALGORITHM, version("spectral-hyperresolution")],
         "pretrained weights": networks.is_pretrained(profile.architecture),
         "device": networks.best_device().type,
+        "compiled": profile.compiled and training.has_compiler(),
     }
     if store is not None:  # its files are named by hashes of the sounds
         places = next(iter(store.places.values())).values()

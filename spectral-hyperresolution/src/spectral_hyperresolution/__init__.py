@@ -10,10 +10,10 @@ from importlib import import_module
 
 _MODULES = {
     "LinearReassignment": "transform",
-    "consensus_picture": "consensus",
+    "Settings": "settings",
+    "consensus_picture": "pictures",
     "high_resolution_spectrogram": "linear_reassignment",
     "reassigned_spectrogram": "spectrogram",
-    "renyi_entropy": "concentration",
 }
 
 __all__ = sorted(_MODULES)

@@ -18,13 +18,7 @@ LARGEST_SINGLE, LARGEST_DOUBLE = 1e14, 1e140
 
 
 def as_float_array(x: np.ndarray, name: str) -> np.ndarray:
-    """`x` in this machine's byte order, as a float array, copied only where it must be.
-
-    Raises
-    ------
-    TypeError
-        If `x` is no array, or holds integers, booleans or complex numbers.
-    """
+    """`x` in this machine's byte order, or TypeError if it is no array of real floats."""
     if not isinstance(x, np.ndarray):
         raise TypeError(f"{name} must be a NumPy array, got {type(x).__name__}")
     if x.dtype.kind != "f":
@@ -34,13 +28,7 @@ def as_float_array(x: np.ndarray, name: str) -> np.ndarray:
 
 
 def as_float_tensor(x: np.ndarray | torch.Tensor, name: str) -> torch.Tensor:
-    """`x` as a real floating-point tensor, sharing memory where it can.
-
-    Raises
-    ------
-    TypeError
-        If `x` is no array or tensor, or holds integers, booleans or complex numbers.
-    """
+    """`x` as a real floating-point tensor, sharing memory where it can, or TypeError."""
     import torch
 
     if isinstance(x, np.ndarray):

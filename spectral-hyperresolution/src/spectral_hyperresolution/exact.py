@@ -6,8 +6,8 @@ import numpy as np
 import scipy.fft
 
 from . import kernels
-from .grid import Settings
-from .threads import thread_pool
+from .settings import Settings
+from .threads import in_threads
 
 # Gaussians are followed to exp(-12^2 / 2) = 5e-32, beyond the rounding of a float64 transform.
 REACH = 12.0
@@ -38,7 +38,7 @@ def histograms(spectrum: np.ndarray, n_samples: int, settings: Settings) -> tupl
     if not settings.reassign:
         return standing_histograms(spectrum, n_samples, settings)
     axis = settings.axis_parameters()
-    q, fmin, fmax, n_bins = settings.q, settings.fmin, settings.fmax, settings.n_bins
+    q, fmin, fmax, n_bins = settings.q, settings.low, settings.high, settings.n_rows
     first, strip = kernels.strip_ranges(lines, q, fmin, fmax, n_bins, axis)
     energy = np.zeros((n_bins, frames))
     count = np.zeros((n_bins, frames), dtype=np.int64)
@@ -51,40 +51,36 @@ def histograms(spectrum: np.ndarray, n_samples: int, settings: Settings) -> tupl
         xi, eta = scipy.fft.ifft(filtered, axis=-1, overwrite_x=True)
         e = np.zeros((len(f0), strip, frames))
         c = np.zeros((len(f0), strip, frames), dtype=np.int64)
-        kernels.bin_lines(xi, eta, f0, q, settings.hop, fmin, fmax, n_bins, axis, rows, e, c)
+        kernels.bin_lines(xi, eta, f0, q, settings.hop_length, fmin, fmax, n_bins, axis, rows, e, c)
         return rows, e, c
 
     # Added in the order of the lines whatever thread was first: same input, same bytes.
-    with thread_pool() as workers:
-        for rows, e, c in workers(strips, range(0, len(lines), LINES_AT_A_TIME)):
-            kernels.add_strips(e, c, rows, energy, count)
+    for rows, e, c in in_threads(strips, range(0, len(lines), LINES_AT_A_TIME)):
+        for row, of_energy, of_count in zip(rows, e, c, strict=True):
+            part = slice(row, row + strip)
+            energy[part] += of_energy[: n_bins - row]
+            count[part] += of_count[: n_bins - row]
     return energy, count.astype(np.float64)
 
 
 def standing_histograms(spectrum: np.ndarray, n_samples: int, settings: Settings) -> tuple:
-    """As `histograms`, with every point counted where its filter stands."""
-    lines = settings.scan_lines()
+    """As `histograms`, with every point where its filter stands; no points are counted."""
+    lines, frames = settings.scan_lines(), settings.frames(n_samples)
     rows = settings.rows(lines)
     lines, rows = lines[rows >= 0], rows[rows >= 0]
-    frames = settings.frames(n_samples)
-    energy, count = np.zeros((settings.n_bins, frames)), np.zeros((settings.n_bins, frames))
+    energy = np.zeros((settings.n_rows, frames))
     # The last sample is left out, as are points that are reassigned to it: t < N.
-    frame = np.arange(1, n_samples) // settings.hop
-    samples = np.bincount(frame, minlength=frames)
+    frame = np.arange(1, n_samples) // settings.hop_length
 
     def line_energy(f0: float) -> np.ndarray:
-        xi = np.empty((1, n_samples), dtype=spectrum.dtype)
-        kernels.filter_lines(
-            spectrum, n_samples, np.array([f0]), settings.q, REACH, xi, np.empty_like(xi)
-        )
+        xi, eta = np.empty((2, 1, n_samples), dtype=spectrum.dtype)
+        kernels.filter_lines(spectrum, n_samples, np.array([f0]), settings.q, REACH, xi, eta)
         xi = scipy.fft.ifft(xi[0], overwrite_x=True)[: n_samples - 1]
         return np.bincount(frame, weights=np.abs(xi) ** 2, minlength=frames)
 
-    with thread_pool() as workers:
-        for row, power in zip(rows, workers(line_energy, lines), strict=True):
-            energy[row] += power
-            count[row] += samples
-    return energy, count
+    for row, power in zip(rows, in_threads(line_energy, lines), strict=True):
+        energy[row] += power
+    return energy, np.zeros_like(energy)
 
 
 def histograms_of_batch(x: np.ndarray, settings: Settings) -> tuple[np.ndarray, np.ndarray]:

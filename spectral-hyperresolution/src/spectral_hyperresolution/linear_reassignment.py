@@ -7,15 +7,7 @@ import torch
 
 from . import exact, torch_backend
 from .checks import as_float_tensor, check_samples
-from .grid import Settings, make_settings, whole_number
-
-REFERENCE_NAMES = {
-    "hop": "tdeci",
-    "oversampling": "over",
-    "bins_per_octave": "noct",
-    "fmin": "minf",
-    "fmax": "maxf",
-}
+from .settings import Settings, called, whole_number
 
 
 def high_resolution_spectrogram(
@@ -30,18 +22,10 @@ def high_resolution_spectrogram(
     dtype: torch.dtype = torch.float32,
     chunks: int | None = None,
 ) -> torch.Tensor:
-    r"""Linear reassignment of a whole signal, exactly as the method's authors compute it.
+    """Linear reassignment of a whole signal, exactly as the method's authors compute it.
 
-    For each scan line at f0 (constant Q: :math:`\sigma = f_0 / 2 \pi q`) the spectrum X of the
-    signal is filtered with a Gaussian and with its derivative,
-
-    .. math::
-        G(f) = e^{-(f - f_0)^2 / 2 \sigma^2}, \quad
-        \xi = F^{-1}[G X], \quad \eta = F^{-1}[-\tfrac{f - f_0}{\sigma} G X], \quad m = \eta / \xi,
-
-    and each sample n of the line with |m| < 1/2 moves its energy :math:`|\xi|^2` to time
-    :math:`n + \mathrm{Im}(m) / 2 \pi \sigma` and frequency :math:`f_0 - \sigma\,\mathrm{Re}(m)`.
-    Bins that receive fewer points than the square root of the largest number are set to zero.
+    The equations are those of `LinearReassignment`, in its exact form. Bins that receive fewer
+    points than the square root of the largest number are set to zero.
 
     Parameters
     ----------
@@ -59,14 +43,12 @@ def high_resolution_spectrogram(
     minf, maxf : float
         Frequency range in cycles per sample, 0 < minf < maxf <= 0.5.
     device : torch.device or str, optional
-        Where to compute; by default where `x` is. CPU runs compiled loops, any other device
-        batched torch operations.
+        Where to compute; by default where `x` is.
     dtype : torch.dtype
         torch.float32 or torch.float64: precision of the transforms and of the result.
     chunks : int, optional
         Number of parts, >= 1, that the scan lines are cut into on a device other than the CPU: more
-        parts, less memory. By default as few as fit a quarter of a gigabyte each. The CPU form
-        needs no such help and ignores it.
+        parts, less memory. By default as few as fit a quarter of a gigabyte each.
 
     Returns
     -------
@@ -79,11 +61,6 @@ def high_resolution_spectrogram(
     ------
     TypeError, ValueError
         Naming the argument and its legal range.
-
-    References
-    ----------
-    T. J. Gardner and M. O. Magnasco, "Sparse time-frequency representations", PNAS 103(16),
-    6094-6099, 2006, doi 10.1073/pnas.0601707103.
 
     Examples
     --------
@@ -105,13 +82,26 @@ def high_resolution_spectrogram(
     check_samples(channels, "x")
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
-    settings = make_settings(q, tdeci, minf, maxf, noct, over, names=REFERENCE_NAMES)
+    with called(
+        hop_length="tdeci",
+        oversampling="over",
+        bins_per_octave="noct",
+        fmin="minf",
+        fmax="maxf",
+        Hz="cycles per sample",
+    ):
+        settings = Settings(1.0, q, tdeci, noct, minf, maxf, over)
     device = x.device if device is None else torch.device(device)
     if chunks is not None:
         chunks = whole_number(chunks, "chunks")
     # MPS has no float64, in which points are added up.
     working = torch.device("cpu") if device.type == "mps" else device
-    energy, count = exact_histograms(channels.to(working, dtype), settings, chunks)
+    channels = channels.to(working, dtype)
+    if working.type == "cpu":
+        found = exact.histograms_of_batch(channels.detach().numpy(), settings)
+        energy, count = map(torch.from_numpy, found)
+    else:
+        energy, count = torch_backend.exact_histograms(channels, settings, chunks)
     energy, count = energy.sum(0), count.sum(0)
     energy = torch.where(count < count.max().sqrt(), 0, energy)
     return energy.flip(0).T.to(device, dtype).contiguous()
@@ -119,13 +109,3 @@ def high_resolution_spectrogram(
 
 # The published package spelled it so in two of its modules.
 high_resolution_spectogram = high_resolution_spectrogram
-
-
-def exact_histograms(
-    x: torch.Tensor, settings: Settings, chunks: int | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Energy and count, both (batch, n_bins, frames) in float64, of signals of shape (batch, N)."""
-    if x.device.type != "cpu":
-        return torch_backend.exact_histograms(x, settings, chunks)
-    energy, count = exact.histograms_of_batch(x.detach().numpy(), settings)
-    return torch.from_numpy(energy), torch.from_numpy(count)

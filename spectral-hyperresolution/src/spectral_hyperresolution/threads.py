@@ -7,7 +7,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from functools import cache
 
 
 def thread_count() -> int:
@@ -20,23 +20,26 @@ def thread_count() -> int:
     return os.cpu_count() or 1
 
 
-@contextmanager
-def thread_pool() -> Iterator:
-    """A ``map`` over `thread_count` threads."""
+@cache
+def pool_of(n_threads: int, process: int) -> ThreadPoolExecutor:
+    """A pool that is kept: starting threads takes as long as a short clip. One for each process,
+    because threads do not outlive a fork.
+    """
+    return ThreadPoolExecutor(n_threads)
+
+
+def in_threads(function: Callable, items: Iterable) -> Iterator:
+    """``map`` over `thread_count` threads."""
     n_threads = thread_count()
     if n_threads == 1:
-        yield map
+        yield from map(function, items)
         return
-    with ThreadPoolExecutor(n_threads) as pool:
-
-        def in_order(function: Callable, items: Iterable) -> Iterator:
-            # A few tasks ahead of the consumer and no more: finished results take memory.
-            ahead: deque = deque()
-            for item in items:
-                ahead.append(pool.submit(function, item))
-                if len(ahead) > 4 * n_threads:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-
-        yield in_order
+    pool = pool_of(n_threads, os.getpid())
+    # A few tasks ahead of the consumer and no more: finished results take memory.
+    ahead: deque = deque()
+    for item in items:
+        ahead.append(pool.submit(function, item))
+        if len(ahead) > 4 * n_threads:
+            yield ahead.popleft().result()
+    while ahead:
+        yield ahead.popleft().result()

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
 
 import numpy as np
 import scipy.fft
 import torch
 
-from . import analysis, torch_backend
+from . import torch_backend
 from .checks import as_float_tensor, check_finite, check_samples
-from .consensus import consensus_picture
-from .grid import whole_number
-
-BACKENDS = ("auto", "compiled", "torch")
+from .pictures import finished, histograms, pictures
+from .settings import Settings, whole_number
 
 # A block of a long recording overlaps its neighbours by this many standard deviations of the
 # longest window in time, q / fmin samples: exp(-6^2 / 2) = 2e-8 of it reaches further.
@@ -35,33 +33,29 @@ class LinearReassignment(torch.nn.Module):
     :math:`f_0 - \sigma\,\mathrm{Re}(m)`. A tone collapses to a line, a click to an instant, a
     glide to its track; noise collapses to froth.
 
-    **The fast form** (``exact=False``) approximates, in single precision. Each Gaussian is cut at 6
-    sigma, so that an inverse transform needs only as many points as the band is wide, each
-    standing for several samples; only scan lines 0.7 sigma apart, and f0 / 24 at the most, are
-    transformed, and those between are weighted sums of their neighbours; lines closer than 0.07
-    sigma are thinned out, to five a bin at the least. Where |m| = 1/2 lies among the samples and
-    lines that a point stands for, it counts for a share of them; where a window lasts less than
-    seven samples, the points are the samples. `accuracy` scales all of these, and counts three
-    times below q = 1.
-    Measured against the exact form on real and synthetic 2 s clips at 22,050 Hz with the default
-    settings, q = 1, 2, 4, 8 (``benchmarks/hyperresolution/accuracy.json``), cosine similarity of
+    **The fast form** (``exact=False``) approximates, in single precision: few filters are
+    transformed, the others are sums of their neighbours, and each takes few points (see `plan`).
+    `accuracy` scales how few. Against the exact form, on 13 real and synthetic clips of 2 s at
+    22,050 Hz, q = 1, 2, 4, 8 (``benchmarks/hyperresolution/accuracy.json``), cosine similarity of
     the power and correlation of the pictures in dB over an 80 dB range, the lowest of all clips
-    and q:
+    and q, and the mean number of points:
 
     ========  ======  ==============  ===============
     accuracy  cosine  dB correlation  relative points
     ========  ======  ==============  ===============
-    0.25      0.996   0.92            0.4
-    0.5       0.997   0.97            0.6
-    1         0.999   0.981           1
-    2         0.9999  0.992           3.1
-    4         0.9999  0.997           6.6
+    0.25      0.995   0.93            0.4
+    0.5       0.995   0.96            0.4
+    1         0.9994  0.980           1
+    2         0.9998  0.990           4
+    4         0.9999  0.995           10
     ========  ======  ==============  ===============
 
-    On clicks, staircases, noise and glides drawn at random the cosine is at least 0.999 for every q
-    from 0.25 to 16 (``benchmarks/hyperresolution/clicks.json``). The count threshold is unsure of
-    sparse clicks at q <= 2, down to 0.54: in digital silence rounding decides how many points there
-    are, and the exact form in single precision is hardly surer.
+    The count threshold is unsure of sparse clicks at q <= 2: in digital silence rounding decides
+    how many points there are, and the exact form in single precision is hardly surer.
+
+    **Devices.** The fast form is computed on the CPU wherever the waveform lies, so that its
+    numbers are the same everywhere; the exact form runs on CUDA devices too (not on MPS, which has
+    no float64).
 
     **Gradients** do not pass: which bin a point falls into has none.
 
@@ -69,53 +63,14 @@ class LinearReassignment(torch.nn.Module):
     ----------
     sample_rate : float
         Samples per second, > 0.
-    q : float or sequence of float
-        Quality factor, > 0. Small resolves time (0.5 to 1: clicks), large frequency (2 to 8:
-        tones). Several q share the transform of the signal and one grid.
-    hop_length : int
-        Samples per frame, >= 1.
-    bins_per_octave : float
-        Bins per octave of the log axis, > 0; with `oversampling` it also spaces the scan lines.
-    fmin, fmax : float
-        Frequency range in Hz, 0 < fmin < fmax <= sample_rate / 2, the default of `fmax`.
-    oversampling : int
-        Scan lines for each log-axis bin, >= 1.
-    exact : bool
-        Every scan line at every sample, in the precision of the waveform, as the authors' MATLAB
-        computes it.
-    reassign : bool
-        False: count each point where its filter stands, at time n and frequency f0, instead of
-        where it is reassigned to. That is a constant-Q Gabor spectrogram: the same Gaussians on the
-        same grid, every point with fmin <= f0 < fmax followed, and no count threshold. What it
-        lacks of the reassigned picture is what reassignment does.
-    axis : {"log", "mel", "linear"}
-        Frequency axis that the points are binned on. "mel" has equal steps of
-        log(1 + f / 700 Hz).
-    n_bins : int, optional
-        Number of bins of a mel or linear axis, >= 1; the log axis has
-        ceil(bins_per_octave log2(fmax / fmin) + 1).
-    count_threshold : bool
-        Set bins to zero that receive fewer points than the square root of the largest number in
-        the picture, as the authors do: it takes away the faintest froth.
-    consensus : int, optional
-        With several q: return one picture, the energy that at least this many of them put into the
-        same bin; see `consensus_picture`.
-    accuracy : float
-        Of the fast form, 0.25 to 8: more points and closer lines. The time is nearly proportional.
-    backend : {"auto", "compiled", "torch"}
-        "compiled" runs loops compiled by numba, on a CPU only, in as many threads as
-        `torch.get_num_threads()` says; "torch" runs batched torch operations on the waveform's own
-        device. "auto" takes the first on a CPU and the second elsewhere.
+    q, hop_length, bins_per_octave, fmin, fmax, oversampling, exact, reassign, axis, n_bins, \
+    count_threshold, consensus, accuracy, smooth
+        See `Settings`, whose fields, defaults and errors they are.
 
     Attributes
     ----------
     frequencies : float64 array, shape (frequency,)
         Centres of the bins in Hz, rising. On the log axis fmax 2^(-i / bins_per_octave).
-
-    Raises
-    ------
-    ValueError
-        Naming the argument and its legal range.
 
     References
     ----------
@@ -136,73 +91,32 @@ class LinearReassignment(torch.nn.Module):
     1011 Hz
     """
 
-    def __init__(
-        self,
-        sample_rate: float,
-        q: float | Sequence[float] = 2.0,
-        hop_length: int = 197,
-        bins_per_octave: float = 26.2,
-        fmin: float = 30.9,
-        fmax: float | None = None,
-        oversampling: int = 10,
-        exact: bool = False,
-        reassign: bool = True,
-        axis: str = "log",
-        n_bins: int | None = None,
-        count_threshold: bool = True,
-        consensus: int | None = None,
-        accuracy: float = 1.0,
-        backend: str = "auto",
-    ) -> None:
+    __signature__ = inspect.signature(Settings)
+
+    def __init__(self, sample_rate: float, *settings, **named) -> None:
         super().__init__()
-        self.analysis = analysis.make_analysis(
-            sample_rate,
-            q,
-            hop_length,
-            bins_per_octave,
-            fmin,
-            fmax,
-            oversampling,
-            exact,
-            reassign,
-            axis,
-            n_bins,
-            count_threshold,
-            consensus,
-            accuracy,
-        )
-        self.sample_rate = self.analysis.settings[0].sample_rate
-        self.q, self.several_q = self.analysis.q, self.analysis.several_q
-        self.settings = list(self.analysis.settings)
-        self.hop_length, self.reassign = self.settings[0].hop, self.settings[0].reassign
-        self.exact, self.accuracy = self.analysis.exact, self.analysis.accuracy
-        self.count_threshold = self.analysis.count_threshold
-        self.consensus = self.analysis.consensus
-        if backend not in BACKENDS:
-            raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
-        self.backend = backend
+        self.settings = Settings(sample_rate, *settings, **named)
 
     def extra_repr(self) -> str:
         """What `print` shows of the module."""
-        one = self.settings[0]
-        q = list(self.q) if self.several_q else self.q[0]
-        form = "exact" if self.exact else f"accuracy={self.accuracy:g}"
-        form += "" if self.reassign else ", reassign=False"
+        one = self.settings
+        q = list(one.q) if isinstance(one.q, tuple) else one.q
+        form = "exact" if one.exact else f"accuracy={one.accuracy:g}"
+        form += "" if one.reassign else ", reassign=False"
         return (
-            f"sample_rate={self.sample_rate:g}, q={q}, hop_length={self.hop_length}, "
-            f"axis={one.axis!r}, {one.n_bins} bins from {one.fmin * self.sample_rate:g} to "
-            f"{one.fmax * self.sample_rate:g} Hz, {form}"
+            f"sample_rate={one.sample_rate:g}, q={q}, hop_length={one.hop_length}, "
+            f"axis={one.axis!r}, {one.n_rows} bins from {one.fmin:g} to {one.fmax:g} Hz, {form}"
         )
 
     @property
     def frequencies(self) -> np.ndarray:
         """Centres of the frequency bins in Hz, rising, shape (frequency,)."""
-        return self.settings[0].frequencies() * self.sample_rate
+        return self.settings.frequencies() * self.settings.sample_rate
 
     @property
     def frequency_edges(self) -> np.ndarray:
         """Edges of the frequency bins in Hz, rising, shape (frequency + 1,)."""
-        return self.settings[0].bin_edges() * self.sample_rate
+        return self.settings.bin_edges() * self.settings.sample_rate
 
     def times(self, n_samples: int) -> np.ndarray:
         """Centres of the frames in seconds after the first sample, shape (ceil(n / hop_length),).
@@ -210,8 +124,9 @@ class LinearReassignment(torch.nn.Module):
         Frame j holds the reassigned times from j hop_length to (j + 1) hop_length, where the
         authors, and so this grid, give the first sample the time 1.
         """
-        frames = self.settings[0].frames(whole_number(n_samples, "n_samples"))
-        return ((np.arange(frames) + 0.5) * self.hop_length - 1) / self.sample_rate
+        hop, frames = self.settings.hop_length, self.settings.frames
+        middle = np.arange(frames(whole_number(n_samples, "n_samples"))) + 0.5
+        return (middle * hop - 1) / self.settings.sample_rate
 
     @torch.no_grad()
     def forward(self, waveform: torch.Tensor) -> torch.Tensor:
@@ -227,22 +142,14 @@ class LinearReassignment(torch.nn.Module):
         -------
         tensor, shape (..., frequency, time)
             Energy, >= 0, on the waveform's device and in its dtype (float32 for half precision).
-            For a waveform on MPS, which has no float64, the work is done on the CPU.
             With a sequence of q, shape (..., q, frequency, time); with `consensus`, without q.
 
         Raises
         ------
-        TypeError
-            If the waveform is no tensor or array of real floating-point samples.
-        ValueError
-            If it is shorter than two samples, not finite, or too large for its power to be.
+        TypeError, ValueError
+            If these are no real floating-point samples, too few, not finite, or too large.
         RuntimeError
             Under `torch.jit.trace`.
-
-        Warns
-        -----
-        UserWarning
-            If the last axis is so much shorter than the one before that it is hardly time.
         """
         if torch.jit.is_tracing():
             raise RuntimeError(
@@ -251,44 +158,41 @@ class LinearReassignment(torch.nn.Module):
             )
         x = as_float_tensor(waveform, "waveform")
         check_samples(x, "waveform")
-        if x.device.type == "mps":  # it has no float64, in which points are added up
+        if self._belongs_on_the_cpu(x):
             return self.forward(x.cpu()).to(x.device)
         dtype = x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32
         flat = x.reshape(-1, x.shape[-1]).to(dtype)
-        frames = self.settings[0].frames(x.shape[-1])
-        if len(flat) == 0:
-            shape = (0, len(self.q), self.settings[0].n_bins, frames)
-            pictures = flat.new_zeros(shape)
+        if x.device.type == "cpu":
+            power = torch.from_numpy(pictures(flat.detach().numpy(), self.settings))
         else:
-            pictures = self._pictures(self._histograms(flat), dtype)
-        return self._arranged(pictures, x.shape[:-1])
+            found = [self._histogram(flat, one) for one in self.settings.each_q()]
+            energy, count = (torch.stack(part, dim=1) for part in zip(*found, strict=True))
+            least = count.amax((-2, -1), keepdim=True).sqrt() * self.settings.count_threshold
+            power = energy.where(count >= least, 0).to(dtype)
+        return finished(power.reshape(*x.shape[:-1], *power.shape[1:]), self.settings)
 
     @torch.no_grad()
     def long_recording(
         self, waveform: np.ndarray | torch.Tensor, block_length: int = 1 << 17
     ) -> torch.Tensor:
-        """The picture of a recording of any length, in memory that its length bounds only mildly.
+        """The picture of a recording of any length, block by block.
 
-        The recording is taken in blocks that overlap by six standard deviations of the longest
-        window, 6 q / fmin; each frame comes from one block that sees all of its surroundings, so
-        there are no seams. (Below Nyquist; at it, where the spectrum ends, a Gaussian is cut off
-        sharply and its ringing dies away only slowly.) Before the first sample and after the last
-        there is silence, where `forward` sees the other end. The count threshold is that of the
-        whole recording. Besides the input, memory holds the result, one histogram of counts, and
-        the work of one block: about 1 GB for an hour of float32 samples at 22,050 Hz with one q on
-        the default grid.
+        Blocks overlap by six standard deviations of the longest window, 6 q / fmin, and each frame
+        comes from one that sees all of its surroundings: there are no seams. (Just below Nyquist,
+        where a Gaussian is cut off sharply, its ringing dies away only slowly.) Around the
+        recording there is silence, where `forward` sees the other end. The count threshold is that
+        of the whole. Memory holds the result, one histogram of counts, and the work of one block.
 
         Parameters
         ----------
         waveform : array or tensor, shape (time,)
             Real floating-point samples, at least 2. A `numpy.memmap` is read block by block.
         block_length : int
-            Samples in a block with its overlaps, raised to twice the overlaps where it is less.
+            Samples in a block with its overlaps, raised to four times these where it is less.
 
         Returns
         -------
-        tensor, shape (frequency, time), or (q, frequency, time) as from `forward`; float64 for a
-            float64 recording, which takes twice the memory, else float32.
+        tensor, shape (frequency, time), or (q, frequency, time), as from `forward`
 
         Raises
         ------
@@ -300,37 +204,38 @@ class LinearReassignment(torch.nn.Module):
                 "waveform must have shape (time,) here, got "
                 f"{getattr(waveform, 'ndim', 'no')} dimensions; take channels one by one"
             )
-        if isinstance(waveform, torch.Tensor) and waveform.device.type == "mps":  # as in forward
+        if isinstance(waveform, torch.Tensor) and self._belongs_on_the_cpu(waveform):
             return self.long_recording(waveform.cpu(), block_length).to(waveform.device)
-        n_samples = waveform.shape[0]
         check_samples(as_float_tensor(waveform[:2], "waveform"), "waveform")
-        block_length = whole_number(block_length, "block_length")
-        hop = self.hop_length
-        slowest = max(one.q / one.fmin for one in self.settings)
-        margin = -(-int(np.ceil(MARGIN * slowest)) // hop)  # in frames, like all below
-        length = scipy.fft.next_fast_len(
-            max(block_length, 4 * margin * hop, (2 * margin + 1) * hop)
-        )
-        core = length // hop - 2 * margin
-        n_frames = self.settings[0].frames(n_samples)
         first = as_float_tensor(waveform[:1], "waveform")
-        double = first.dtype == torch.float64
-        kind = {"dtype": torch.float64 if double else torch.float32, "device": first.device}
-        out = torch.zeros(len(self.q), self.settings[0].n_bins, n_frames, **kind)
+        dtype = torch.float64 if first.dtype == torch.float64 else torch.float32
+        each, hop = self.settings.each_q(), self.settings.hop_length
+        slowest = max(one.q / one.low for one in each)
+        margin = -(-int(np.ceil(MARGIN * slowest)) // hop)  # in frames, like all below
+        block_length = whole_number(block_length, "block_length")
+        length = scipy.fft.next_fast_len(max(block_length, 8 * margin * hop, hop))
+        core = length // hop - 2 * margin
+        n_frames = self.settings.frames(waveform.shape[0])
+        shape = (len(each), self.settings.n_rows, n_frames)
+        out = torch.zeros(shape, dtype=dtype, device=first.device)
         counts = torch.zeros_like(out[0])
-        for i in range(len(self.q)):
+        for one, picture in zip(each, out, strict=True):
             for start in range(0, n_frames, core):
-                block = self._block(waveform, (start - margin) * hop, length, kind["dtype"])
-                ((energy, count),) = self._histograms(block[None], [i])
+                block = self._block(waveform, (start - margin) * hop, length, dtype)
+                energy, count = self._histogram(block[None], one)
                 stop = min(start + core, n_frames)
                 inner = slice(margin, margin + stop - start)
-                out[i, :, start:stop] = energy[0, :, inner]
+                picture[:, start:stop] = energy[0, :, inner]
                 counts[:, start:stop] = count[0, :, inner]
-            if self.count_threshold:
+            if self.settings.count_threshold:
                 least = counts.max().sqrt()
-                for row, number in zip(out[i], counts, strict=True):  # row by row: no large mask
+                for row, number in zip(picture, counts, strict=True):  # by row: no large mask
                     row[number < least] = 0
-        return self._arranged(out[None], ())
+        return finished(out, self.settings)
+
+    def _belongs_on_the_cpu(self, x: torch.Tensor) -> bool:
+        """Whether a tensor from elsewhere is computed there: MPS has no float64 to add up in."""
+        return x.device.type == "mps" or (x.device.type != "cpu" and not self.settings.exact)
 
     def _block(
         self, waveform: np.ndarray | torch.Tensor, start: int, length: int, dtype: torch.dtype
@@ -343,39 +248,9 @@ class LinearReassignment(torch.nn.Module):
         block[low - start : high - start] = part
         return block
 
-    def _histograms(self, x: torch.Tensor, which: Sequence[int] | None = None) -> list:
-        """(energy, count) of the chosen settings, each (batch, frequency, time)."""
-        settings = [self.settings[i] for i in (range(len(self.q)) if which is None else which)]
-        use_torch = self.backend == "torch" or (self.backend == "auto" and x.device.type != "cpu")
-        if self.backend == "compiled" and x.device.type != "cpu":
-            raise ValueError(
-                f"backend='compiled' needs the waveform on a CPU, got {x.device}; "
-                "use 'auto' or 'torch'"
-            )
-        if not use_torch:
-            found = analysis.histograms(x.detach().numpy(), self.analysis, settings)
-            return [tuple(map(torch.from_numpy, pair)) for pair in found]
-        if self.exact:
-            return [torch_backend.exact_histograms(x, one) for one in settings]
-        return torch_backend.fast_histograms(x, settings, self.accuracy)
-
-    def _pictures(self, histograms: list, dtype: torch.dtype) -> torch.Tensor:
-        """Energies without the bins below the count threshold, (batch, q, frequency, time)."""
-        if histograms[0][0].device.type == "cpu":  # in NumPy, see `checks.on_cpu`
-            kind = np.float64 if dtype == torch.float64 else np.float32
-            arrays = [(energy.numpy(), count.numpy()) for energy, count in histograms]
-            return torch.from_numpy(analysis.pictures(arrays, self.analysis, kind))
-        kept = []
-        for energy, count in histograms:
-            if self.count_threshold:
-                least = count.amax((-2, -1), keepdim=True).sqrt()
-                energy = torch.where(count < least, 0, energy)
-            kept.append(energy.to(dtype))
-        return torch.stack(kept, dim=1)
-
-    def _arranged(self, pictures: torch.Tensor, batch: tuple[int, ...]) -> torch.Tensor:
-        """From (flat batch, q, frequency, time) to the shape that `forward` promises."""
-        pictures = pictures.reshape(*batch, *pictures.shape[1:])
-        if self.consensus is not None:
-            return consensus_picture(pictures, self.q, self.consensus)
-        return pictures if self.several_q else pictures.squeeze(-3)
+    def _histogram(self, x: torch.Tensor, one: Settings) -> tuple[torch.Tensor, torch.Tensor]:
+        """Energy and count of one q, each (batch, frequency, time), of signals (batch, N)."""
+        if x.device.type != "cpu":
+            return torch_backend.exact_histograms(x, one)
+        ((energy, count),) = histograms(x.detach().numpy(), [one])
+        return torch.from_numpy(energy), torch.from_numpy(count)

@@ -1,7 +1,7 @@
 """The time-frequency grid that all channels share."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -35,12 +35,6 @@ class Grid:
     frames_per_column: int = 1
     windows: int = 1
 
-    def __post_init__(self) -> None:
-        for name in ("frames_per_column", "windows"):
-            value = getattr(self, name)
-            if not (isinstance(value, int) and value >= 1):
-                raise ValueError(f"{name}={value!r}: give a whole number, 1 or more")
-
     @property
     def n_samples(self) -> int:
         """Samples of one window of a clip."""
@@ -60,14 +54,3 @@ class Grid:
     def times(self) -> np.ndarray:
         """Centre of each column in seconds, shape (n_frames,)."""
         return (np.arange(self.n_frames) + 0.5) * self.hop_length / self.sample_rate
-
-    def settings(self) -> dict:
-        """Return what keys are made of.
-
-        A setting that came later is left out at its default, so that older keys stay valid.
-        """
-        settings = asdict(self)
-        for later in ("frames_per_column", "windows"):
-            if settings[later] == 1:
-                del settings[later]
-        return settings

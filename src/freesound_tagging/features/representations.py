@@ -1,158 +1,231 @@
 """Every representation of the experiment, declared once, as data.
 
-A *channel* is computed from a waveform and stored. A *plane* of the network's input is a channel on
-one of the loudness scales. A *representation*, `Variant` in code and ``variant`` in tables of
-results, is what a network sees: one plane, or three of the same clip. A new one is a new row of a
-table here, and nothing else.
+A *channel* is computed from a waveform and stored. A *representation*, `Variant` in code and
+``variant`` in tables of results, is what a network sees: one channel, or three of the same clip,
+each on one of the loudness scales. A new one is a new row of a table here.
 """
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
 
+import librosa
+import numpy as np
+import scipy  # its signal is loaded when first used
+import torch
 from torch import Tensor
 
 from freesound_tagging.errors import look_up
-from freesound_tagging.features.channels import (
-    Channel,
-    Consensus,
-    Delta,
-    Gabor,
-    Mfcc,
-    Pcen,
-    Reassigned,
-    Standard,
-    Waveform,
-    compute_together,
+from freesound_tagging.features.codes import DB_RANGE, MU, relative_decibels, relative_to_peak
+from freesound_tagging.features.filterbanks import (
+    axis_frequencies,
+    gabor_magnitude,
+    reassigned_magnitude,
+    stft_magnitude,
 )
 from freesound_tagging.features.grid import Grid
+
+ALGORITHM = 2
+"""Raise it when the numbers of a channel change for the same settings: what is stored is computed
+anew, and saved models are refused. The transform's own version counts besides."""
+
+
+@dataclass(frozen=True)
+class Channel:
+    """What is computed from a waveform and stored: one channel of a network's input.
+
+    Attributes
+    ----------
+    axis : of its rows: linear, log or mel; mfcc, which are no frequencies; or waveform, one row.
+    compute : a function of a waveform (..., time) and a grid that returns the values, shape
+        (..., rows, columns), with all its other settings given.
+    reach : a function of the grid that returns the largest value, either way; None where the
+        values are magnitudes, which are coded in decibels below the clip's maximum.
+    """
+
+    axis: str
+    compute: partial
+    reach: Callable[[Grid], float] | None = None
+
+    def shape(self, grid: Grid) -> tuple[int, int]:
+        """Return its rows and columns: those of the grid, but for the waveform itself."""
+        waveform = self.axis == "waveform"
+        return (1, grid.n_samples) if waveform else (grid.n_bins, grid.n_frames)
+
+    def frequencies(self, grid: Grid) -> np.ndarray | None:
+        """Return the centre of each row in Hz, lowest first; None where rows are no frequencies."""
+        return None if self.axis in ("mfcc", "waveform") else axis_frequencies(self.axis, grid)
+
+    def limits(self, grid: Grid) -> tuple[float, float] | None:
+        """Return the values of codes 0 and 255; None of magnitudes."""
+        if self.reach is None:
+            return None
+        reach = self.reach(grid)
+        return -reach, reach * 128 / 127  # 0 has a code of its own, 127
+
+    def settings(self) -> dict:
+        """Return all that its numbers depend on besides the grid, as JSON holds it."""
+        function = self.compute.func
+        settings = {"algorithm": ALGORITHM, "function": function.__name__}
+        if function in (reassigned_magnitude, gabor_magnitude):
+            settings["transform"] = version("spectral-hyperresolution")
+        for name, value in self.compute.keywords.items():
+            settings[name] = value.settings() if isinstance(value, Channel) else value
+        return settings
+
+
+def mfcc(waveform: Tensor, grid: Grid, of: Channel, n_mfcc: int) -> Tensor:
+    """Return mel-frequency cepstral coefficients of a channel on a mel axis, by librosa.
+
+    They are liftered, which brings high coefficients to the size of low ones, and each fills the
+    same number of rows, so that they stand beside other channels. The first is the lowest.
+    """
+    above_floor = relative_decibels(of.compute(waveform, grid)) + DB_RANGE
+    n_mfcc = min(n_mfcc, grid.n_bins)
+    coefficients = librosa.feature.mfcc(S=above_floor.numpy(), n_mfcc=n_mfcc, lifter=2 * n_mfcc)
+    rows = np.arange(grid.n_bins) * n_mfcc // grid.n_bins
+    return torch.from_numpy(coefficients[..., rows, :])
+
+
+def mfcc_reach(grid: Grid, n_mfcc: int) -> float:
+    """Return the first coefficient of a spectrogram that is at its maximum throughout."""
+    lifter = 1 + n_mfcc * math.sin(math.pi / (2 * n_mfcc))
+    return DB_RANGE * math.sqrt(grid.n_bins) * lifter
+
+
+def delta(waveform: Tensor, grid: Grid, of: Channel, order: int) -> Tensor:
+    """Return the first or second derivative of a channel in time, per column, by librosa.
+
+    Of a channel of magnitudes it is the derivative in decibels.
+    """
+    values = of.compute(waveform, grid)
+    values = relative_decibels(values) if of.reach is None else values
+    return torch.from_numpy(librosa.feature.delta(values.numpy(), order=order))
+
+
+def delta_reach(grid: Grid, of: Channel, order: int) -> float:
+    """Return the derivative where a channel jumps from its lowest to its highest value."""
+    jump = DB_RANGE if of.reach is None else 2 * of.reach(grid)
+    weights = scipy.signal.savgol_coeffs(9, order, deriv=order)  # librosa's columns at a time
+    return float(jump * weights[weights > 0].sum())
+
+
+def companded(waveform: Tensor, grid: Grid) -> Tensor:
+    """Return the waveform itself, for networks that take no spectrogram, shape (..., 1, time).
+
+    Samples are relative to the largest of the window. Eight bits do because they are mu-law
+    companded, as on the telephone (ITU-T G.711): a quiet sample has finer steps than a loud one,
+    and the noise stays 38 dB below a sine of any level from 0 to -30 dB.
+    """
+    row = waveform.unsqueeze(-2)
+    return row.sign() * torch.log1p(MU * relative_to_peak(row.abs())) / math.log1p(MU)
+
+
+def _delta(of: Channel, order: int) -> Channel:
+    settings = {"of": of, "order": order}
+    return Channel(of.axis, partial(delta, **settings), partial(delta_reach, **settings))
+
+
+_MEL = Channel("mel", partial(stft_magnitude, axis="mel", n_fft=2048))
+_MFCC = Channel("mfcc", partial(mfcc, of=_MEL, n_mfcc=40), partial(mfcc_reach, n_mfcc=40))
+
+CHANNELS: dict[str, Channel] = {
+    "linear": Channel("linear", partial(stft_magnitude, axis="linear", n_fft=2048)),
+    "log": Channel("log", partial(stft_magnitude, axis="log", n_fft=2048)),
+    "mel": _MEL,
+    # A short and a long window around the standard one; 512 to 4096 is the factor of 8 between
+    # q = 1 and q = 8.
+    "log_short": Channel("log", partial(stft_magnitude, axis="log", n_fft=512)),
+    "log_long": Channel("log", partial(stft_magnitude, axis="log", n_fft=4096)),
+    "hires_q1": Channel("log", partial(reassigned_magnitude, q=1)),
+    "hires_q2": Channel("log", partial(reassigned_magnitude, q=2)),
+    "hires_q4": Channel("log", partial(reassigned_magnitude, q=4)),
+    "hires_q8": Channel("log", partial(reassigned_magnitude, q=8)),
+    "hires_q2_smooth": Channel("log", partial(reassigned_magnitude, q=2, smooth=1)),
+    "hires_q8_smooth": Channel("log", partial(reassigned_magnitude, q=8, smooth=1)),
+    "gabor_q1": Channel("log", partial(gabor_magnitude, q=1)),
+    "gabor_q2": Channel("log", partial(gabor_magnitude, q=2)),
+    "gabor_q4": Channel("log", partial(gabor_magnitude, q=4)),
+    "gabor_q8": Channel("log", partial(gabor_magnitude, q=8)),
+    "gabor_q8_masked": Channel("log", partial(gabor_magnitude, q=8, masked=True)),
+    "mel_delta": _delta(_MEL, order=1),
+    "mel_delta2": _delta(_MEL, order=2),
+    "mfcc": _MFCC,
+    "mfcc_delta": _delta(_MFCC, order=1),
+    "mfcc_delta2": _delta(_MFCC, order=2),
+    "waveform": Channel("waveform", partial(companded), lambda grid: 1.0),
+}
+
+FAMILIES = ("standard", "high resolution", "filters unmoved", "3 channels")
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A representation: its planes ``(channel name, loudness)`` in order, a title for charts."""
+    """A representation: a title, and its ``planes``, pairs (channel name, loudness), in order."""
 
     title: str
     planes: tuple[tuple[str, str], ...]
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """Names of the stored channels, in plane order."""
+        """Names of the stored channels, in order."""
         return tuple(channel for channel, _ in self.planes)
 
     @property
     def family(self) -> str:
-        """One of `FAMILIES`: "3 channels", or the family of its one channel."""
-        return "3 channels" if len(self.planes) > 1 else get_channel(self.channels[0]).family
+        """One of `FAMILIES`."""
+        if len(self.planes) > 1:
+            return "3 channels"
+        families = {"hires": "high resolution", "gabor": "filters unmoved"}
+        return families.get(self.channels[0].split("_")[0], "standard")
 
 
-FAMILIES = ("standard", "high resolution", "not reassigned", "3 channels")
+def _in_db(title: str, *channels: str) -> Variant:
+    return Variant(title, tuple((channel, "db") for channel in channels))
 
 
-CHANNELS: dict[str, Channel] = {
-    "linear": Standard("linear", n_fft=2048),
-    "log": Standard("log", n_fft=2048),
-    "mel": Standard("mel", n_fft=2048),
-    # A short and a long window around the standard one; 512 to 4096 is the factor of 8 between
-    # q = 1 and q = 8.
-    "log_short": Standard("log", n_fft=512),
-    "log_long": Standard("log", n_fft=4096),
-    "hires_q1": Reassigned("log", q=1),
-    "hires_q2": Reassigned("log", q=2),
-    "hires_q4": Reassigned("log", q=4),
-    "hires_q8": Reassigned("log", q=8),
-    "gabor_q1": Gabor("log", q=1),
-    "gabor_q2": Gabor("log", q=2),
-    "gabor_q4": Gabor("log", q=4),
-    "gabor_q8": Gabor("log", q=8),
-    # Of the controls and of the representations below them.
-    "mel_htk": Standard("mel_htk", n_fft=2048),
-    "hires_q1_mel": Reassigned("mel_htk", q=1),
-    "hires_q2_mel": Reassigned("mel_htk", q=2),
-    "hires_q4_mel": Reassigned("mel_htk", q=4),
-    "hires_q8_mel": Reassigned("mel_htk", q=8),
-    "hires_q8_linear": Reassigned("linear", q=8),
-    "hires_q8_all_points": Reassigned("log", q=8, count_threshold=False),
-    "hires_consensus": Consensus("log", q=(1, 2, 4, 8), consensus=2),
-    "log_pcen": Pcen(Standard("log", n_fft=2048)),
-    "mel_pcen": Pcen(Standard("mel", n_fft=2048)),
-    "mel_delta": Delta(Standard("mel", n_fft=2048), order=1),
-    "mel_delta2": Delta(Standard("mel", n_fft=2048), order=2),
-    "mfcc": Mfcc(Standard("mel", n_fft=2048)),
-    "mfcc_delta": Delta(Mfcc(Standard("mel", n_fft=2048)), order=1),
-    "mfcc_delta2": Delta(Mfcc(Standard("mel", n_fft=2048)), order=2),
-    "waveform": Waveform(),
-}
+def _magnitude(title: str, channel: str) -> Variant:
+    return Variant(f"{title}, magnitude", ((channel, "linear"),))
+
 
 VARIANTS: dict[str, Variant] = {
-    "linear_linear": Variant("standard, linear axis, magnitude", (("linear", "linear"),)),
-    "linear_db": Variant("standard, linear axis, dB", (("linear", "db"),)),
-    "log_linear": Variant("standard, log axis, magnitude", (("log", "linear"),)),
-    "log_db": Variant("standard, log axis, dB", (("log", "db"),)),
-    "mel_linear": Variant("standard, mel axis, magnitude", (("mel", "linear"),)),
-    "mel_db": Variant("standard, mel axis, dB", (("mel", "db"),)),
-    "hires_q1": Variant("high resolution, q = 1", (("hires_q1", "db"),)),
-    "hires_q2": Variant("high resolution, q = 2", (("hires_q2", "db"),)),
-    "hires_q4": Variant("high resolution, q = 4", (("hires_q4", "db"),)),
-    "hires_q8": Variant("high resolution, q = 8", (("hires_q8", "db"),)),
-    "gabor_q1": Variant("not reassigned, q = 1 (control)", (("gabor_q1", "db"),)),
-    "gabor_q2": Variant("not reassigned, q = 2 (control)", (("gabor_q2", "db"),)),
-    "gabor_q4": Variant("not reassigned, q = 4 (control)", (("gabor_q4", "db"),)),
-    "gabor_q8": Variant("not reassigned, q = 8 (control)", (("gabor_q8", "db"),)),
-    "3ch_linear_mel_log": Variant(
-        "3 channels: linear, mel, log", (("linear", "db"), ("mel", "db"), ("log", "db"))
+    "linear_linear": _magnitude("standard, linear axis", "linear"),
+    "linear_db": _in_db("standard, linear axis, dB", "linear"),
+    "log_linear": _magnitude("standard, log axis", "log"),
+    "log_db": _in_db("standard, log axis, dB", "log"),
+    "mel_linear": _magnitude("standard, mel axis", "mel"),
+    "mel_db": _in_db("standard, mel axis, dB", "mel"),
+    "hires_q1": _in_db("high resolution, q = 1", "hires_q1"),
+    "hires_q2": _in_db("high resolution, q = 2", "hires_q2"),
+    "hires_q4": _in_db("high resolution, q = 4", "hires_q4"),
+    "hires_q8": _in_db("high resolution, q = 8", "hires_q8"),
+    "3ch_linear_mel_log": _in_db("linear, mel, log", "linear", "mel", "log"),
+    "3ch_hires_q1_q4_q8": _in_db("q = 1, 4, 8", "hires_q1", "hires_q4", "hires_q8"),
+    "3ch_hires_q1_q8_log_db": _in_db("q = 1, 8, and log dB", "hires_q1", "hires_q8", "log"),
+    # Controls: what of a gain, or of a loss, is reassignment's own?
+    "gabor_q1": _in_db("filters unmoved, q = 1", "gabor_q1"),
+    "gabor_q2": _in_db("filters unmoved, q = 2", "gabor_q2"),
+    "gabor_q4": _in_db("filters unmoved, q = 4", "gabor_q4"),
+    "gabor_q8": _in_db("filters unmoved, q = 8", "gabor_q8"),
+    "3ch_gabor_q1_q8_log_db": _in_db(
+        "filters unmoved, q = 1, 8, and log dB", "gabor_q1", "gabor_q8", "log"
     ),
-    "3ch_hires_q1_q4_q8": Variant(
-        "3 channels: q = 1, 4, 8", (("hires_q1", "db"), ("hires_q4", "db"), ("hires_q8", "db"))
-    ),
-    "3ch_hires_q1_q8_log_db": Variant(
-        "3 channels: q = 1, 8, and log dB", (("hires_q1", "db"), ("hires_q8", "db"), ("log", "db"))
-    ),
-    "3ch_gabor_q1_q8_log_db": Variant(
-        "3 channels: not reassigned q = 1, 8, and log dB (control)",
-        (("gabor_q1", "db"), ("gabor_q8", "db"), ("log", "db")),
-    ),
-    "3ch_log_db_windows": Variant(
-        "3 channels: log dB, 3 windows (control)",
-        (("log_short", "db"), ("log", "db"), ("log_long", "db")),
-    ),
+    "3ch_log_db_windows": _in_db("log dB, 3 STFT windows", "log_short", "log", "log_long"),
+    # Causes: is it speckle, the empty cells, or decibels?
+    "hires_q2_smooth": _in_db("high resolution, q = 2, smoothed", "hires_q2_smooth"),
+    "hires_q8_smooth": _in_db("high resolution, q = 8, smoothed", "hires_q8_smooth"),
+    "gabor_q8_masked": _in_db("filters unmoved, q = 8, masked", "gabor_q8_masked"),
+    "hires_q8_magnitude": _magnitude("high resolution, q = 8", "hires_q8"),
+    "gabor_q8_magnitude": _magnitude("filters unmoved, q = 8", "gabor_q8"),
 }
 
-
-# Not of the comparison itself: each undoes one thing, so that a gain can be put down to its cause.
-CONTROL_VARIANTS: dict[str, Variant] = {
-    "log_short_db": Variant("standard, log axis, dB, short window", (("log_short", "db"),)),
-    "log_long_db": Variant("standard, log axis, dB, long window", (("log_long", "db"),)),
-    "mel_htk_db": Variant("standard, HTK mel axis, dB", (("mel_htk", "db"),)),
-    "hires_q2_magnitude": Variant("high resolution, q = 2, magnitude", (("hires_q2", "linear"),)),
-    "hires_q8_magnitude": Variant("high resolution, q = 8, magnitude", (("hires_q8", "linear"),)),
-    "hires_q8_linear": Variant("high resolution, q = 8, linear axis", (("hires_q8_linear", "db"),)),
-    "hires_q8_mel": Variant("high resolution, q = 8, HTK mel axis", (("hires_q8_mel", "db"),)),
-    "hires_q8_all_points": Variant(
-        "high resolution, q = 8, no count threshold", (("hires_q8_all_points", "db"),)
-    ),
-    "hires_consensus": Variant(
-        "high resolution, two of four q agree", (("hires_consensus", "db"),)
-    ),
-}
-
-# Asked for by name only.
+# Asked for by name only: the recipe that came fourth in the challenge (Kaggle discussion 62634).
 OTHER_VARIANTS: dict[str, Variant] = {
-    "hires_q1_mel": Variant("high resolution, q = 1, HTK mel axis", (("hires_q1_mel", "db"),)),
-    "hires_q2_mel": Variant("high resolution, q = 2, HTK mel axis", (("hires_q2_mel", "db"),)),
-    "hires_q4_mel": Variant("high resolution, q = 4, HTK mel axis", (("hires_q4_mel", "db"),)),
-    "log_pcen": Variant("standard, log axis, PCEN", (("log_pcen", "pcen"),)),
-    "mel_pcen": Variant("standard, mel axis, PCEN", (("mel_pcen", "pcen"),)),
-    "mfcc": Variant("MFCC", (("mfcc", "db"),)),
     "waveform": Variant("waveform", (("waveform", "mu_law"),)),
-    # Of the recipe that came fourth in the challenge (Kaggle discussion 62634).
-    "3ch_mel_deltas": Variant(
-        "3 channels: mel dB, its delta and delta-delta",
-        (("mel", "db"), ("mel_delta", "db"), ("mel_delta2", "db")),
-    ),
-    "3ch_mfcc_deltas": Variant(
-        "3 channels: MFCC, their delta and delta-delta",
-        (("mfcc", "db"), ("mfcc_delta", "db"), ("mfcc_delta2", "db")),
-    ),
+    "3ch_mel_deltas": _in_db("mel dB, delta, delta-delta", "mel", "mel_delta", "mel_delta2"),
+    "3ch_mfcc_deltas": _in_db("MFCC, delta, delta-delta", "mfcc", "mfcc_delta", "mfcc_delta2"),
 }
 
 
@@ -162,8 +235,8 @@ def get_channel(name: str) -> Channel:
 
 
 def get_variant(name: str) -> Variant:
-    """Return the representation of that name, from any of the three tables, as `get_channel`."""
-    return look_up("representation", name, VARIANTS | CONTROL_VARIANTS | OTHER_VARIANTS)
+    """Return the representation of that name, from either table, as `get_channel`."""
+    return look_up("representation", name, VARIANTS | OTHER_VARIANTS)
 
 
 def channels_of(names: Iterable[str]) -> list[str]:
@@ -172,17 +245,8 @@ def channels_of(names: Iterable[str]) -> list[str]:
 
 
 def compute_channels(waveform: Tensor, names: Sequence[str], grid: Grid) -> dict[str, Tensor]:
-    """Compute channels by name, see `freesound_tagging.features.channels.compute_together`.
+    """Return channels by name, of a waveform, float32, shape (..., time).
 
-    Parameters
-    ----------
-    waveform : float32, shape (..., time).
-    names : keys of `CHANNELS`.
-    grid : the time-frequency grid.
-
-    Returns
-    -------
-    Values by channel name, each of the channel's shape (..., rows, columns), lowest row first.
+    Each has the channel's shape (..., rows, columns), lowest row first.
     """
-    values = compute_together([get_channel(name) for name in names], waveform, grid)
-    return dict(zip(names, values, strict=True))
+    return {name: get_channel(name).compute(waveform, grid) for name in names}

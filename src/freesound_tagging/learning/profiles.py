@@ -6,113 +6,72 @@ from freesound_tagging.errors import look_up
 from freesound_tagging.features.grid import Grid
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Profile:
-    """Everything that sets the size of an experiment; the same for every representation.
+    """Everything that sets the size of an experiment; the same for every representation."""
 
-    Attributes
-    ----------
-    grid : the time-frequency grid of all pictures.
-    architecture : key of `freesound_tagging.learning.networks.NETWORKS`.
-    width : output channels of the compact network's first convolution, half of those of the
-        waveform's; the others follow from it.
-    batch_size : pictures per step.
-    frozen_epochs, frozen_lr : of the stage in which the head learns alone.
-    epochs, lr_max, lr_ratio : of the stages after it: the head learns at ``lr_max``, the earliest
-        layers that learn at ``lr_max / lr_ratio``.
-    fine_tuning : which layers learn when, key of `freesound_tagging.learning.schedules.METHODS`.
-    hold_still : layers that do not learn change in nothing, and what they compute is kept; else
-        their batch normalisation goes on learning, as fastai has it.
-    optimizer : key of `freesound_tagging.learning.learner.OPTIMIZERS`.
-    weight_decay : of the optimizer.
-    mixup : alpha of mixup's Beta distribution; 0 switches it off. Pictures are mixed, or, where
-        it is kept, what the layers held still made of them.
-    crop : share of a training picture's columns that the network sees at a time, from a random
-        start; 1 shows all. Held-out clips are always seen whole.
-    time_shift : largest circular shift of a training picture, as a share of its length.
-    gain : largest random change of a training waveform's level, in dB either way; 0 switches it
-        off. Only for the representation ``waveform``.
-    mask : widest band of rows, and of columns, hidden in a training picture, as a share; 0 switches
-        it off.
-    unverified_weight : weight in the loss, 0 to 1, of training clips whose label no person checked;
-        1 treats all alike.
-    folds : how many of the data set's folds are run; None for all.
-    seeds : one run for each.
-    clips_per_class : size of the generated corpus `microcalls`.
-    max_clips : clips of any other data set, drawn evenly over label and fold; None for all.
-    """
-
-    grid: Grid
-    architecture: str
-    batch_size: int
-    frozen_epochs: int
-    frozen_lr: float
+    grid: Grid  # the rows and columns of all spectrograms
+    architecture: str  # key of `freesound_tagging.learning.networks.NETWORKS`
+    batch_size: int = 32
+    # A first stage in which the head learns alone; of no epochs by default.
+    frozen_epochs: int = 0
+    frozen_lr: float = 3e-3
+    # Then all layers learn: the head at lr_max, the early ones at lr_max / lr_ratio.
     epochs: int
     lr_max: float
-    lr_ratio: float
-    fine_tuning: str = "frozen_then_slice"
-    hold_still: bool = False
-    width: int = 8
-    optimizer: str = "adamw"
-    weight_decay: float = 0.01
-    mixup: float = 0.0
-    crop: float = 1.0
-    time_shift: float = 0.0
-    gain: float = 0.0
-    mask: float = 0.0
-    unverified_weight: float = 1.0
-    folds: int | None = None
-    seeds: tuple[int, ...] = (0,)
-    clips_per_class: int = 20
-    max_clips: int | None = None
+    lr_ratio: float = 1.0
+    weight_decay: float = 0.01  # of AdamW
+    width: int = 8  # channels after the compact network's first convolution, half the waveform's
+    # What varies in training, all off by default; held-out clips are always seen as they are.
+    mixup: float = 0.0  # alpha of mixup's Beta distribution
+    crop: float = 1.0  # share of the columns seen at a time, from a random start
+    time_shift: float = 0.0  # largest circular shift, as a share of the length
+    gain: float = 0.0  # largest change of a waveform's level, in dB either way
+    mask: float = 0.0  # widest band of rows, and of columns, that is hidden, as a share
+    unverified_weight: float = 1.0  # in the loss, 0 to 1, of clips whose label no person checked
+    compiled: bool = False  # on a CPU compile the step that trains all layers: half the time
+    folds: int | None = None  # how many of the data set's folds are run; None for all
+    seeds: tuple[int, ...] = (0,)  # one run for each
+    clips_per_class: int = 20  # of the generated corpus microcalls
+    max_clips: int | None = None  # of any other data set, drawn evenly over label and fold
 
 
-# Half the rows and columns of the full grid: 112 x 112, of the same construction.
-_COARSE = Grid(hop_length=394, bins_per_octave=13.0)
+_AUGMENTATION = {"mixup": 0.3, "time_shift": 0.5, "mask": 0.1}
 
 PROFILES: dict[str, Profile] = {
-    # The reference schedule: 5 frozen and 10 unfrozen epochs of a pretrained ResNeXt at batch 64.
-    # Its maximum rate of 6e-2 was unstable (single folds ended with a validation loss of 14 and
-    # 26); a tenth of it is not.
+    # The reference schedule: 5 frozen and 10 unfrozen epochs of a pretrained ResNeXt at batch 64,
+    # no augmentation. Its maximum rate of 6e-2 was unstable (single folds ended with a validation
+    # loss of 14 and 26); a tenth of it is not.
     "gpu": Profile(
         grid=Grid(frames_per_column=2),
         architecture="resnext50_32x4d",
         batch_size=64,
         frozen_epochs=5,
-        frozen_lr=3e-3,
         epochs=10,
         lr_max=6e-3,
         lr_ratio=100,
         clips_per_class=200,
     ),
-    # Transfer learning on a CPU: all 224 rows, half the columns. Five of the sixteen blocks are
-    # held still, which halves the time. Chosen by hand on 2 folds of ESC-10, log_db, one seed.
+    # Transfer learning as a practitioner does it: the whole clip, all 224 rows; first the new head,
+    # then every layer, the early ones slowly. Chosen on inner folds, see results/PLAN.md.
     "pretrained": Profile(
-        grid=Grid(hop_length=394, frames_per_column=2),
+        grid=Grid(duration=5.0, hop_length=788, frames_per_column=4),
         architecture="efficientnet_lite0",
-        batch_size=32,
-        frozen_epochs=0,
+        frozen_epochs=2,
         frozen_lr=5e-3,
-        epochs=8,
+        epochs=22,
         lr_max=5e-3,
-        lr_ratio=3,
-        fine_tuning="late_layers",
-        hold_still=True,
+        lr_ratio=10,
+        compiled=True,
+        **_AUGMENTATION,
     ),
-    # Trained from scratch on a few hundred clips, so it needs the augmentation that the reference
-    # did without.
+    # From random weights, in seconds. Half the rows and columns of the full grid: 112 x 112.
     "cpu": Profile(
-        grid=_COARSE,
+        grid=Grid(hop_length=394, bins_per_octave=13.0),
         architecture="compact",
-        batch_size=32,
-        frozen_epochs=1,
-        frozen_lr=3e-3,
         epochs=40,
         lr_max=1e-2,
-        lr_ratio=3,
-        mixup=0.3,
-        time_shift=0.5,
-        mask=0.1,
+        **_AUGMENTATION,
     ),
     # Only to see that everything runs: its scores say nothing.
     "smoke": Profile(
@@ -120,22 +79,18 @@ PROFILES: dict[str, Profile] = {
         architecture="compact",
         batch_size=8,
         frozen_epochs=1,
-        frozen_lr=3e-3,
         epochs=1,
         lr_max=1e-2,
         lr_ratio=3,
-        mixup=0.3,
-        time_shift=0.5,
-        mask=0.1,
+        **_AUGMENTATION,
         folds=2,
         clips_per_class=5,
         max_clips=60,
     ),
 }
 
-
 # Insects sing from a few hundred Hz to the 22,050 Hz that their recordings hold, for 1 to 39 s: as
-# many rows and columns as elsewhere, spread over that range, and five windows of each recording.
+# many rows as elsewhere, spread over that range, and five windows of 2 s of each recording.
 _INSECTS = Grid(
     sample_rate=44_100,
     hop_length=788,
@@ -150,8 +105,7 @@ ADJUSTMENTS: dict[tuple[str, str], dict] = {
     # The generated calls differ in fine detail, which blending two clips or hiding a part of one
     # takes away; and there is no end of new ones, so that augmentation has less to make up for.
     # They last 0.4 to 1.2 s and lie between 400 and 6,000 Hz: the grid spends its cells there, at
-    # the full grid's bins an octave. Small batches learn most in the few seconds that a run may
-    # take if the first `make run` is to end within ten minutes.
+    # the full grid's bins an octave. Small batches learn most in the few seconds of a run.
     ("cpu", "microcalls"): {
         "grid": Grid(duration=1.3, hop_length=394, bins_per_octave=26.2, fmin=400.0, fmax=6_000.0),
         "mixup": 0.0,
@@ -160,18 +114,17 @@ ADJUSTMENTS: dict[tuple[str, str], dict] = {
         "batch_size": 16,
         "lr_max": 4e-3,
     },
-    # Digits last 0.4 s and were recorded at 8 kHz. Some 2,500 clips an epoch: a few epochs do, and
-    # mixup only slows so short a training down.
+    # Digits last 0.4 s and were recorded at 8 kHz.
     ("cpu", "fsdd"): {
         "grid": Grid(duration=0.75, hop_length=394, bins_per_octave=13.0, fmin=60.0, fmax=4_000.0),
         "mixup": 0.0,
         "mask": 0.2,
-        "epochs": 4,
+        "epochs": 21,
     },
     ("cpu", "insectset32"): {
         "grid": replace(_INSECTS, bins_per_octave=19.1, frames_per_column=1),
     },
-    ("pretrained", "insectset32"): {"grid": _INSECTS, "epochs": 16},
+    ("pretrained", "insectset32"): {"grid": _INSECTS, "epochs": 14},
     ("gpu", "insectset32"): {"grid": replace(_INSECTS, hop_length=394)},
     ("smoke", "insectset32"): {"grid": replace(PROFILES["smoke"].grid, windows=2)},
 }
@@ -185,15 +138,7 @@ def get_profile(name: str, dataset: str = "") -> Profile:
 
 
 def parse_seeds(text: str | None) -> int | None:
-    """Return the number of seeds that SEEDS asks for, None where it is empty or not set.
-
-    Raises
-    ------
-    ValueError
-        Where it is not a whole number of 1 or more.
-    """
-    if not text:
-        return None
-    if not text.isdecimal() or int(text) < 1:
+    """Return the number of seeds that SEEDS asks for, None where it is empty or not set."""
+    if text and not (text.isdecimal() and int(text) >= 1):
         raise ValueError(f"SEEDS must be a whole number of 1 or more, got {text!r}")
-    return int(text)
+    return int(text) if text else None

@@ -9,68 +9,40 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import torch
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as load_weights
 from safetensors.torch import save as save_weights
 from torch import Tensor
 
 from freesound_tagging.errors import DataError
+from freesound_tagging.features.codes import decoding_table, encode
 from freesound_tagging.features.grid import Grid
-from freesound_tagging.features.representations import compute_channels, get_channel, get_variant
-from freesound_tagging.features.spectrograms import ALGORITHM, decoding_table, encode
+from freesound_tagging.features.representations import (
+    ALGORITHM,
+    compute_channels,
+    get_channel,
+    get_variant,
+)
 from freesound_tagging.files import write_atomically
+from freesound_tagging.learning import unknown
 from freesound_tagging.learning.networks import build_network
 from freesound_tagging.sounds.clips import resample, slide, stream
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMAT = 1
-"""Of a model's folder; raise it when a folder comes to hold something else."""
-
 SETTINGS_FILE = "model.json"
-
-SETTINGS: dict[str, type | tuple[type, ...]] = {
-    "format": int,
-    "algorithm": int,
-    "dataset": str,
-    "profile": str,
-    "versions": dict,
-    "sounds": dict,
-    "classes": list,
-    "grid": dict,
-    "networks": dict,
-}
-"""What ``model.json`` holds: ``algorithm`` is the store's, ``sounds`` their number, licence and
-citation, ``networks`` what `NETWORK_SETTINGS` name, by representation."""
-
-NETWORK_SETTINGS: dict[str, type | tuple[type, ...]] = {
-    "planes": list,
-    "channels": dict,
-    "architecture": str,
-    "width": int,
-    "mean": list,
-    "deviation": list,
-    "sha256": str,
-    "temperature": (int, float),
-    "threshold": (int, float),
-    "expected": dict,
-}
-"""What there is to know about one network; ``expected`` are its out-of-fold scores, or nothing."""
-
-SOUNDS_SETTINGS = {"clips": int, "licence": str, "citation": str}
-"""What ``sounds`` holds, and `EXPECTED_SETTINGS` what ``expected`` does where it is not empty."""
-
-EXPECTED_SETTINGS = {"top1_accuracy": (int, float), "top3_error": (int, float), "foreign": dict}
 
 OVERLAP = 0.5
 """Share of a window that the next one covers too: what one cuts in two, the other holds whole."""
@@ -80,6 +52,107 @@ LOWEST_RATE = 100
 
 BATCH_WINDOWS = 16
 """Windows in memory at a time."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True)
+
+
+class Sounds(_Strict):
+    """What a model learned from: how many clips, their licence and citation."""
+
+    clips: int
+    licence: str
+    citation: str
+
+
+class FalseAlarms(_Strict):
+    """How many sounds of another data set were asked, and the share that was given a label."""
+
+    n: int
+    labelled: float
+
+
+class Expected(_Strict):
+    """A network's out-of-fold scores; besides these the whole row of the summary."""
+
+    model_config = ConfigDict(extra="allow")
+
+    top1_accuracy: float
+    top3_error: float
+    foreign: dict[str, FalseAlarms]
+
+
+class NetworkSettings(_Strict):
+    """All there is to know about one network.
+
+    ``channels`` are their settings, ``mean`` and ``deviation`` have a number for each plane,
+    ``expected`` is None where nothing was measured. Of ``limit`` see `unknown`.
+    """
+
+    planes: list[tuple[str, str]]
+    channels: dict[str, dict[str, Any]]
+    architecture: str
+    width: int
+    mean: list[float]
+    deviation: list[PositiveFloat]
+    sha256: str
+    temperature: PositiveFloat
+    limit: float | None = None
+    expected: Annotated[Expected | None, BeforeValidator(lambda found: found or None)]
+
+
+def _whole(grid: Any) -> Any:
+    names = {field.name for field in fields(Grid)}
+    if not isinstance(grid, dict) or set(grid) != names:
+        raise ValueError(f"it must hold {', '.join(sorted(names))}")
+    for name, value in grid.items():
+        if isinstance(value, int | float) and not value > 0:
+            raise ValueError(f"{name}={value}: give a number above 0")
+    return grid
+
+
+class Settings(_Strict):
+    """What ``model.json`` holds; ``algorithm`` is that of the spectrograms."""
+
+    format: Literal[2] = 2
+    algorithm: Literal[ALGORITHM] = ALGORITHM
+    dataset: str
+    profile: str
+    versions: dict[str, str]
+    sounds: Sounds
+    classes: list[str] = Field(min_length=2)
+    grid: Annotated[Grid, BeforeValidator(_whole)]
+    networks: dict[str, NetworkSettings] = Field(min_length=1)
+    made_from: str = ""
+
+
+def read_settings(folder: str | os.PathLike[str]) -> Settings:
+    """Return what a model's ``model.json`` says.
+
+    Raises
+    ------
+    DataError
+        Where it is not there, or the first setting that is missing or wrong.
+    """
+    file = Path(folder) / SETTINGS_FILE
+    try:
+        return Settings.model_validate_json(file.read_bytes())
+    except OSError as error:
+        raise DataError(
+            f"{folder} is no model: {SETTINGS_FILE} cannot be read there ({error.strerror}); "
+            "make model makes one"
+        ) from error
+    except ValidationError as error:
+        raise DataError(f"{file}: {_first(error)}; make the model again with make model") from error
+
+
+def _first(error: ValidationError) -> str:
+    """Say in one line where a model's settings are wrong first, and how."""
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"])) or SETTINGS_FILE
+    found = "" if first["type"] in ("missing", "json_invalid") else f", got {first['input']!r:.80}"
+    return f"{where}: {first['msg']}{found}"
 
 
 @dataclass(frozen=True)
@@ -103,9 +176,10 @@ class Tags:
     starts : where each window begins, in seconds, shape (windows,).
     window_probabilities : calibrated, shape (windows, classes).
     loudness : root mean square of each window about its mean, shape (windows,).
+    strangeness : of each window, see `unknown`, shape (windows,).
     seconds : length of the sound.
     window : length of a window in seconds.
-    threshold : a sound whose best label is less probable is none of the classes, probably.
+    limit : a sound that is stranger is none of the classes, probably.
     note : "" for an ordinary file; else what makes its labels doubtful: its channels cancel, say.
     """
 
@@ -114,15 +188,16 @@ class Tags:
     starts: np.ndarray
     window_probabilities: np.ndarray
     loudness: np.ndarray
+    strangeness: np.ndarray
     seconds: float
     window: float
-    threshold: float
+    limit: float = math.inf
     note: str = ""
 
     @property
     def is_known(self) -> bool:
-        """Whether the best label reaches the threshold."""
-        return bool(self.probabilities.max() >= self.threshold)
+        """Whether the windows' mean strangeness, by loudness, is within the limit."""
+        return bool(np.average(self.strangeness, weights=self.loudness) <= self.limit)
 
     def best(self, top: int = 3) -> list[Tag]:
         """Return the ``top`` most probable labels, best first."""
@@ -158,9 +233,9 @@ class Tagger:
 
     Attributes
     ----------
-    settings : all that ``model.json`` says.
+    settings : all that ``model.json`` says, see `Settings`.
     representation : key of `freesound_tagging.VARIANTS`.
-    about : the settings of this representation's network, as in `NETWORK_SETTINGS`.
+    about : the settings of this representation's network, see `NetworkSettings`.
     classes : the labels it knows.
     grid : of its spectrograms.
 
@@ -174,71 +249,66 @@ class Tagger:
     def __init__(self, folder: str | os.PathLike[str], representation: str | None = None):
         self.folder = Path(folder)
         self.settings = read_settings(self.folder)
-        file = self.folder / SETTINGS_FILE
-        networks = self.settings["networks"]
+        networks = self.settings.networks
         self.representation = representation or next(iter(networks))
         if self.representation not in networks:
             raise DataError(
-                f"{file} has no network for the representation {self.representation!r}; it has: "
-                f"{', '.join(networks)}"
+                f"{self.folder / SETTINGS_FILE} has no network for the representation "
+                f"{self.representation!r}; it has: {', '.join(networks)}"
             )
         self.about = networks[self.representation]
-        self.classes: tuple[str, ...] = tuple(self.settings["classes"])
-        try:
-            self.grid = Grid(**self.settings["grid"])
-        except (TypeError, ValueError) as error:
-            raise DataError(f"{file}: 'grid' is of another version ({error})") from error
-        self._read_planes(file)
-        self._network = self._read_network()
+        self.classes = tuple(self.settings.classes)
+        self.grid = self.settings.grid
+        with torch.device("cpu"):  # whatever torch's default is
+            self._tables = self._read_planes()
+            self._network, self._learned = self._read_network()
 
-    def _read_planes(self, file: Path) -> None:
-        """Check that this program computes the same channels, and prepare their loudness."""
-        if self.about["channels"] != describe_channels(self.representation):
+    def _read_planes(self) -> Tensor:
+        """Return each code's value for the network, shape (planes, 256)."""
+        about, file = self.about, self.folder / SETTINGS_FILE
+        planes, channels = describe_planes(self.representation)
+        if about.planes != planes or about.channels != channels:
             raise DataError(
-                f"{file}: {self.representation} was computed otherwise when this model was made; "
-                "make it again with make model"
+                f"{file}: {self.representation} was computed otherwise when this model was made "
+                f"(planes now: {planes}); make it again with make model"
             )
-        self._channels = [channel for channel, _ in self.about["planes"]]
-        tables = [decoding_table(loudness) for _, loudness in self.about["planes"]]
-        mean, deviation = (np.array(self.about[key]) for key in ("mean", "deviation"))
-        if not (
-            mean.shape == deviation.shape == (len(tables),)
-            and {mean.dtype.kind, deviation.dtype.kind} <= set("if")
-            and (deviation > 0).all()
-        ):
+        if not len(about.mean) == len(about.deviation) == len(planes):
             raise DataError(
-                f"{file}: 'mean' and 'deviation' must have a number for each of "
-                f"{len(tables)} planes, deviations above 0"
+                f"{file}: networks.{self.representation}: mean and deviation must have a number "
+                f"for each of {len(planes)} planes"
             )
-        # Code -> network's input in one step.
-        values = (torch.stack(tables).numpy() - mean[:, None]) / deviation[:, None]
-        self._tables = torch.from_numpy(values.astype(np.float32))
+        values = torch.stack([decoding_table(loudness) for _, loudness in planes]).numpy()
+        mean, deviation = (np.array(x)[:, None] for x in (about.mean, about.deviation))
+        return torch.from_numpy(((values - mean) / deviation).astype(np.float32))
 
-    def _read_network(self) -> torch.nn.Module:
+    def _read_network(self) -> tuple[torch.nn.Module, dict[str, Tensor]]:
+        """Return the network, and what `unknown` learned about its features."""
         file = self.folder / f"{self.representation}.safetensors"
         try:
             content = file.read_bytes()
         except OSError as error:
             raise DataError(f"{file} cannot be read ({error.strerror})") from error
-        if hashlib.sha256(content).hexdigest() != self.about["sha256"]:
+        if hashlib.sha256(content).hexdigest() != self.about.sha256:
             raise DataError(
                 f"{file} does not hold the weights that {SETTINGS_FILE} names (their sha256 "
                 "differs): copy the folder again, or make the model again"
             )
+        about = self.about
         try:
+            weights = load_weights(content)
+            learned = {name: weights.pop(name) for name in list(weights) if "unknown." in name}
+            if about.limit is not None and not learned:
+                raise ValueError("it lacks what tells strange sounds")
             network = build_network(
-                self.about["architecture"],
-                len(self.classes),
-                self.about["width"],
-                pretrained=False,
-            )
-            network.load_state_dict(load_weights(content))
-        except (SafetensorError, RuntimeError, ValueError, TypeError) as error:
+                about.architecture, len(self.classes), about.width, pretrained=False
+            ).float()
+            network.load_state_dict(weights)
+        except (SafetensorError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise DataError(
                 f"{file} does not fit the network that {SETTINGS_FILE} describes: {reason[:300]}"
             ) from error
-        return network.eval().to(memory_format=torch.channels_last)
+        return network.eval().to(memory_format=torch.channels_last), learned
 
     def __call__(self, waveform: np.ndarray | Tensor, sample_rate: int) -> Tags:
         """Tag a waveform.
@@ -300,60 +370,62 @@ class Tagger:
         return resample(values, int(sample_rate), self.grid.sample_rate)
 
     def _tag(self, blocks: Iterable[np.ndarray], name: str) -> Tags:
-        counted = _Counter(blocks)
+        n = 0
+
+        def counted() -> Iterator[np.ndarray]:
+            nonlocal n
+            for block in blocks:
+                n += len(block)
+                yield block
+
         hop = self.grid.duration * (1 - OVERLAP)
-        windows = slide(counted, self.grid.sample_rate, self.grid.duration, hop)
-        starts, loudness, logits = [], [], []
+        windows = slide(counted(), self.grid.sample_rate, self.grid.duration, hop)
+        starts, loudness, logits, strangeness = [], [], [], []
         while batch := list(islice(windows, BATCH_WINDOWS)):
             starts += [start for start, _ in batch]
             waveforms = np.stack([window for _, window in batch])
             loudness.append(_loudness(waveforms))
-            logits.append(self._logits(torch.from_numpy(waveforms)))
-        if not counted.n:
+            said, strange = self._ask(torch.from_numpy(waveforms))
+            logits.append(said)
+            strangeness.append(strange)
+        if not n:
             raise DataError(f"{name} is empty: there is nothing to tag")
         level = np.concatenate(loudness)
         if not level.any():
             raise DataError(f"{name} is silent: there is nothing to tag")
-        scores = torch.cat(logits)
+        scores, temperature = torch.cat(logits), self.about.temperature
         pooled = (scores.softmax(dim=1) * torch.from_numpy(level / level.sum())[:, None]).sum(dim=0)
-        temperature = self.about["temperature"]
         return Tags(
             classes=self.classes,
             probabilities=(pooled.clamp_min(1e-12).log() / temperature).softmax(dim=0).numpy(),
             starts=np.array(starts),
             window_probabilities=(scores / temperature).softmax(dim=1).numpy(),
             loudness=level,
-            seconds=counted.n / self.grid.sample_rate,
+            strangeness=torch.cat(strangeness).numpy(),
+            seconds=n / self.grid.sample_rate,
             window=self.grid.duration,
-            threshold=float(self.about["threshold"]),
+            limit=math.inf if self.about.limit is None else self.about.limit,
         )
 
     def _encode(self, waveforms: Tensor) -> Tensor:
-        magnitudes = compute_channels(waveforms, self._channels, self.grid)
-        codes = [
-            encode(magnitudes[name], get_channel(name).limits(self.grid)) for name in self._channels
-        ]
-        return torch.stack(codes, dim=1)
+        names = list(self.about.channels)
+        with torch.device("cpu"):
+            computed = compute_channels(waveforms, names, self.grid)
+        codes = {
+            name: encode(computed[name], get_channel(name).limits(self.grid)) for name in names
+        }
+        return torch.stack([codes[name] for name, _ in self.about.planes], dim=1)
 
     @torch.inference_mode()
-    def _logits(self, waveforms: Tensor) -> Tensor:
-        """Return the network's logits in float64, (windows, classes)."""
+    def _ask(self, waveforms: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits, float64, (windows, classes), and strangeness, (windows,)."""
         codes = self._encode(waveforms).int()
         planes = [table[codes[:, i]] for i, table in enumerate(self._tables)]
         pictures = torch.stack(planes, dim=1).to(memory_format=torch.channels_last)
-        return self._network(pictures).double()
-
-
-class _Counter:
-    """Blocks of a waveform that are counted as they pass."""
-
-    def __init__(self, blocks: Iterable[np.ndarray]):
-        self.blocks, self.n = blocks, 0
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        for block in self.blocks:
-            self.n += len(block)
-            yield block
+        features, logits = unknown.features_and_logits(self._network, pictures)
+        if not self._learned:
+            return logits.double(), logits.new_zeros(len(logits))
+        return logits.double(), unknown.strangeness(features, self._learned)
 
 
 def _loudness(waveforms: np.ndarray) -> np.ndarray:
@@ -362,101 +434,36 @@ def _loudness(waveforms: np.ndarray) -> np.ndarray:
     return np.where(deviation > 1e-6 * np.abs(waveforms).max(axis=1), deviation, 0.0)
 
 
-def describe_channels(representation: str) -> dict[str, Any]:
-    """Return the settings of a representation's channels, as JSON gives them back."""
-    channels = get_variant(representation).channels
-    return json.loads(json.dumps({name: get_channel(name).settings() for name in channels}))
+def describe_planes(representation: str) -> tuple[list[tuple[str, str]], dict[str, dict]]:
+    """Return a representation's planes and its channels' settings, as JSON gives them back."""
+    variant = get_variant(representation)
+    settings = {name: get_channel(name).settings() for name in variant.channels}
+    return [tuple(plane) for plane in variant.planes], json.loads(json.dumps(settings))
 
 
 def save(
-    folder: str | os.PathLike[str],
-    settings: dict[str, Any],
-    weights: dict[str, dict[str, Tensor]],
+    folder: str | os.PathLike[str], settings: dict[str, Any], weights: dict[str, dict[str, Tensor]]
 ) -> None:
     """Write a model's folder, the weights first and ``model.json`` last.
 
     Parameters
     ----------
     folder : made where it is not there.
-    settings : as in `SETTINGS`; ``format`` and ``algorithm`` and each network's ``planes``,
+    settings : as in `Settings`; ``format`` and ``algorithm`` and each network's ``planes``,
         ``channels`` and ``sha256`` are filled in.
-    weights : the networks' state, by representation.
+    weights : by representation, the network's state and what `unknown.learn` returned.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     networks = {}
-    for representation, state in weights.items():
-        content = save_weights({name: value.contiguous() for name, value in state.items()})
-        write_atomically(folder / f"{representation}.safetensors", content)
-        networks[representation] = {
-            **settings["networks"][representation],
-            "planes": [list(plane) for plane in get_variant(representation).planes],
-            "channels": describe_channels(representation),
-            "sha256": hashlib.sha256(content).hexdigest(),
-        }
-    filled = {**settings, "format": FORMAT, "algorithm": ALGORITHM, "networks": networks}
-    write_atomically(folder / SETTINGS_FILE, json.dumps(filled, indent=1).encode())
-
-
-def read_settings(folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return what a model's ``model.json`` says.
-
-    Raises
-    ------
-    DataError
-        Where it is not there, is no JSON, is of another version, or lacks a setting.
-    """
-    file = Path(folder) / SETTINGS_FILE
-    try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(
-            f"{folder} is no model: {SETTINGS_FILE} cannot be read there ({error.strerror}); "
-            "make model makes one"
-        ) from error
-    except ValueError as error:
-        raise DataError(f"{file} is damaged: it is no JSON ({error})") from error
-    again = "make the model again with make model"
-    found = settings.get("format") if isinstance(settings, dict) else None
-    if found != FORMAT:
-        raise DataError(f"{file} is of format {found!r}, this program reads {FORMAT}; {again}")
-    _check(file, settings, SETTINGS)
-    if settings["algorithm"] != ALGORITHM:
-        raise DataError(
-            f"{file}: its spectrograms are of version {settings['algorithm']}, this program "
-            f"computes version {ALGORITHM}; {again}"
-        )
-    _check(file, settings["sounds"], SOUNDS_SETTINGS, "sounds.")
-    classes = settings["classes"]
-    if len(classes) < 2 or not all(isinstance(label, str) for label in classes):
-        raise DataError(f"{file}: 'classes' must be two labels or more")
-    if not settings["networks"]:
-        raise DataError(f"{file}: 'networks' holds none")
-    for name, network in settings["networks"].items():
-        where = f"networks.{name}."
-        if not isinstance(network, dict):
-            raise DataError(f"{file}: '{where[:-1]}' must be a dict")
-        try:
-            planes = [list(plane) for plane in get_variant(name).planes]
-        except ValueError as error:
-            raise DataError(f"{file}: {error}") from error
-        _check(file, network, NETWORK_SETTINGS, where)
-        if network["expected"]:
-            _check(file, network["expected"], EXPECTED_SETTINGS, f"{where}expected.")
-        if network["planes"] != planes:
-            raise DataError(
-                f"{file}: {name} has other planes than in this program, {planes}; {again}"
-            )
-        if not network["temperature"] > 0:
-            raise DataError(f"{file}: '{where}temperature' must be above 0")
-    return settings
-
-
-def _check(file: Path, found: dict, wanted: dict, where: str = "") -> None:
-    for name, kind in wanted.items():
-        if name not in found:
-            raise DataError(f"{file} lacks the setting '{where}{name}'")
-        if not isinstance(found[name], kind):
-            kinds = kind if isinstance(kind, tuple) else (kind,)
-            legal = " or ".join(each.__name__ for each in kinds)
-            raise DataError(f"{file}: '{where}{name}' must be {legal}, got {found[name]!r}")
+    for name, state in weights.items():
+        content = save_weights({key: value.contiguous() for key, value in state.items()})
+        write_atomically(folder / f"{name}.safetensors", content)
+        planes, channels = describe_planes(name)
+        digest = hashlib.sha256(content).hexdigest()
+        filled = {"planes": planes, "channels": channels, "sha256": digest}
+        networks[name] = settings["networks"][name] | filled
+    whole = {"format": 2, "algorithm": ALGORITHM, **settings, "networks": networks}
+    content = json.dumps(whole, indent=1).encode()
+    Settings.model_validate_json(content)
+    write_atomically(folder / SETTINGS_FILE, content)

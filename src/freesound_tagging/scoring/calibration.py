@@ -14,8 +14,7 @@ from scipy.special import softmax
 from freesound_tagging.scoring.metrics import classes_of, true_indices
 
 KNOWN_KEPT = 0.9
-"""Share of the known sounds whose best label must stay: it sets the threshold for "none"."""
-
+"""Share of the known sounds that must keep their label: it sets the limit of strangeness."""
 
 BINS = 10
 """Steps of probability in a reliability diagram."""
@@ -35,12 +34,6 @@ def sharpen(probabilities: ArrayLike, temperature: float) -> np.ndarray:
     return softmax(logits / temperature, axis=-1)
 
 
-def log_loss(probabilities: np.ndarray, targets: np.ndarray) -> float:
-    """Return the mean of -ln(probability of the true class), (n, classes) and (n,)."""
-    true = np.clip(probabilities[np.arange(len(targets)), targets], 1e-12, 1)
-    return float(-np.log(true).mean())
-
-
 def fit_temperature(probabilities: ArrayLike, targets: ArrayLike) -> float:
     """Return the temperature, 0.1 to 10, with the lowest log loss.
 
@@ -49,10 +42,11 @@ def fit_temperature(probabilities: ArrayLike, targets: ArrayLike) -> float:
     probabilities : of clips that the network did not train on, shape (n, classes).
     targets : index of the true class, shape (n,).
     """
-    probabilities, targets = np.asarray(probabilities), np.asarray(targets)
+    rows, targets = np.arange(len(targets)), np.asarray(targets)
 
     def loss(log_temperature: float) -> float:
-        return log_loss(sharpen(probabilities, np.exp(log_temperature)), targets)
+        true = sharpen(probabilities, np.exp(log_temperature))[rows, targets]
+        return -np.log(np.clip(true, 1e-12, 1)).mean()
 
     found = minimize_scalar(loss, bounds=(np.log(0.1), np.log(10)), method="bounded")
     return float(np.exp(found.x))
@@ -66,29 +60,23 @@ def reliability(probabilities: np.ndarray, targets: np.ndarray) -> pd.DataFrame:
     One row for each of `BINS` even steps of probability that has clips: ``low``, ``high``,
     ``n`` (clips), ``sure`` (mean probability of the best label), ``right`` (share that was right).
     """
-    sure = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == targets
-    step = np.minimum((sure * BINS).astype(int), BINS - 1)
-    clips = pd.DataFrame({"sure": sure, "right": right})
-    diagram = clips.groupby(step).agg(
-        n=("sure", "size"), sure=("sure", "mean"), right=("right", "mean")
-    )
-    low = diagram.index.to_numpy()
-    borders = pd.DataFrame({"low": low / BINS, "high": (low + 1) / BINS}, index=low)
-    return borders.join(diagram).reset_index(drop=True)
+    sure, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == targets
+    low = np.minimum((sure * BINS).astype(int), BINS - 1) / BINS
+    clips = pd.DataFrame({"low": low, "high": low + 1 / BINS, "sure": sure, "right": right})
+    named = {"n": ("sure", "size"), "sure": ("sure", "mean"), "right": ("right", "mean")}
+    return clips.groupby(["low", "high"]).agg(**named).reset_index()
 
 
 def calibration_error(diagram: pd.DataFrame) -> float:
     """Return the expected calibration error: mean gap of a `reliability` diagram, by clips."""
-    gaps = (diagram["sure"] - diagram["right"]).abs()
-    return float((gaps * diagram["n"]).sum() / diagram["n"].sum())
+    return float(np.average((diagram["sure"] - diagram["right"]).abs(), weights=diagram["n"]))
 
 
 def calibrate(scores: pd.DataFrame) -> dict:
-    """Return temperature, threshold and reliability, from out-of-fold scores.
+    """Return temperature, limit of strangeness and reliability, from out-of-fold scores.
 
-    The temperature and the threshold come from all scores. What they are worth is measured on each
-    fold with the temperature of the other folds.
+    The temperature and the limit come from all scores. What the temperature is worth is measured
+    on each fold with that of the other folds.
 
     Parameters
     ----------
@@ -96,15 +84,13 @@ def calibrate(scores: pd.DataFrame) -> dict:
 
     Returns
     -------
-    ``temperature``; ``threshold``, the probability that the best label of `KNOWN_KEPT` of the
-    clips reaches; ``calibration_error_before`` and ``calibration_error``; ``reliability``, rows of
-    the diagram after calibration; ``reliability_before``.
+    ``temperature``; ``limit``, the strangeness that `KNOWN_KEPT` of the clips do not exceed, None
+    where the scores have no column ``strangeness``; ``calibration_error_before`` and
+    ``calibration_error``; ``reliability``, rows of the diagram after calibration;
+    ``reliability_before``.
     """
-    classes = classes_of(scores)
-    probabilities = scores[classes].to_numpy(dtype=np.float64)
-    targets = true_indices(scores)
-    folds = scores["fold"].to_numpy()
-    temperature = fit_temperature(probabilities, targets)
+    probabilities = scores[classes_of(scores)].to_numpy(dtype=np.float64)
+    targets, folds = true_indices(scores), scores["fold"].to_numpy()
     crossed = np.empty_like(probabilities)
     for fold in np.unique(folds):
         held_out = folds == fold
@@ -112,11 +98,11 @@ def calibrate(scores: pd.DataFrame) -> dict:
         crossed[held_out] = sharpen(
             probabilities[held_out], fit_temperature(probabilities[others], targets[others])
         )
-    sure = sharpen(probabilities, temperature).max(axis=1)
+    strange = scores.get("strangeness")
     before, after = reliability(probabilities, targets), reliability(crossed, targets)
     return {
-        "temperature": temperature,
-        "threshold": float(np.quantile(sure, 1 - KNOWN_KEPT)),
+        "temperature": fit_temperature(probabilities, targets),
+        "limit": None if strange is None else float(np.quantile(strange, KNOWN_KEPT)),
         "calibration_error_before": calibration_error(before),
         "calibration_error": calibration_error(after),
         "reliability_before": before.to_dict("records"),

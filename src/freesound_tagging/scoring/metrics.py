@@ -73,7 +73,7 @@ def map_at_k(scores: ArrayLike, targets: ArrayLike, k: int = 3) -> float:
 
 def classes_of(scores: pd.DataFrame) -> list[str]:
     """Return the names of the classes that the scores are about, in column order."""
-    return [column for column in scores.columns if column not in KEYS]
+    return [column for column in scores.columns if column not in (*KEYS, "strangeness")]
 
 
 def true_indices(scores: pd.DataFrame) -> np.ndarray:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import warnings
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -29,34 +30,19 @@ def is_table(dataset: str) -> bool:
 
 
 def check_dataset(dataset: str) -> None:
-    """Check the name of a data set, or of a table's file; no file is read.
-
-    Raises
-    ------
-    DataError
-        Where the name is unknown, or a table has the name of a data set.
-    """
+    """Raise `DataError` for an unknown name, or a table with the name of a data set."""
     known = ", ".join(NAMES)
     if not is_table(dataset) and dataset not in NAMES:
-        raise DataError(
-            f"unknown DATASET {dataset!r}; the known ones are: {known}, "
-            "or a table of your own, path/to/table.csv"
-        )
+        raise DataError(f"unknown DATASET {dataset!r}; legal are {known}, or path/to/table.csv")
     if is_table(dataset) and Path(dataset).stem in NAMES:
         raise DataError(
-            f"{dataset}: a table of your own cannot have the name of a data set ({known}), for its "
-            "runs are kept under its name; rename the file"
+            f"{dataset}: runs are kept under a table's name; it cannot be that of a data set "
+            f"({known})"
         )
 
 
 def describe(name: str) -> Dataset:
-    """Return number of clips and classes, licence, citation and archives of a data set.
-
-    Raises
-    ------
-    DataError
-        The name is unknown.
-    """
+    """Return number of clips and classes, licence, citation and archives of a data set."""
     return _module(name).DATASET
 
 
@@ -87,8 +73,7 @@ def load(
     Raises
     ------
     DataError
-        Unknown name; an archive or clip that is missing, damaged or not the one expected; a table
-        with a fault. The message names the file, line or setting and says what is legal.
+        The message names the file, line or setting and says what is legal.
     """
     name = os.fspath(name)
     if is_table(name):
@@ -103,6 +88,20 @@ def load(
         takes = f"the options {', '.join(known)}" if known else "no options"
         raise DataError(f"data set {name!r} takes {takes}, got {', '.join(unknown)}")
     return reader(argument, **options)
+
+
+def load_at_hand(name: str, root: str | os.PathLike[str], **options: object) -> pd.DataFrame | None:
+    """As `load`; None where it would have to be downloaded, or, with a warning, is broken."""
+    mirror = os.environ.get("DATA_MIRROR")
+    for archive in describe(name).archives:
+        places = [Path(root, archive.folder), *([Path(mirror, archive.file)] if mirror else [])]
+        if not any(place.exists() for place in places):
+            return None
+    try:
+        return load(name, root, **options)
+    except DataError as error:
+        warnings.warn(f"{name} is left out: {error}", stacklevel=2)
+        return None
 
 
 def _module(name: str) -> ModuleType:

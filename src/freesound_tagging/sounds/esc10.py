@@ -1,11 +1,11 @@
 """ESC-10: 400 environmental sounds of five seconds in ten classes, with the five folds given."""
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pandas as pd
 
 from freesound_tagging.sounds.archives import Dataset, fetch, github_archive, read_manifest
-from freesound_tagging.sounds.tables import as_table, clip_row
+from freesound_tagging.sounds.tables import as_table
 
 DATASET = Dataset(
     n_clips=400,
@@ -28,13 +28,8 @@ def load(root: Path) -> pd.DataFrame:
 
     File names: `NNN - Class name/FOLD-FREESOUNDID-TAKE.ogg`, with FOLD from 1.
     """
-    manifest = read_manifest("esc10")
-    hashes = {file: row["sha256"] for file, row in manifest.items()}
-    folder = fetch(DATASET.archives[0], root, hashes)
-    clips = []
-    for file in hashes:
-        parent, name = file.split("/")
-        fold, freesound_id, _ = PurePosixPath(name).stem.split("-")
-        label = parent.split(" - ", 1)[1]
-        clips.append(clip_row(folder / file, label, int(fold) - 1, freesound_id))
-    return as_table(clips)
+    clips = read_manifest("esc10")
+    folder = fetch(DATASET.archives[0], root, clips["sha256"])
+    parts = clips.index.str.extract(r"\d+ - (?P<label>.*)/(?P<fold>\d)-(?P<group>\d+)-\w+\.ogg")
+    paths = [str(folder / file) for file in clips.index]
+    return as_table(parts.assign(path=paths, fold=parts["fold"].astype(int) - 1))

@@ -1,11 +1,11 @@
 """The Free Spoken Digit Dataset: ten digits by six speakers, one fold for each speaker."""
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pandas as pd
 
 from freesound_tagging.sounds.archives import Dataset, fetch, github_archive, read_manifest
-from freesound_tagging.sounds.tables import as_table, clip_row
+from freesound_tagging.sounds.tables import as_table
 
 DATASET = Dataset(
     n_clips=3000,
@@ -29,13 +29,13 @@ def load(root: Path) -> pd.DataFrame:
     File names: `recordings/DIGIT_SPEAKER_INDEX.wav`. Takes of one digit by one speaker are near
     copies of each other, so they are one group.
     """
-    hashes = {file: row["sha256"] for file, row in read_manifest("fsdd").items()}
-    folder = fetch(DATASET.archives[0], root, hashes)
-    parts = {file: PurePosixPath(file).stem.split("_") for file in hashes}
-    speakers = sorted({speaker for _, speaker, _ in parts.values()})
+    clips = read_manifest("fsdd")
+    folder = fetch(DATASET.archives[0], root, clips["sha256"])
+    parts = clips.index.str.extract(r"/(?P<label>\d)_(?P<speaker>\w+)_\d+\.wav")
     return as_table(
-        [
-            clip_row(folder / file, digit, speakers.index(speaker), f"{speaker}_{digit}")
-            for file, (digit, speaker, _) in parts.items()
-        ]
+        parts.assign(
+            path=[str(folder / file) for file in clips.index],
+            fold=pd.factorize(parts["speaker"], sort=True)[0],
+            group=parts["speaker"] + "_" + parts["label"],
+        )
     )

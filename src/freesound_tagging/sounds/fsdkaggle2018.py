@@ -1,28 +1,18 @@
-"""FSDKaggle2018: its clip table from Zenodo's files or from Kaggle's, and its folds.
+"""FSDKaggle2018: its clip table from Zenodo's files or from Kaggle's.
 
-The folds are those of ``data/fsdkaggle2018_folds.csv``, found by file name. That file was written,
-from the tables of Zenodo's FSDKaggle2018.meta.zip, by
-
-    python -m freesound_tagging.sounds.fsdkaggle2018 --tables FOLDER
+The folds are those of ``data/fsdkaggle2018_folds.csv``, found by file name; the script
+``data/deal_fsdkaggle2018_folds.py`` dealt them.
 """
 
-import argparse
-import hashlib
 import os
-import sys
 import warnings
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
 
 from freesound_tagging.errors import DataError
-from freesound_tagging.sounds import archives
-from freesound_tagging.sounds.archives import Archive, Dataset
-from freesound_tagging.sounds.tables import NO_FOLD, as_table, check_files, clip_row, read_rows
+from freesound_tagging.sounds.archives import Archive, Dataset, fetch, read_manifest
+from freesound_tagging.sounds.tables import NO_FOLD, as_table, find_files, read_rows
 
 
 def _zenodo(name: str, md5: str) -> Archive:
@@ -43,8 +33,6 @@ DATASET = Dataset(
         _zenodo("FSDKaggle2018.meta", "f16828ac8be0e5285b9175a12f90d784"),
         _zenodo("FSDKaggle2018.audio_train", "a8b47ff4b52022c178f88fa5c6f080d0"),
         _zenodo("FSDKaggle2018.audio_test", "f85c8665c3fc39311ea1b748e194a81d"),
-        # Read by people only.
-        _zenodo("FSDKaggle2018.doc", "4f2d1ac88f33a62f9db3108b269ee1b7"),
     ),
 )
 
@@ -52,27 +40,8 @@ KAGGLE_FOLDER = "freesound-audio-tagging"
 """Name of the challenge on Kaggle, and of the folder that holds its files as Kaggle lays them out:
 train.csv, audio_train/, audio_test/ and, where there, test_post_competition.csv."""
 
-TRAIN_TABLES = ("train.csv", "train_post_competition.csv")
-TEST_TABLES = ("test_post_competition.csv", "test_post_competition_scoring_clips.csv")
-MANIFEST = "fsdkaggle2018_folds.csv"
-
 SCORED = ("Public", "Private")
 """Usages of the test clips that the challenge scored; the others were put there as a blind."""
-USAGES = (*SCORED, "Ignored")
-
-
-@dataclass(frozen=True)
-class Files:
-    """Where the tables and the folders of sounds lie; ``test_table`` is None where there is none.
-
-    ``extra_test_sounds``: the folder of test sounds holds more than the scored ones.
-    """
-
-    train_table: Path
-    test_table: Path | None
-    train_sounds: Path
-    test_sounds: Path
-    extra_test_sounds: bool
 
 
 def load(root: Path) -> pd.DataFrame:
@@ -81,51 +50,60 @@ def load(root: Path) -> pd.DataFrame:
     Train clips have the fold and group of the manifest, by file name. Of the test clips those that
     the challenge scored are listed; they count as verified, for the organisers checked all of them.
 
-    Raises
-    ------
-    DataError
-        A table, a column, a sound or a clip of the manifest is missing, or a clip is in the tables
-        and not in the manifest. The message names file and line.
-
-    Warns
-    -----
-    UserWarning
-        Sounds that no table lists; no table of the test clips.
     """
-    files = find_files(root)
-    folds = read_folds()
-    clips = []
-    for line, row in read_rows(files.train_table, ("fname", "label", "manually_verified")):
-        where = f"{files.train_table}, line {line}"
-        if row["manually_verified"] not in ("0", "1"):
-            raise DataError(
-                f"{where}: manually_verified is {row['manually_verified']!r}; legal are 0 and 1"
-            )
-        fold, group = _look_up(folds, row["fname"], "train", where)
-        clip = clip_row(files.train_sounds / row["fname"], row["label"], fold, group, where)
-        clips.append(clip | {"verified": row["manually_verified"] == "1"})
-    _check_complete(files.train_table, clips, folds, "train")
-    _tell_unlisted(files.train_sounds, clips)
-
-    scored = []
-    for line, row in _test_rows(files.test_table):
-        where = f"{files.test_table}, line {line}"
-        _, group = _look_up(folds, row["fname"], "test", where)
-        clip = clip_row(files.test_sounds / row["fname"], row["label"], NO_FOLD, group, where)
-        scored.append(clip | {"split": "test"})
-    if files.test_table is None:
-        warnings.warn(
-            f"{files.train_table.parent}: no {TEST_TABLES[0]}, so that the test clips cannot be "
-            "scored; it is on the challenge's page on Kaggle",
-            stacklevel=2,
+    train_table, test_table, sounds = find_tables(root)
+    folds = read_manifest("fsdkaggle2018_folds", "fname").astype({"fold": int})
+    clips = read_rows(train_table, ("fname", "label", "manually_verified"))
+    for clip in clips[~clips["manually_verified"].isin(["0", "1"])].itertuples():
+        raise DataError(
+            f"{clip.where}: manually_verified is {clip.manually_verified!r}; legal are 0 and 1"
         )
-    else:
-        _check_complete(files.test_table, scored, folds, "test")
-        if not files.extra_test_sounds:
-            _tell_unlisted(files.test_sounds, scored)
-    clips += scored
-    check_files(clips)
-    return as_table(clips)
+    train = _with_folds(clips, folds[folds["fold"] != NO_FOLD], train_table, sounds["train"])
+    train["verified"] = train["manually_verified"] == "1"
+    if not test_table.is_file():
+        warnings.warn(f"{test_table}: is not there, so test clips cannot be scored", stacklevel=2)
+        return as_table(train)
+    test = _with_folds(
+        _scored(test_table), folds[folds["fold"] == NO_FOLD], test_table, sounds["test"]
+    )
+    return as_table(
+        pd.concat([train, test.assign(split="test", verified=True)]).fillna({"split": "train"})
+    )
+
+
+def _with_folds(
+    clips: pd.DataFrame, folds: pd.DataFrame, table: Path, sounds: Path
+) -> pd.DataFrame:
+    """Add path, fold and group; refuse a table of other clips: folds of a part are other folds."""
+    for clip in clips[~clips["fname"].isin(folds.index)].itertuples():
+        raise DataError(
+            f"{clip.where}: clip {clip.fname!r} is not among those of data/fsdkaggle2018_folds.csv "
+            "for this split; for a set of your own give a path/to/table.csv"
+        )
+    missing = sorted(set(folds.index) - set(clips["fname"]))
+    if missing:
+        raise DataError(
+            f"{table}: does not list {missing[0]} and {len(missing) - 1} more clips of "
+            "FSDKaggle2018; get the whole table from FSDKaggle2018.meta.zip"
+        )
+    clips = clips.drop(columns=["fold", "group"], errors="ignore").join(
+        folds[["fold", "group"]], "fname"
+    )
+    clips["path"] = [str(sounds / name) for name in clips["fname"]]
+    return clips.assign(path=find_files(clips))
+
+
+def _scored(table: Path) -> pd.DataFrame:
+    # The labels of the ignored clips are blank or mean nothing.
+    clips = read_rows(table, ("fname", "label", "usage"), may_be_blank=("label",))
+    for clip in clips[~clips["usage"].isin([*SCORED, "Ignored"])].itertuples():
+        raise DataError(
+            f"{clip.where}: usage is {clip.usage!r}; legal are {', '.join(SCORED)}, Ignored"
+        )
+    scored = clips[clips["usage"].isin(SCORED)].reset_index(drop=True)
+    for clip in scored[scored["label"] == ""].itertuples():
+        raise DataError(f"{clip.where}: label is blank")
+    return scored
 
 
 def usage_of_test_clips(root: Path) -> pd.Series:
@@ -133,9 +111,12 @@ def usage_of_test_clips(root: Path) -> pd.Series:
 
     The clips that the challenge's public and private rankings were made from.
     """
-    table = find_files(root).test_table
-    usage = {Path(row["fname"]).stem: row["usage"] for _, row in _test_rows(table)}
-    return pd.Series(usage, dtype=object, name="usage").rename_axis("clip_id").sort_index()
+    _, table, _ = find_tables(root)
+    if not table.is_file():
+        return pd.Series(dtype=object, name="usage", index=pd.Index([], name="clip_id"))
+    scored = _scored(table)
+    clip_ids = pd.Index([Path(name).stem for name in scored["fname"]], name="clip_id")
+    return scored["usage"].set_axis(clip_ids).sort_index()
 
 
 def sample_submission(root: Path) -> pd.DataFrame | None:
@@ -143,268 +124,45 @@ def sample_submission(root: Path) -> pd.DataFrame | None:
 
     It lies beside Kaggle's train.csv and lists all 9,400 test clips.
     """
-    path = find_files(root).train_table.with_name("sample_submission.csv")
-    if not path.is_file():
-        return None
-    rows = [row for _, row in read_rows(path, ("fname", "label"))]
-    return pd.DataFrame(rows)[["fname", "label"]]
+    path = find_tables(root)[0].with_name("sample_submission.csv")
+    return read_rows(path, ("fname", "label"))[["fname", "label"]] if path.is_file() else None
 
 
-def find_files(root: Path) -> Files:
+def find_tables(root: Path) -> tuple[Path, Path, dict[str, Path]]:
     """Find the files in Zenodo's or Kaggle's layout, or fetch Zenodo's archives.
 
     In this order: Zenodo's, unpacked under ``root``; Kaggle's, in a folder `KAGGLE_FOLDER` under
     DATA_MIRROR or ``root``, which is read where it lies; Zenodo's archives under DATA_MIRROR;
     Zenodo's archives, downloaded.
+
+    Returns the table of the train clips, that of the test clips (which may not be there), and the
+    folders of sounds by split.
     """
-    *needed, documents = DATASET.archives
-    if not all((root / archive.folder).is_dir() for archive in needed):
+    if not all((root / archive.folder).is_dir() for archive in DATASET.archives):
         mirror = os.environ.get("DATA_MIRROR", "")
         for place in ([Path(mirror)] if mirror else []) + [root]:
             if (place / KAGGLE_FOLDER).is_dir():
-                return _kaggle_files(place / KAGGLE_FOLDER)
-    meta, train, test = (archives.fetch(archive, root) for archive in needed)
-    _fetch_documents(documents, needed, root)
-    return Files(
+                return _find_kaggle(place / KAGGLE_FOLDER)
+    meta, train, test = (fetch(archive, root) for archive in DATASET.archives)
+    return (
         meta / "train_post_competition.csv",
         meta / "test_post_competition_scoring_clips.csv",
-        train,
-        test,
-        extra_test_sounds=False,
+        {"train": train, "test": test},
     )
 
 
-def _kaggle_files(folder: Path) -> Files:
-    tables = [folder / name for name in TRAIN_TABLES if (folder / name).is_file()]
-    if not tables:
+def _find_kaggle(folder: Path) -> tuple[Path, Path, dict[str, Path]]:
+    sounds = {split: folder / f"audio_{split}" for split in ("train", "test")}
+    for place in sounds.values():
+        if not place.is_dir():
+            raise DataError(f"{folder}: no folder {place.name}; unpack {place.name}.zip there")
+    tables = {}
+    for split, first in (("train", "train.csv"), ("test", "test_post_competition.csv")):
+        others = sorted(folder.glob(f"{split}_post_competition*.csv"))
+        tables[split] = next(filter(Path.is_file, [folder / first, *others]), folder / first)
+    if not tables["train"].is_file():
         raise DataError(
-            f"{folder}: no {TRAIN_TABLES[0]}; put there the files of the challenge as Kaggle has "
-            "them (train.csv, audio_train/, audio_test/), or take the folder away to use Zenodo's"
+            f"{folder}: no train.csv; put there the files of the challenge as Kaggle has them "
+            "(train.csv, audio_train/, audio_test/), or take the folder away to use Zenodo's"
         )
-    for name in ("audio_train", "audio_test"):
-        if not (folder / name).is_dir():
-            raise DataError(f"{folder}: no folder {name}; unpack {name}.zip there")
-    tests = [folder / name for name in TEST_TABLES if (folder / name).is_file()]
-    return Files(
-        tables[0],
-        tests[0] if tests else None,
-        folder / "audio_train",
-        folder / "audio_test",
-        extra_test_sounds=True,
-    )
-
-
-def _fetch_documents(documents: Archive, others: Iterable[Archive], root: Path) -> None:
-    """Fetch the archive of documents along with the others.
-
-    Nothing reads it, so it is no reason to go online for those who brought the others.
-    """
-    mirror = os.environ.get("DATA_MIRROR", "")
-    downloaded = any((root / "downloads" / archive.file).is_file() for archive in others)
-    if downloaded or (mirror and Path(mirror, documents.file).is_file()):
-        archives.fetch(documents, root)
-
-
-def _test_rows(table: Path | None) -> list[tuple[int, dict[str, str]]]:
-    """Return the rows of the scored test clips with their line numbers."""
-    if table is None:
-        return []
-    scored = []
-    # The labels of the ignored clips are blank or mean nothing.
-    for line, row in read_rows(table, ("fname", "label", "usage"), may_be_blank=("label",)):
-        if row["usage"] not in USAGES:
-            raise DataError(
-                f"{table}, line {line}: usage is {row['usage']!r}; legal are {', '.join(USAGES)}"
-            )
-        if row["usage"] in SCORED:
-            if not row["label"]:
-                raise DataError(f"{table}, line {line}: label is blank")
-            scored.append((line, row))
-    return scored
-
-
-# --- folds -------------------------------------------------------------------------------------
-
-
-def read_folds() -> pd.DataFrame:
-    """Return the committed folds: index fname, columns fold (-1 for test clips) and group.
-
-    Raises
-    ------
-    DataError
-        The manifest is not there, as after an installation without the repository.
-    """
-    path = archives.MANIFESTS / MANIFEST
-    if not path.is_file():
-        raise DataError(
-            f"{path}: the list of folds is missing; install from a clone of the repository "
-            "(pip install -e .)"
-        )
-    rows = [row for _, row in read_rows(path, ("fname", "fold", "group"))]
-    return pd.DataFrame(rows).astype({"fold": int}).set_index("fname")
-
-
-def _look_up(folds: pd.DataFrame, fname: str, split: str, where: str) -> tuple[int, str]:
-    """Return a clip's fold and group, by file name."""
-    if fname not in folds.index:
-        raise DataError(
-            f"{where}: clip {fname!r} is not in {archives.MANIFESTS / MANIFEST}, which has the "
-            "fold of every clip of FSDKaggle2018; for a set of your own give a path/to/table.csv"
-        )
-    fold, group = folds.at[fname, "fold"], folds.at[fname, "group"]
-    if (fold == NO_FOLD) != (split == "test"):
-        other = "train" if split == "test" else "test"
-        raise DataError(f"{where}: clip {fname!r} is a {other} clip; it cannot be a {split} clip")
-    return int(fold), str(group)
-
-
-def _check_complete(table: Path, clips: list[dict], folds: pd.DataFrame, split: str) -> None:
-    """Refuse a table that lacks clips of the manifest: folds of a part are other folds."""
-    wanted = folds.index[(folds["fold"] == NO_FOLD) == (split == "test")]
-    missing = sorted(set(wanted) - {Path(clip["path"]).name for clip in clips})
-    if missing:
-        more = f" and {len(missing) - 1} more clips" if len(missing) > 1 else ""
-        raise DataError(
-            f"{table}: does not list {missing[0]}{more} of FSDKaggle2018; get the whole table from "
-            "FSDKaggle2018.meta.zip"
-        )
-
-
-def _tell_unlisted(folder: Path, clips: list[dict]) -> None:
-    """Warn of sounds that no table lists; they are left out."""
-    unlisted = sorted(
-        {file.name for file in folder.glob("*.wav")} - {Path(clip["path"]).name for clip in clips}
-    )
-    if unlisted:
-        warnings.warn(
-            f"{folder}: {len(unlisted)} sounds are in no table and are left out, the first is "
-            f"{unlisted[0]}",
-            stacklevel=3,
-        )
-
-
-def upload_groups(freesound_ids: dict[str, int], labels: dict[str, str]) -> dict[str, str]:
-    """Return the run of consecutive Freesound numbers and one label that each clip belongs to.
-
-    Freesound numbers sounds as they are uploaded. Of the 4,568 pairs of clips with consecutive
-    numbers, train and scored test together, 96 % have one label, where chance would give 3 %: they
-    are takes that one person uploaded in one go. See ``data/README.md``.
-
-    Parameters
-    ----------
-    freesound_ids, labels : of each clip, by file name.
-
-    Returns
-    -------
-    For each file name the lowest Freesound number of its run.
-    """
-    if not freesound_ids:
-        return {}
-    ordered = sorted(freesound_ids, key=lambda name: (freesound_ids[name], name))
-    first = ordered[0]
-    groups = {first: str(freesound_ids[first])}
-    for before, name in pairwise(ordered):
-        apart = freesound_ids[name] - freesound_ids[before]
-        if apart > 1 or (apart == 1 and labels[name] != labels[before]):
-            first = name
-        groups[name] = str(freesound_ids[first])
-    return groups
-
-
-def stratified_folds(
-    clip_ids: Sequence[str],
-    strata: Sequence[str],
-    groups: Sequence[str],
-    n_folds: int = 5,
-    seed: int = 0,
-) -> dict[str, int]:
-    """Deal clips into folds of like composition, keeping groups whole.
-
-    Groups are dealt one at a time, large ones first and otherwise in an order drawn from the seed
-    and the group's name, each to the fold that has the fewest clips of the group's strata so far.
-    Nothing depends on the order of the arguments' elements. The committed folds were dealt by this
-    function; tables of one's own go by `tables.deal_folds`.
-
-    Parameters
-    ----------
-    clip_ids, strata, groups : for each clip its id, the stratum to spread evenly (a label, say) and
-        its source recording.
-    n_folds : fewer are used where there are fewer groups.
-    seed : another seed deals other folds.
-
-    Returns
-    -------
-    The fold, from 0, of each clip id.
-    """
-    members: dict[str, list[str]] = defaultdict(list)
-    content: dict[str, Counter] = defaultdict(Counter)
-    for clip_id, stratum, group in zip(clip_ids, strata, groups, strict=True):
-        members[group].append(clip_id)
-        content[group][stratum] += 1
-    size = Counter(strata)
-    n_folds = min(n_folds, len(members))
-
-    def turn(group: str) -> tuple[int, str]:
-        return -len(members[group]), hashlib.sha256(f"{seed}:{group}".encode()).hexdigest()
-
-    held = [Counter() for _ in range(n_folds)]
-    folds = {}
-    for group in sorted(members, key=turn):
-        # Sorted, so that the sum over strata is rounded alike whatever the order of the rows.
-        parts = sorted(content[group].items())
-        fullness = [
-            (sum(n * fold[stratum] / size[stratum] for stratum, n in parts), fold.total(), index)
-            for index, fold in enumerate(held)
-        ]
-        index = min(fullness)[-1]
-        held[index].update(content[group])
-        folds.update(dict.fromkeys(members[group], index))
-    return folds
-
-
-def make_folds(tables: Path) -> pd.DataFrame:
-    """Deal the train clips into folds stratified on label x manually_verified, runs kept whole.
-
-    Parameters
-    ----------
-    tables : folder with train_post_competition.csv and test_post_competition_scoring_clips.csv.
-
-    Returns
-    -------
-    Columns fname, fold (-1 for test clips), group, sorted by fname.
-    """
-    train = read_rows(tables / TRAIN_TABLES[1], ("fname", "label", "manually_verified"))
-    rows = {row["fname"]: row for _, row in train}
-    scored = _test_rows(tables / TEST_TABLES[1])
-    both = rows | {row["fname"]: row for _, row in scored}
-    groups = upload_groups(
-        {name: int(row["freesound_id"]) for name, row in both.items()},
-        {name: row["label"] for name, row in both.items()},
-    )
-    folds = stratified_folds(
-        list(rows),
-        [f"{row['label']}|{row['manually_verified']}" for row in rows.values()],
-        [groups[name] for name in rows],
-    )
-    table = [(name, folds.get(name, NO_FOLD), groups[name]) for name in sorted(both)]
-    return pd.DataFrame(table, columns=["fname", "fold", "group"])
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Write the manifest of folds and return the exit status."""
-    parser = argparse.ArgumentParser(description="Write the folds of FSDKaggle2018.")
-    parser.add_argument("--tables", required=True, type=Path, help="folder of FSDKaggle2018.meta")
-    options = parser.parse_args(arguments)
-    try:
-        folds = make_folds(options.tables)
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    path = archives.MANIFESTS / MANIFEST
-    folds.to_csv(path, index=False, lineterminator="\n")
-    print(f"{path}: {len(folds)} clips")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return tables["train"], tables["test"], sounds

@@ -11,14 +11,8 @@ from pathlib import Path
 import pandas as pd
 import soundfile
 
-from freesound_tagging.sounds.archives import (
-    Dataset,
-    fetch,
-    github_archive,
-    locate,
-    read_manifest,
-)
-from freesound_tagging.sounds.tables import as_table, clip_row
+from freesound_tagging.sounds.archives import Dataset, fetch, github_archive, read_manifest
+from freesound_tagging.sounds.tables import as_table
 
 
 def samples_hash(path: Path) -> str:
@@ -55,11 +49,7 @@ DATASET = Dataset(
 def load(root: Path) -> pd.DataFrame:
     """Return the clip table, see `catalogue.load`; `group` is the recording session."""
     (archive,) = DATASET.archives
-    manifest = read_manifest("insectset32", "samples_sha256")
-    folder = fetch(archive, root, {file: row["samples_sha256"] for file, row in manifest.items()})
-    return as_table(
-        [
-            clip_row(locate(archive, folder, file), row["label"], int(row["fold"]), row["group"])
-            for file, row in manifest.items()
-        ]
-    )
+    clips = read_manifest("insectset32")
+    folder = fetch(archive, root, clips["samples_sha256"])
+    paths = [str(archive.locate(folder, file)) for file in clips.index]
+    return as_table(clips.assign(path=paths, where=paths, fold=clips["fold"].astype(int)))

@@ -19,8 +19,8 @@ import io
 import numbers
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import joblib
 import numpy as np
@@ -46,21 +46,13 @@ NOISE_BAND = (500.0, 5500.0)  # Hz; the calls live here, so the noise is measure
 FOLDS = 5
 
 
-@dataclass(frozen=True)
-class Nuisance:
-    """What varies from clip to clip in the same way for every class.
-
-    Attributes
-    ----------
-    low, high : range of the draw, in ``unit``.
-    log : whether the draw is uniform in the logarithm.
-    words : what it is.
-    """
+class Nuisance(NamedTuple):
+    """What varies from clip to clip in the same way for every class; low and high in `unit`."""
 
     low: float
     high: float
     unit: str
-    log: bool
+    log: bool  # drawn uniformly in the logarithm
     words: str
 
 
@@ -80,30 +72,20 @@ NUISANCES: dict[str, Nuisance] = {
 }
 
 
-@dataclass(frozen=True)
-class Voices:
-    """The partials of a call before they sound.
-
-    Attributes
-    ----------
-    octaves : for each partial its frequency over time, in octaves above the pitch.
-    amplitude : over time, the same for all partials.
-    """
-
-    octaves: list[np.ndarray]
-    amplitude: np.ndarray | float = 1.0
+Voices = tuple[list[np.ndarray], np.ndarray | float]
+"""The partials of a call: octaves above the pitch over time, for each; and their amplitude."""
 
 
 def _slope(t: np.ndarray, seconds: float, draw: dict[str, float]) -> Voices:
     u = (t - draw["position"] * draw["length"]) / seconds
-    return Voices([SWEEP_OCTAVES * draw["depth"] * np.clip(u, -0.5, 0.5)])
+    return [SWEEP_OCTAVES * draw["depth"] * np.clip(u, -0.5, 0.5)], 1.0
 
 
 def _curvature(t: np.ndarray, bend: float, draw: dict[str, float]) -> Voices:
     # An exponential between fixed end points: the opposite bend is its exact mirror in time and
     # frequency, so neither member of the family sweeps further or steeper than the other.
     path = np.expm1(bend * t / draw["length"]) / np.expm1(bend)
-    return Voices([SWEEP_OCTAVES * draw["depth"] * (path - 0.5)])
+    return [SWEEP_OCTAVES * draw["depth"] * (path - 0.5)], 1.0
 
 
 def _cycles(t: np.ndarray, rate: float, draw: dict[str, float]) -> np.ndarray:
@@ -112,55 +94,43 @@ def _cycles(t: np.ndarray, rate: float, draw: dict[str, float]) -> np.ndarray:
 
 def _vibrato(t: np.ndarray, rate: float, draw: dict[str, float]) -> Voices:
     wave = np.sqrt(2) * np.sin(2 * np.pi * _cycles(t, rate, draw))
-    return Voices([WOBBLE_OCTAVES * draw["depth"] * wave])
+    return [WOBBLE_OCTAVES * draw["depth"] * wave], 1.0
 
 
 def _trill(t: np.ndarray, rate: float, draw: dict[str, float]) -> Voices:
     # The slope at a crossing is 2 pi rate, so this divisor makes the switch as long at any rate.
     wave = np.tanh(np.sin(2 * np.pi * _cycles(t, rate, draw)) / (2 * np.pi * rate * SWITCH_SECONDS))
-    return Voices([WOBBLE_OCTAVES * draw["depth"] * wave])
+    return [WOBBLE_OCTAVES * draw["depth"] * wave], 1.0
 
 
 def _tremolo(t: np.ndarray, rate: float, draw: dict[str, float]) -> Voices:
-    return Voices([0 * t], 1 + TREMOLO_DEPTH * np.sin(2 * np.pi * _cycles(t, rate, draw)))
+    return [0 * t], 1 + TREMOLO_DEPTH * np.sin(2 * np.pi * _cycles(t, rate, draw))
 
 
 def _click(t: np.ndarray, rate: float, draw: dict[str, float]) -> Voices:
     seconds = (_cycles(t, rate, draw) % 1 - 0.5) / rate  # from the nearest click's middle
-    return Voices([0 * t], np.exp(-0.5 * (seconds / CLICK_SECONDS) ** 2))
+    return [0 * t], np.exp(-0.5 * (seconds / CLICK_SECONDS) ** 2)
 
 
 def _partials(t: np.ndarray, semitones: float, draw: dict[str, float]) -> Voices:
-    return Voices([0 * t - semitones / 24, 0 * t + semitones / 24])
+    return [0 * t - semitones / 24, 0 * t + semitones / 24], 1.0
 
 
 def _step(t: np.ndarray, semitones: float, draw: dict[str, float]) -> Voices:
     u = (t - draw["position"] * draw["length"]) / SWITCH_SECONDS
-    return Voices([semitones / 24 * np.tanh(u)])
+    return [semitones / 24 * np.tanh(u)], 1.0
 
 
-@dataclass(frozen=True)
-class Family:
-    """Two classes that differ in one quantity.
+class Family(NamedTuple):
+    """Two classes that differ in one quantity."""
 
-    Attributes
-    ----------
-    detail : ``"frequency"`` or ``"time"``: the resolution that the distinction asks for.
-    quantity, unit : what differs, and its unit.
-    middle : the value midway between the members (geometric where ``ratio`` is given).
-    ratio : greater over smaller value at difficulty 1; None where the members lie at plus and minus
-        ``offset``.
-    offset : distance of either member from ``middle`` at difficulty 1.
-    render : ``render(t, value, draw) -> Voices`` for times ``t`` (n,) in s since the onset.
-    """
-
-    detail: str
+    detail: str  # "frequency" or "time": the resolution that the distinction asks for
     quantity: str
     unit: str
-    middle: float
-    ratio: float | None
-    offset: float | None
-    render: Callable[[np.ndarray, float, dict[str, float]], Voices]
+    middle: float  # the value midway between the members, geometric where there is a ratio
+    ratio: float | None  # greater over smaller value at difficulty 1; or
+    offset: float | None  # distance of either member from the middle at difficulty 1
+    render: Callable[[np.ndarray, float, dict[str, float]], Voices]  # of times in s, value, draws
 
 
 FAMILIES: dict[str, Family] = {
@@ -175,16 +145,8 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-@dataclass(frozen=True)
-class Call:
-    """One class.
-
-    Attributes
-    ----------
-    family : key of `FAMILIES`.
-    sign : -1 for the member with the smaller value, +1 for the other.
-    words : what sets the class apart.
-    """
+class Call(NamedTuple):
+    """One class: the member of a family with the smaller value (sign -1) or the greater (+1)."""
 
     family: str
     sign: int
@@ -225,21 +187,19 @@ LIMITS: dict[str, tuple[float, float]] = {
 _WHOLE = ("sample_rate", "clips_per_class", "seed")
 
 
-def _check(**settings: float | None) -> None:
-    """Raise ValueError for the first setting that is not a number in its legal range."""
+def _check(**settings: object) -> None:
+    """Raise ValueError for the first setting that is not legal; None stands for a drawn snr_db."""
     for name, value in settings.items():
+        if name == "label" and value not in CALLS:
+            raise ValueError(f"label must be one of {', '.join(CALLS)}, not {value!r}")
+        if name == "label" or (name == "snr_db" and value is None):
+            continue
         low, high = LIMITS[name]
         kind = numbers.Integral if name in _WHOLE else numbers.Real
         # "not within" rather than "outside": NaN is neither below nor above anything.
-        if isinstance(value, kind) and not isinstance(value, bool) and low <= value <= high:
-            continue
-        whole = "a whole number" if name in _WHOLE else "a number"
-        raise ValueError(f"{name} must be {whole} from {low:g} to {high:g}, not {value!r}")
-
-
-def _check_label(label: str) -> None:
-    if label not in CALLS:
-        raise ValueError(f"label must be one of {', '.join(CALLS)}, not {label!r}")
+        if isinstance(value, bool) or not (isinstance(value, kind) and low <= value <= high):
+            whole = "a whole number" if name in _WHOLE else "a number"
+            raise ValueError(f"{name} must be {whole} from {low:g} to {high:g}, not {value!r}")
 
 
 def class_value(label: str, difficulty: float = 1.0) -> float:
@@ -249,14 +209,8 @@ def class_value(label: str, difficulty: float = 1.0) -> float:
     the logarithm of their ratio is inversely proportional to the difficulty. Where it has an
     offset, they lie at ``-+offset / difficulty``. At 0.5 the distance is twice that at 1, at 2
     half; it shrinks monotonically and the middle never moves.
-
-    Raises
-    ------
-    ValueError
-        Unknown label; difficulty out of range.
     """
-    _check_label(label)
-    _check(difficulty=difficulty)
+    _check(label=label, difficulty=difficulty)
     call = CALLS[label]
     family = FAMILIES[call.family]
     if family.ratio is None:
@@ -265,43 +219,22 @@ def class_value(label: str, difficulty: float = 1.0) -> float:
 
 
 def class_table(difficulty: float = 1.0) -> pd.DataFrame:
-    """Return all classes as a table, one row a class.
-
-    Index ``label``; columns family, detail, quantity, value (`class_value`), unit, words.
-
-    Raises
-    ------
-    ValueError
-        Difficulty out of range.
-    """
-    rows = [
-        {
-            "label": label,
-            "family": call.family,
-            "detail": FAMILIES[call.family].detail,
-            "quantity": FAMILIES[call.family].quantity,
-            "value": class_value(label, difficulty),
-            "unit": FAMILIES[call.family].unit,
-            "words": call.words,
-        }
-        for label, call in CALLS.items()
-    ]
-    return pd.DataFrame(rows).set_index("label")
+    """Return one row a class: index label; family, detail, quantity, value, unit, words."""
+    families = pd.DataFrame(FAMILIES.values(), index=FAMILIES)[["detail", "quantity", "unit"]]
+    table = pd.DataFrame(CALLS.values(), index=pd.Index(CALLS, name="label")).join(
+        families, "family"
+    )
+    table["value"] = [class_value(label, difficulty) for label in CALLS]
+    return table[["family", "detail", "quantity", "value", "unit", "words"]]
 
 
 def clip_rng(seed: int, label: str, index: int) -> np.random.Generator:
-    """Return the random generator of one clip, the same on every run.
+    """Return the random generator of one clip.
 
-    It depends on the seed of the corpus, the class and the number of the clip within its class
-    alone, so on neither order nor number of clips nor jobs.
-
-    Raises
-    ------
-    ValueError
-        Unknown label; seed out of range.
+    It depends on the seed of the corpus, the class and the number of the clip within it alone, so
+    on neither order nor number of clips nor jobs.
     """
-    _check_label(label)
-    _check(seed=seed)
+    _check(label=label, seed=seed)
     # Python's own hash of a string differs from one process to the next; this one never does.
     name = int.from_bytes(hashlib.sha256(label.encode()).digest()[:8], "big")
     return np.random.default_rng(np.random.SeedSequence([seed, name, index]))
@@ -312,22 +245,10 @@ def draw_nuisances(
 ) -> dict[str, float]:
     """Draw what varies from clip to clip; knows nothing of the class.
 
-    Parameters
-    ----------
-    rng : as many numbers are taken from it whatever the settings.
-    duration : length of the clip in s.
-    snr_db : fixes the signal-to-noise ratio; None draws it.
-
-    Returns
-    -------
-    Keys and units of `NUISANCES`; ``onset`` in s.
-
-    Raises
-    ------
-    ValueError
-        Duration or snr_db out of range.
+    As many numbers are taken from ``rng`` whatever the settings. Keys and units are those of
+    `NUISANCES`; ``onset`` in s. ``snr_db`` fixes the signal-to-noise ratio; None draws it.
     """
-    _check(duration=duration)
+    _check(duration=duration, snr_db=snr_db)
     draw = {}
     for name, nuisance in NUISANCES.items():
         share = rng.uniform()
@@ -337,7 +258,6 @@ def draw_nuisances(
             draw[name] = float(nuisance.low + (nuisance.high - nuisance.low) * share)
     draw["onset"] *= duration - draw["length"]
     if snr_db is not None:
-        _check(snr_db=snr_db)
         draw["snr"] = float(snr_db)
     return draw
 
@@ -349,21 +269,16 @@ def _dry_call(
     n = round(draw["length"] * sample_rate)
     t = np.arange(n) / sample_rate
     value = class_value(label, difficulty)
-    voices = FAMILIES[CALLS[label].family].render(t, value, draw)
+    voices, amplitude = FAMILIES[CALLS[label].family].render(t, value, draw)
     call = np.zeros(n)
-    for octaves, phase in zip(voices.octaves, phases, strict=False):
+    for octaves, phase in zip(voices, phases, strict=False):
         # Summing the frequency keeps the phase continuous: a sine wave of frequency(t) * t would
         # sweep twice as far as meant.
         cycles = np.cumsum(draw["pitch"] * 2**octaves) / sample_rate
         call += np.sin(2 * np.pi * (cycles + phase))
     edge = np.minimum(t, t[::-1]) / FADE_SECONDS
-    call *= voices.amplitude * (0.5 - 0.5 * np.cos(np.pi * np.clip(edge, 0, 1)))
+    call *= amplitude * (0.5 - 0.5 * np.cos(np.pi * np.clip(edge, 0, 1)))
     return call / np.sqrt(np.mean(call**2))
-
-
-def _reverberation(x: np.ndarray, tail: np.ndarray) -> np.ndarray:
-    """Convolve (n,) with the tail (m,) and keep the first n samples."""
-    return scipy.signal.fftconvolve(x, tail)[: len(x)]
 
 
 def _coloured_noise(white: np.ndarray, colour: float, sample_rate: int) -> np.ndarray:
@@ -388,23 +303,10 @@ def synthesise(
 ) -> np.ndarray:
     """Return one clip: a call somewhere in coloured noise, with reverberation.
 
-    Parameters
-    ----------
-    label : key of `CALLS`.
-    rng : source of everything that varies, for one from `clip_rng`.
-    sample_rate, duration, difficulty, snr_db : as for `generate`.
-
-    Returns
-    -------
-    float32, shape (round(duration * sample_rate),), within -1 to 1.
-
-    Raises
-    ------
-    ValueError
-        Unknown label, or a setting out of range.
+    Everything that varies comes from ``rng``, for one from `clip_rng`; the settings are those of
+    `generate`. Float32, shape (round(duration * sample_rate),), within -1 to 1.
     """
-    _check_label(label)
-    _check(sample_rate=sample_rate, duration=duration, difficulty=difficulty)
+    _check(label=label, sample_rate=sample_rate, duration=duration, difficulty=difficulty)
     draw = draw_nuisances(rng, duration, snr_db)
     phases = rng.uniform(size=2)
     call = _dry_call(label, difficulty, draw, phases, sample_rate)
@@ -419,7 +321,7 @@ def synthesise(
     tail *= 10 ** (draw["wet"] / 20) / np.sqrt(np.sum(tail**2))
     noise = _coloured_noise(rng.standard_normal(n), draw["colour"], sample_rate)
 
-    clip = dry + _reverberation(dry, tail) + 10 ** (-draw["snr"] / 20) * noise
+    clip = dry + scipy.signal.fftconvolve(dry, tail)[:n] + 10 ** (-draw["snr"] / 20) * noise
     clip *= 10 ** (draw["level"] / 20)
     # Reached only where the noise is set far above the call. Everything is turned down together,
     # so that the signal-to-noise ratio stands.
@@ -434,61 +336,33 @@ def example(
     sample_rate: int = 22050,
     difficulty: float = 1.0,
 ) -> np.ndarray:
-    """Return one clean call, without noise, reverberation or silence around it.
+    """Return one clean call, without noise, reverberation or silence around it; always the same.
 
-    Parameters
-    ----------
-    label : key of `CALLS`.
-    pitch : centre frequency in Hz, 600 to 4000.
-    length : of the call in s, 0.4 to 5.
-    sample_rate, difficulty : as for `generate`.
-
-    Returns
-    -------
-    float32, shape (round(length * sample_rate),), with a peak of 0.8; always the same.
-
-    Raises
-    ------
-    ValueError
-        Unknown label, or a setting out of range.
+    ``pitch`` is its centre frequency in Hz, 600 to 4000, ``length`` in s, 0.4 to 5. Float32, shape
+    (round(length * sample_rate),), with a peak of 0.8.
     """
-    _check_label(label)
-    _check(pitch=pitch, length=length, sample_rate=sample_rate, difficulty=difficulty)
+    _check(label=label, pitch=pitch, length=length, sample_rate=sample_rate, difficulty=difficulty)
     draw = {"pitch": pitch, "length": length, "depth": 1.0, "position": 0.5, "phase": 0.0}
     call = _dry_call(label, difficulty, draw, np.zeros(2), sample_rate)
     return (0.8 / np.max(np.abs(call)) * call).astype(np.float32)
 
 
-def _number(value: float) -> str:
-    """Return a number as it stands in a folder's name: rounded, two settings might meet."""
-    return repr(float(value)).removesuffix(".0")
-
-
-def folder_name(
-    clips_per_class: int = 40,
-    seed: int = 0,
-    difficulty: float = 1.0,
-    snr_db: float | None = None,
-    sample_rate: int = 22050,
-    duration: float = 2.0,
-) -> str:
-    """Return the name of a corpus's folder: the settings of `generate`, the generator's version.
-
-    For example ``microcalls-v1-c40-s0-d1-snrmix-r22050-t2``.
-    """
-    snr = "mix" if snr_db is None else _number(snr_db)
+def _folder_name(clips_per_class, seed, difficulty, snr_db, sample_rate, duration) -> str:
+    # repr: rounded, two settings might meet.
+    difficulty, duration = (repr(float(x)).removesuffix(".0") for x in (difficulty, duration))
+    snr = "mix" if snr_db is None else repr(float(snr_db)).removesuffix(".0")
     return (
-        f"microcalls-v{VERSION}-c{clips_per_class}-s{seed}-d{_number(difficulty)}-snr{snr}"
-        f"-r{sample_rate}-t{_number(duration)}"
+        f"microcalls-v{VERSION}-c{clips_per_class}-s{seed}-d{difficulty}-snr{snr}-r{sample_rate}"
+        f"-t{duration}"
     )
 
 
-def _write_clip(path: Path, label: str, index: int, seed: int, settings: dict) -> None:
-    clip = synthesise(label, clip_rng(seed, label, index), **settings)
+def _write_clip(path: Path, label: str, index: int, seed: int, settings: tuple) -> None:
+    clip = synthesise(label, clip_rng(seed, label, index), *settings)
     # Rounded here rather than by the sound library, whose rounding may change with its version.
     pcm = np.round(clip * 32767).astype(np.int16)
     flac = io.BytesIO()
-    soundfile.write(flac, pcm, settings["sample_rate"], format="FLAC", subtype="PCM_16")
+    soundfile.write(flac, pcm, settings[0], format="FLAC", subtype="PCM_16")
     write_atomically(path, flac.getvalue())
 
 
@@ -501,25 +375,19 @@ def metadata(
 ) -> pd.DataFrame:
     """Return the drawn parameters of every clip that `generate` would make, without any sound.
 
-    Index ``clip_id`` (sorted); columns label, family, index, value (see `class_value`), and one for
-    each of `NUISANCES`, in the unit given there (onset in s).
-
-    Raises
-    ------
-    ValueError
-        A setting out of range.
+    Index ``clip_id``; columns label, family, index, value (see `class_value`) and `NUISANCES`.
     """
-    _check(clips_per_class=clips_per_class, seed=seed, difficulty=difficulty, duration=duration)
+    _check(clips_per_class=clips_per_class, seed=seed, difficulty=difficulty)
     rows = [
         {
             "clip_id": f"{label}-{index:04d}",
             "label": label,
-            "family": CALLS[label].family,
+            "family": call.family,
             "index": index,
             "value": class_value(label, difficulty),
             **draw_nuisances(clip_rng(seed, label, index), duration, snr_db),
         }
-        for label in CALLS
+        for label, call in CALLS.items()
         for index in range(clips_per_class)
     ]
     return pd.DataFrame(rows).set_index("clip_id").sort_index()
@@ -535,13 +403,12 @@ def generate(
     duration: float = 2.0,
     n_jobs: int | None = None,
 ) -> pd.DataFrame:
-    """Write what is missing of the corpus and return its clip table.
+    """Write what is missing of the corpus and return its clip table, see `catalogue.load`.
 
     The sounds go, as 16-bit FLAC, to a folder under ``root`` named by all the settings, with
     ``metadata.csv`` (the drawn parameters) beside them. The same settings give the same bytes
     whatever the number of jobs, and the first clips of a class are the same however many are
-    asked for. Every file is written under a temporary name and moved into place, so a run that
-    is killed leaves no truncated clip to be served, and the next run goes on where it stopped.
+    asked for. A run that is killed leaves no truncated clip, and the next one goes on from there.
 
     Parameters
     ----------
@@ -554,31 +421,13 @@ def generate(
     sample_rate : 16,000 to 192,000 Hz. All of the call lies below 5.5 kHz.
     duration : length of every clip in s, 1.25 to 60.
     n_jobs : processes, by default one for each core.
-
-    Returns
-    -------
-    Index ``clip_id`` (sorted, for example ``vibrato_slow-0007``); columns as of `catalogue.load`:
-    folds from 0 to 4, each clip its own group.
-
-    Raises
-    ------
-    ValueError
-        A setting out of range; the message names it and the legal range.
-    OSError
-        The folder cannot be written, or the disk is full; no partial clip is left.
     """
-    drawn = metadata(clips_per_class, seed, difficulty, snr_db, duration)
     _check(sample_rate=sample_rate)
-    name = folder_name(clips_per_class, seed, difficulty, snr_db, sample_rate, duration)
+    drawn = metadata(clips_per_class, seed, difficulty, snr_db, duration)
+    name = _folder_name(clips_per_class, seed, difficulty, snr_db, sample_rate, duration)
     folder = Path(root) / name
     folder.mkdir(parents=True, exist_ok=True)
-
-    settings = {
-        "sample_rate": sample_rate,
-        "duration": duration,
-        "difficulty": difficulty,
-        "snr_db": snr_db,
-    }
+    settings = (sample_rate, duration, difficulty, snr_db)
     paths = [folder / f"{clip_id}.flac" for clip_id in drawn.index]
     there = {entry.name for entry in os.scandir(folder)}
     missing = [
@@ -586,26 +435,17 @@ def generate(
         for path, label, index in zip(paths, drawn["label"], drawn["index"], strict=True)
         if path.name not in there
     ]
-    if missing:
-        # Starting processes takes longer than writing a few clips.
-        jobs = 1 if len(missing) < 32 else n_jobs or joblib.cpu_count()
-        parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
-        done = parallel(joblib.delayed(_write_clip)(*arguments) for arguments in missing)
-        for _ in tqdm(done, total=len(missing), desc=name, unit="clip"):
-            pass
+    # Starting processes takes longer than writing a few clips.
+    jobs = 1 if len(missing) < 32 else n_jobs or joblib.cpu_count()
+    parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
+    done = parallel(joblib.delayed(_write_clip)(*arguments) for arguments in missing)
+    for _ in tqdm(done, total=len(missing), desc=name, unit="clip", disable=not missing):
+        pass
     if "metadata.csv" not in there:
         write_atomically(folder / "metadata.csv", drawn.to_csv().encode())
-
-    return pd.DataFrame(
-        {
-            "path": [str(path) for path in paths],
-            "label": drawn["label"].to_numpy(),
-            "fold": drawn["index"].to_numpy() % FOLDS,
-            "split": "train",
-            "verified": True,
-            "group": drawn.index.to_numpy(),
-        },
-        index=drawn.index,
+    table = pd.DataFrame({"path": list(map(str, paths)), "label": drawn["label"]}, drawn.index)
+    return table.assign(
+        fold=drawn["index"] % FOLDS, split="train", verified=True, group=drawn.index
     )
 
 

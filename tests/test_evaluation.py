@@ -236,8 +236,8 @@ def test_log_loss_and_balanced_accuracy_by_hand():
 
 
 def test_differences_are_drawn_with_every_fold_and_seed_on_one_scale():
-    good, table = make_scores(3.0, seeds=(0, 1))
-    poor, _ = make_scores(0.2, seeds=(0, 1), random_state=1)
+    good, table = make_scores(3.0, seeds=(0, 1, 2))
+    poor, _ = make_scores(0.2, seeds=(0, 1, 2), random_state=1)
     scores = {"hires_q2": good, "log_db": poor, "mel_db": poor}
     pairs = [("hires_q2", "log_db"), ("log_db", "mel_db")]
     contrasts = compare(scores, table, pairs)

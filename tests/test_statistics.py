@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from benchmarks.statistics import rule
 from freesound_tagging.scoring.metrics import bootstrap_means, clip_metrics
 from freesound_tagging.scoring.statistics import (
+    MIN_SEEDS,
     by_fold_and_seed,
     compare,
     holm,
@@ -233,9 +234,10 @@ def test_one_seed_that_goes_the_other_way_keeps_the_verdict_back():
     assert row["verdict"] == "no difference found"
 
 
-def test_one_seed_has_a_difference_and_no_verdict():
-    row = one_row(drawn(0.9, seeds=1), drawn(0.4, seeds=1))
-    assert row["difference"] > 0.3 and row["verdict"] == ""
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_too_few_seeds_have_a_difference_and_no_verdict(seeds):
+    row = one_row(drawn(0.9, seeds=seeds), drawn(0.4, seeds=seeds))
+    assert row["difference"] > 0.3 and row["same_sign"] and row["verdict"] == ""
     assert row[["low", "high", "p", "p_holm"]].isna().all()
 
 
@@ -273,7 +275,10 @@ def test_simulated_families_without_a_difference_seldom_have_a_verdict():
 
 def test_the_record_of_the_simulation_keeps_the_promise():
     record = json.loads(Path(rule.__file__).with_suffix(".json").read_text())
-    measured = [row for row in record["false alarms"] if row["luck of training, times"] == 1]
+    few = [row for row in record["false alarms"] if row["seeds"] < MIN_SEEDS]
+    assert max(row["false alarms"] for row in few) > 0.05  # the reason for MIN_SEEDS
+    rows = [row for row in record["false alarms"] if row not in few]
+    measured = [row for row in rows if row["luck of training, times"] == 1]
     assert {row["data set"] for row in measured} == set(rule.CASES)
     for row in measured:
         assert row["false alarms"] <= 0.05

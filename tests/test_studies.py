@@ -21,7 +21,7 @@ CLASSES = ["cricket", "NA", "rain, far"]
 FOLDS = 2
 
 
-def scores_of(skill: float, seeds: int = 2, draw: int = 0) -> pd.DataFrame:
+def scores_of(skill: float, seeds: int = 3, draw: int = 0) -> pd.DataFrame:
     """Return out-of-fold scores of 24 clips: greater skill, fewer errors."""
     random, frames = np.random.default_rng(draw), []
     for seed in range(seeds):
@@ -51,7 +51,7 @@ def write(folder: Path, **scores: pd.DataFrame) -> None:
 @pytest.fixture
 def results(tmp_path) -> Path:
     """Results of one data set: a grid, a study, and the rows of two runs."""
-    made = {"log_db": scores_of(1), "mel_db": scores_of(1, draw=1), "hires_q2": scores_of(9, 3)}
+    made = {"log_db": scores_of(1), "mel_db": scores_of(1, draw=1), "hires_q2": scores_of(9, 4)}
     write(tmp_path / "esc10" / "pretrained", **made)
     write(tmp_path / "esc10" / "pretrained" / "rates", slower_early_layers=scores_of(0))
     clips = scores_of(0, 1).set_index("clip_id")[["label", "fold"]]
@@ -87,10 +87,10 @@ def test_every_table_is_made_from_the_scores(results):
     tables = recompute.recompute(results)
     contrasts = tables["contrasts esc10/pretrained"]
     assert contrasts[["variant", "reference"]].to_numpy().tolist() == [["hires_q2", "log_db"]]
-    assert contrasts.loc[0, "seeds"] == 2 and contrasts.loc[0, "verdict"] == "better"
+    assert contrasts.loc[0, "seeds"] == 3 and contrasts.loc[0, "verdict"] == "better"
     assert contrasts.loc[0, "p_holm"] == pytest.approx(11 * contrasts.loc[0, "p"])
     summary = tables["summary esc10/pretrained"].set_index("variant")
-    assert summary.loc["hires_q2", ["n", "seeds"]].tolist() == [24, 3]
+    assert summary.loc["hires_q2", ["n", "seeds"]].tolist() == [24, 4]
     assert summary.loc["log_db", "minus_log_db"] == 0
     rates = tables["conditions esc10/pretrained/rates"]
     assert rates["condition"].tolist() == ["slower_early_layers", "log_db"]
@@ -133,7 +133,7 @@ def test_microcalls_are_compared_by_what_sets_them_apart():
         hit = np.where(right, labels, np.roll(table.index, 1)[table.index.get_indexer(labels)])
         values = pd.DataFrame((hit[:, None] == table.index.to_numpy()) + 0.01, columns=table.index)
         one = pd.DataFrame(keys).assign(seed=0).join(values)
-        return pd.concat([one, one.assign(seed=1)])
+        return pd.concat([one.assign(seed=seed) for seed in range(3)])
 
     scores = {"hires_q2": made(right), "log_db": made(~right)}
     own = recompute.compare_planned("microcalls", "cpu", scores, clips).set_index("classes")
@@ -151,7 +151,7 @@ def test_microcalls_are_compared_by_what_sets_them_apart():
     [
         (lambda frame: frame.iloc[1:], "clip 'clip00' is missing, seed 0"),
         (lambda frame: frame[frame["fold"] != 1], "clip 'clip01' is missing, seed 0"),
-        (lambda frame: frame.iloc[[*range(48), 7]], "clip 'clip07' is scored twice by seed 0"),
+        (lambda frame: frame.iloc[[*range(72), 7]], "clip 'clip07' is scored twice by seed 0"),
         (lambda frame: frame.assign(cricket=np.nan), "clip 'clip00', seed 0, are not finite"),
         (lambda frame: frame.replace("clip03", "clip99"), "clip 'clip03' is missing"),
         (lambda frame: frame.replace("NA", "cricket"), "label and fold of clip 'clip01' are not"),

@@ -4,7 +4,7 @@ The difference of two representations is paired: same clip, same seed. Its mean 
 seed is a dot of the figure (`by_fold_and_seed`). Its interval comes from drawing recordings and
 seeds together (`freesound_tagging.scoring.metrics.bootstrap_means`). The verdict is "better" or
 "worse" where the interval is clear of 0, after Holm's procedure over the planned contrasts, and
-the sign is the same in every seed. With one seed there is a difference and no verdict.
+the sign is the same in every seed. With fewer than `MIN_SEEDS` there is a difference, no verdict.
 ``benchmarks/statistics/`` shows how often the rule is wrong, and what it finds.
 """
 
@@ -20,6 +20,9 @@ LOWER_IS_BETTER = ("top3_error", "log_loss")
 
 LEVEL = 0.05
 """Largest share of families with a false verdict; intervals cover 1 - LEVEL."""
+
+MIN_SEEDS = 3
+"""Two seeds say too little of their luck: simulated, too many families have a false verdict."""
 
 COLUMNS = ["variant", "reference", "metric", "seeds", "difference", "low", "high", "p", "same_sign"]
 """Columns of `compare` before it judges."""
@@ -105,13 +108,14 @@ def compare(
     scores : representation -> out-of-fold scores.
     table : clips, index ``clip_id``, column ``group``: the recording.
     contrasts : each a representation and what it is compared with, keys of ``scores``.
-    planned : how many contrasts the family has, made or not; by default those of two seeds or more.
+    planned : how many contrasts the family has, made or not; by default those of enough seeds.
 
     Returns
     -------
     One row a contrast: variant, reference, metric, seeds, difference (mean over clips and seeds),
     low, high (95 % interval), p (two-sided, share of bootstrap draws), same_sign (of the mean
-    difference of every seed), and the columns of `judge`. With one seed low, high and p are NaN.
+    difference of every seed), and the columns of `judge`. With fewer than `MIN_SEEDS` low, high and
+    p are NaN.
 
     Raises
     ------
@@ -136,7 +140,7 @@ def compare(
             "p": np.nan,
             "same_sign": bool((by_seed > 0).all() or (by_seed < 0).all()),
         }
-        if len(by_seed) > 1:
+        if len(by_seed) >= MIN_SEEDS:
             recordings = table["group"].loc[values.index]
             means = bootstrap_means(values.to_numpy(), recordings, DRAWS)
             row["low"], row["high"] = np.quantile(means, [LEVEL / 2, 1 - LEVEL / 2])
@@ -155,7 +159,7 @@ def judge(comparisons: pd.DataFrame, planned: int | None = None) -> pd.DataFrame
     """Return rows of `compare`, which may be of several tables, judged as one family.
 
     Columns added, or made anew: p_holm, and verdict: "better", "worse", "no difference found", and
-    "" where there is one seed.
+    "" where there are too few seeds.
     """
     adjusted = holm(comparisons["p"], planned)
     found = (adjusted < LEVEL) & comparisons["same_sign"].to_numpy(bool)

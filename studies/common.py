@@ -92,7 +92,8 @@ def restore(experiment: Experiment, out: Path, folder: Path) -> None:
     kept = out / experiment.name / experiment.profile_name
     if not (kept / "settings.json").exists():
         return
-    _write_settings(kept / "settings.json", experiment, {})
+    settings = describe_settings(experiment.load_table(), experiment.profile)
+    _write_settings(kept / "settings.json", settings, {})
     rows = pd.read_csv(kept / "runs.csv").set_index(["variant", "fold", "seed"])
     for file in (kept / "scores").glob("*.csv.gz"):
         variant = file.name.removesuffix(".csv.gz")

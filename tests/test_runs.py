@@ -58,7 +58,7 @@ def test_every_clip_is_scored_once_a_seed_by_a_network_that_did_not_see_it(
     cells = [[fold, seed] for fold in (0, 1, 2) for seed in (3, 4)]
     assert results[["fold", "seed"]].to_numpy().tolist() == cells
     scores = runs.load_scores(tmp_path, results)["hires_q1"]
-    assert list(scores.columns) == ["clip_id", "seed", "fold", "label", *CLASSES]
+    assert list(scores.columns) == ["clip_id", "seed", "fold", "label", "strangeness", *CLASSES]
     by_seed = [one.set_index("clip_id") for _, one in scores.groupby("seed")]
     for own in by_seed:
         assert own["label"].to_dict() == table["label"].to_dict()

@@ -272,7 +272,7 @@ def test_inner_folds_leave_the_outer_one_out(work, monkeypatch):
     )
     assert (clips["fold"].loc[frame["clip_id"]].to_numpy() == frame["fold"]).all()
     made = json.loads((folder / "settings.json").read_text())["conditions"]
-    assert made == {"one_rate": {}, "slower_early_layers": {"lr_ratio": 10}}
+    assert made == few
 
 
 @pytest.mark.parametrize("study", [rates, waveform])

@@ -14,6 +14,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import joblib
@@ -38,7 +39,8 @@ def run_jobs(function: Callable, jobs: Iterable[tuple], n_jobs: int) -> Iterator
     with _backend(n_jobs) as backend:
         with joblib.parallel_config(**backend):
             parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1)
-        yield from parallel(joblib.delayed(function)(*job) for job in jobs)
+        # Whole calls, not arguments: Dask would share those out and lose them with a worker.
+        yield from parallel(joblib.delayed(partial(function, *job))() for job in jobs)
 
 
 def check_scheduler() -> None:

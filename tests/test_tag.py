@@ -380,3 +380,13 @@ def test_a_file_of_more_than_an_hour_is_refused_unless_asked_for(model, tmp_path
     refused = tagging.tag_file(Tagger(model), path, longest=60)
     assert isinstance(refused, DataError) and "--longest" in str(refused)
     assert tagging.tag_file(Tagger(model), path, longest=90).seconds == pytest.approx(90)
+
+
+def test_the_experiment_wants_a_clone_and_says_so(tmp_path, monkeypatch, capsys):
+    site = tmp_path / "lib" / "site-packages" / "freesound_tagging"
+    monkeypatch.setattr(cli, "__file__", str(site / "cli.py"))
+    for command in ("run", "neighbours", "model"):
+        assert cli.main([command]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("error: ") and "clone" in said and said.count("\n") == 1
+    assert not list(tmp_path.iterdir())

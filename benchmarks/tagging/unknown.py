@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from freesound_tagging.run import train
 from scipy.special import logsumexp, softmax
 from sklearn.covariance import LedoitWolf
 from sklearn.metrics import roc_auc_score
@@ -24,6 +23,7 @@ from freesound_tagging.features.representations import channels_of, get_variant
 from freesound_tagging.learning import unknown
 from freesound_tagging.learning.dataloaders import ReadPicture, make_dataloaders
 from freesound_tagging.learning.learner import make_learner
+from freesound_tagging.runs import train
 from freesound_tagging.scoring.calibration import KNOWN_KEPT
 from freesound_tagging.sounds import catalogue
 

@@ -30,6 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         if os.environ.get(variable):
             os.environ[variable] = str(Path(os.environ[variable]).expanduser().resolve())
     try:
+        _check(options)
         status = options.work(options)
         print(end="", flush=True)
         return status
@@ -61,7 +62,6 @@ def _forget_output() -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Execute the notebooks in order, then print the table and where everything lies."""
-    _check(options)
     from freesound_tagging.notebooks import run_experiment
 
     return run_experiment(options.dataset, options.profile)
@@ -77,7 +77,6 @@ def neighbours(options: argparse.Namespace) -> int:
 
 def model(options: argparse.Namespace) -> int:
     """Train on all clips of a data set and save the model under models/, for tag and demo."""
-    _check(options)
     from freesound_tagging.experiment import open_experiment
     from freesound_tagging.features.representations import get_variant
     from freesound_tagging.model import REPRESENTATIONS, make_model
@@ -102,8 +101,6 @@ def tag(options: argparse.Namespace) -> int:
         raise DataError(f"--longest {options.longest:g}: give hours, more than 0")
     if options.resume and options.csv in (None, Path("-")):
         raise DataError("--resume goes on with a table: name it with --csv")
-    _check_model(options)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # say what is left, then end
     return tagging.tag(
         options.files,
         options.model,
@@ -120,8 +117,6 @@ def tag(options: argparse.Namespace) -> int:
 
 def demo(options: argparse.Namespace) -> int:
     """Open a page on this machine that tags a sound recorded or uploaded there."""
-    _check_model(options)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # remove the folder for uploads
     from freesound_tagging.page import serve
 
     serve(options.model, options.port)
@@ -129,6 +124,13 @@ def demo(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> None:
+    """Raise `DataError` where an argument cannot be right, before anything slow is loaded."""
+    if options.work in (tag, demo):
+        if options.model is not None and not (options.model / "model.json").is_file():
+            raise DataError(f"{options.model} holds no model.json; make model makes a model")
+        # Ended as by Ctrl-C: what is left is said, and what was uploaded is removed.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        return
     check_dataset(options.dataset)
     if is_table(options.dataset):
         given = Path(options.dataset).expanduser()
@@ -138,16 +140,11 @@ def _check(options: argparse.Namespace) -> None:
         options.dataset = str(table)  # notebooks run in a folder of their own
     get_profile(options.profile)
     parse_seeds(os.environ.get("SEEDS"))
-    if not Path(__file__).resolve().parents[2].joinpath("notebooks").is_dir():
+    if not (Path(__file__).resolve().parents[2] / "notebooks").is_dir():
         raise DataError(
             "the experiment wants a clone of the repository, installed in place (make setup), for "
             "its notebooks and clip lists; tagging with --model and the transform work without"
         )
-
-
-def _check_model(options: argparse.Namespace) -> None:
-    if options.model is not None and not (options.model / "model.json").is_file():
-        raise DataError(f"{options.model} is no model: it has no model.json; make model makes one")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import html
-import importlib.util
 import io
 import os
 import tempfile
@@ -44,20 +43,10 @@ _POLICY = (
 )
 
 
-def check_gradio() -> None:
-    """Raise `DataError` where gradio is not installed."""
-    if importlib.util.find_spec("gradio") is None:
-        raise DataError("the page needs gradio, which is not installed: pip install -e '.[demo]'")
-
-
 def read_upload(path: str | None) -> tuple[np.ndarray, int]:
     """Return an uploaded sound as `decode` does, and delete the file.
 
-    Raises
-    ------
-    DataError
-        Where there is none, it cannot be read, or it is longer than `LONGEST`. The message names no
-        folder of the server.
+    What is said where it cannot be read, or is longer than `LONGEST`, names no folder here.
     """
     if not path:
         raise DataError("Record or upload a sound first.")
@@ -160,17 +149,14 @@ def build_page(folder: Path) -> Blocks:
 
 
 def serve(folder: Path | None, port: int) -> None:
-    """Serve the page of a model, by default the newest, on this machine alone, until Ctrl-C.
-
-    Raises
-    ------
-    DataError
-        Where gradio is not installed, there is no model, or the port is taken.
-    """
-    check_gradio()
-    from starlette.middleware import Middleware
-    from starlette.middleware.base import BaseHTTPMiddleware
-
+    """Serve the page of a model, by default the newest, on this machine alone, until Ctrl-C."""
+    try:
+        from starlette.middleware import Middleware
+        from starlette.middleware.base import BaseHTTPMiddleware
+    except ImportError as error:
+        raise DataError(
+            "the page needs gradio, which is not installed: pip install -e '.[demo]'"
+        ) from error
     folder = folder or newest_model()
     for variable in [name for name in os.environ if name.lower().endswith("_proxy")]:
         del os.environ[variable]  # gradio asks this machine whether the page is there, nobody else

@@ -214,9 +214,8 @@ def as_csv(file: Path, answer: Tags | DataError, top: int) -> str:
 
 def _csv_row(*cells: object) -> str:
     text = io.StringIO()
-    csv.writer(text).writerow(
-        map(_utf8, cells)
-    )  # ends in \r\n, so that names with either are quoted
+    # The writer ends a row in \r\n, and so quotes names that hold either.
+    csv.writer(text).writerow(map(_utf8, cells))
     return text.getvalue().removesuffix("\r\n") + "\n"
 
 
@@ -327,24 +326,31 @@ def picture(tagger: Tagger, file: Path, tags: Tags) -> bytes:
 def targets_beside(folder: Path, files: Iterable[Path], ending: str) -> dict[Path, Path]:
     """Return which file in ``folder`` belongs to each sound: named after it, and numbered."""
     targets: dict[Path, Path] = {}
-    taken: set[Path] = set()
+    taken, numbers = set(), Counter()
     for file in files:
-        target, number = folder / f"{file.stem}{ending}", 2
-        while target in taken:
-            target, number = folder / f"{file.stem}-{number}{ending}", number + 1
-        taken.add(target)
-        targets[file] = target
+        name = ""
+        while not name or name.lower() in taken:  # two names on every system
+            numbers[file.stem] += 1
+            number = f"-{numbers[file.stem]}" if numbers[file.stem] > 1 else ""
+            name = f"{file.stem}{number}{ending}"
+        taken.add(name.lower())
+        targets[file] = folder / name
     return targets
+
+
+def _followed(target: Path) -> Path:
+    """Return a path, or what it points to where it is a link."""
+    return Path(os.path.realpath(target))  # `Path.resolve` fails where links make a circle
 
 
 def _check_csv(table: Path, files: Sequence[Path]) -> None:
     """Raise `DataError` where a table has no place, or would take that of something else."""
-    target = Path(os.path.realpath(table))  # of a link, what it points to
+    target = _followed(table)
     if target.is_dir():
         raise DataError(f"--csv {table}: this is a folder; name a file, or - for the screen")
     if not target.parent.is_dir():
         raise DataError(f"--csv {table}: there is no folder {target.parent} to write into")
-    if target.suffix.lower() in ENDINGS or str(target) in map(os.path.realpath, files):
+    if target.suffix.lower() in ENDINGS or target in map(_followed, files):
         raise DataError(f"--csv {table}: this is a sound; name the file to write, or - to print")
     if target.is_file():
         with target.open("rb") as file:
@@ -356,12 +362,11 @@ def _rows_done(table: Path, classes: Sequence[str], top: int) -> list[list[str]]
     """Return the rows that an earlier call wrote, without those of a file that was cut short."""
     with table.open(encoding="utf-8", errors="replace", newline="") as file:
         text = file.read()
-    rows = list(csv.reader(io.StringIO(text, newline="")))
+    rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
     if rows and not text.endswith("\n"):
         rows.pop()
-    if rows and not (
-        tuple(rows[0]) == CSV_COLUMNS and {row[2] for row in rows[1:]} <= {"", *classes}
-    ):
+    labels = {label for row in rows[1:] for label in row[2:3]}
+    if rows and not (tuple(rows[0]) == CSV_COLUMNS and labels <= {"", *classes}):
         raise DataError(f"--csv {table}: was not written by tag with this model; see --resume")
     last = [row for row in rows[1:] if row[0] == rows[-1][0]]
     is_whole = not last or len(last) == (min(top, len(classes)) if last[0][1] else 1)
@@ -379,7 +384,7 @@ def _open_csv(table: Path | None, done: list[list[str]]) -> Iterator[Callable[[s
         return
     if done:
         content = "".join(_csv_row(*row) for row in done)
-        write_atomically(Path(os.path.realpath(table)), content.encode())
+        write_atomically(_followed(table), content.encode())
     with table.open("ab" if done else "wb", buffering=0) as file:
 
         def write(text: str) -> None:
@@ -475,10 +480,10 @@ def _write_beside(
 ) -> int:
     """Write a file's label track and picture where they are asked for; return 1 where one fails."""
     if file in labels and not labels[file].exists():
-        write_atomically(labels[file], as_audacity(tags).encode())
+        write_atomically(_followed(labels[file]), as_audacity(tags).encode())
     if file in drawn:
         try:
-            write_atomically(drawn[file], picture(tagger, file, tags))
+            write_atomically(_followed(drawn[file]), picture(tagger, file, tags))
         except (ValueError, sf.SoundFileError) as error:
             print(shown(f"error: {file}: it has no picture ({error})"), file=sys.stderr)
             return 1

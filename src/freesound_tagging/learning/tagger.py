@@ -19,7 +19,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    ValidationError,
+    model_validator,
+)
 from safetensors import SafetensorError
 from safetensors.torch import load as load_weights
 from safetensors.torch import save as save_weights
@@ -59,7 +67,7 @@ class _Strict(BaseModel):
 
 
 class Sounds(_Strict):
-    """What a model learned from: how many clips, their licence and citation."""
+    """What a model learned from."""
 
     clips: int
     licence: str
@@ -67,16 +75,14 @@ class Sounds(_Strict):
 
 
 class FalseAlarms(_Strict):
-    """How many sounds of another data set were asked, and the share that was given a label."""
+    """Sounds of another data set, and the share of them that was given a label."""
 
     n: int
     labelled: float
 
 
-class Expected(_Strict):
-    """A network's out-of-fold scores; besides these the whole row of the summary."""
-
-    model_config = ConfigDict(extra="allow")
+class Expected(_Strict, extra="allow"):
+    """A network's out-of-fold scores: the whole row of the summary, and its calibration."""
 
     top1_accuracy: float
     top3_error: float
@@ -84,11 +90,7 @@ class Expected(_Strict):
 
 
 class NetworkSettings(_Strict):
-    """All there is to know about one network.
-
-    ``channels`` are their settings, ``mean`` and ``deviation`` have a number for each plane,
-    ``expected`` is None where nothing was measured. Of ``limit`` see `unknown`.
-    """
+    """One network: mean and deviation of each plane; ``limit`` and ``expected`` where measured."""
 
     planes: list[tuple[str, str]]
     channels: dict[str, dict[str, Any]]
@@ -100,6 +102,12 @@ class NetworkSettings(_Strict):
     temperature: PositiveFloat
     limit: float | None = None
     expected: Annotated[Expected | None, BeforeValidator(lambda found: found or None)]
+
+    @model_validator(mode="after")
+    def _one_each(self) -> NetworkSettings:
+        if not len(self.planes) == len(self.mean) == len(self.deviation):
+            raise ValueError("mean and deviation must have one number for each of planes")
+        return self
 
 
 def _whole(grid: Any) -> Any:
@@ -115,8 +123,8 @@ def _whole(grid: Any) -> Any:
 class Settings(_Strict):
     """What ``model.json`` holds; ``algorithm`` is that of the spectrograms."""
 
-    format: Literal[2] = 2
-    algorithm: Literal[ALGORITHM] = ALGORITHM
+    format: Literal[2]
+    algorithm: Literal[ALGORITHM]
     dataset: str
     profile: str
     versions: dict[str, str]
@@ -133,7 +141,7 @@ def read_settings(folder: str | os.PathLike[str]) -> Settings:
     Raises
     ------
     DataError
-        Where it is not there, or the first setting that is missing or wrong.
+        Where it is not there, or a setting is missing or wrong: the first is named.
     """
     file = Path(folder) / SETTINGS_FILE
     try:
@@ -144,15 +152,12 @@ def read_settings(folder: str | os.PathLike[str]) -> Settings:
             "make model makes one"
         ) from error
     except ValidationError as error:
-        raise DataError(f"{file}: {_first(error)}; make the model again with make model") from error
-
-
-def _first(error: ValidationError) -> str:
-    """Say in one line where a model's settings are wrong first, and how."""
-    first = error.errors()[0]
-    where = ".".join(map(str, first["loc"])) or SETTINGS_FILE
-    found = "" if first["type"] in ("missing", "json_invalid") else f", got {first['input']!r:.80}"
-    return f"{where}: {first['msg']}{found}"
+        first = error.errors()[0]
+        where = "".join(f"{name}." for name in first["loc"])[:-1] or "the whole"
+        found = "" if first["type"] in ("missing", "json_invalid") else f", got {first['input']!r}"
+        raise DataError(
+            f"{file}: {where}: {first['msg']}{found:.80}; make the model again with make model"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -218,10 +223,6 @@ class Tags:
 
         return pd.DataFrame([asdict(tag) for tag in self.best(top)])
 
-    def __iter__(self) -> Iterator[tuple[str, float]]:
-        """Yield every label with its probability, best first."""
-        return ((tag.label, tag.probability) for tag in self.best(len(self.classes)))
-
 
 class Tagger:
     """A saved network: waveform -> `Tags`.
@@ -242,8 +243,7 @@ class Tagger:
     Raises
     ------
     DataError
-        Where the folder is no model, is of another version, lacks a setting, or holds weights that
-        are not those that ``model.json`` names or do not fit the network.
+        Where the folder is no model, is of another version, or its weights are others.
     """
 
     def __init__(self, folder: str | os.PathLike[str], representation: str | None = None):
@@ -259,56 +259,46 @@ class Tagger:
         self.about = networks[self.representation]
         self.classes = tuple(self.settings.classes)
         self.grid = self.settings.grid
-        with torch.device("cpu"):  # whatever torch's default is
-            self._tables = self._read_planes()
-            self._network, self._learned = self._read_network()
-
-    def _read_planes(self) -> Tensor:
-        """Return each code's value for the network, shape (planes, 256)."""
-        about, file = self.about, self.folder / SETTINGS_FILE
         planes, channels = describe_planes(self.representation)
-        if about.planes != planes or about.channels != channels:
+        if self.about.planes != planes or self.about.channels != channels:
             raise DataError(
-                f"{file}: {self.representation} was computed otherwise when this model was made "
-                f"(planes now: {planes}); make it again with make model"
+                f"{self.folder / SETTINGS_FILE}: {self.representation} was computed otherwise when "
+                f"this model was made (now: {planes}); make it again with make model"
             )
-        if not len(about.mean) == len(about.deviation) == len(planes):
-            raise DataError(
-                f"{file}: networks.{self.representation}: mean and deviation must have a number "
-                f"for each of {len(planes)} planes"
-            )
-        values = torch.stack([decoding_table(loudness) for _, loudness in planes]).numpy()
-        mean, deviation = (np.array(x)[:, None] for x in (about.mean, about.deviation))
-        return torch.from_numpy(((values - mean) / deviation).astype(np.float32))
+        with torch.device("cpu"):  # whatever torch's default is
+            self._read_weights()
 
-    def _read_network(self) -> tuple[torch.nn.Module, dict[str, Tensor]]:
-        """Return the network, and what `unknown` learned about its features."""
-        file = self.folder / f"{self.representation}.safetensors"
+    def _read_weights(self) -> None:
+        """Build the network, what `unknown` learned, and each code's value for the network."""
+        about, file = self.about, self.folder / f"{self.representation}.safetensors"
         try:
             content = file.read_bytes()
         except OSError as error:
             raise DataError(f"{file} cannot be read ({error.strerror})") from error
-        if hashlib.sha256(content).hexdigest() != self.about.sha256:
+        if hashlib.sha256(content).hexdigest() != about.sha256:
             raise DataError(
                 f"{file} does not hold the weights that {SETTINGS_FILE} names (their sha256 "
                 "differs): copy the folder again, or make the model again"
             )
-        about = self.about
         try:
-            weights = load_weights(content)
-            learned = {name: weights.pop(name) for name in list(weights) if "unknown." in name}
-            if about.limit is not None and not learned:
+            weights, classes = load_weights(content), len(self.classes)
+            self._learned = {key: weights.pop(key) for key in list(weights) if "unknown." in key}
+            if about.limit is not None and not self._learned:
                 raise ValueError("it lacks what tells strange sounds")
-            network = build_network(
-                about.architecture, len(self.classes), about.width, pretrained=False
-            ).float()
-            network.load_state_dict(weights)
+            network = build_network(about.architecture, classes, about.width, pretrained=False)
+            network.float().load_state_dict(weights)
+            self._tables = [
+                ((decoding_table(loudness).double() - mean) / deviation).float()
+                for (_, loudness), mean, deviation in zip(
+                    about.planes, about.mean, about.deviation, strict=True
+                )
+            ]
         except (SafetensorError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise DataError(
                 f"{file} does not fit the network that {SETTINGS_FILE} describes: {reason[:300]}"
             ) from error
-        return network.eval().to(memory_format=torch.channels_last), learned
+        self._network = network.eval().to(memory_format=torch.channels_last)
 
     def __call__(self, waveform: np.ndarray | Tensor, sample_rate: int) -> Tags:
         """Tag a waveform.
@@ -353,9 +343,8 @@ class Tagger:
     def _prepare(self, waveform: np.ndarray | Tensor, sample_rate: int) -> np.ndarray:
         values = np.asarray(waveform)
         if values.ndim not in (1, 2) or (values.ndim == 2 and values.shape[0] > values.shape[1]):
-            hint = "; waveform.T is that" if values.ndim == 2 else ""
             raise DataError(
-                f"waveform has the shape {values.shape}; give (time,) or (channels, time){hint}"
+                f"waveform has the shape {values.shape}, not (time,) or (channels, time)"
             )
         # soxr needs hundreds of gigabytes, or crashes, where it is to raise a rate a thousandfold.
         if not (isinstance(sample_rate, int | np.integer) and sample_rate >= LOWEST_RATE):
@@ -380,41 +369,36 @@ class Tagger:
 
         hop = self.grid.duration * (1 - OVERLAP)
         windows = slide(counted(), self.grid.sample_rate, self.grid.duration, hop)
-        starts, loudness, logits, strangeness = [], [], [], []
+        starts, loudness, answers = [], [], []
         while batch := list(islice(windows, BATCH_WINDOWS)):
             starts += [start for start, _ in batch]
             waveforms = np.stack([window for _, window in batch])
             loudness.append(_loudness(waveforms))
-            said, strange = self._ask(torch.from_numpy(waveforms))
-            logits.append(said)
-            strangeness.append(strange)
-        if not n:
-            raise DataError(f"{name} is empty: there is nothing to tag")
-        level = np.concatenate(loudness)
+            answers.append(self._ask(torch.from_numpy(waveforms)))
+        level = np.concatenate([*loudness, np.zeros(0)])
         if not level.any():
-            raise DataError(f"{name} is silent: there is nothing to tag")
-        scores, temperature = torch.cat(logits), self.about.temperature
-        pooled = (scores.softmax(dim=1) * torch.from_numpy(level / level.sum())[:, None]).sum(dim=0)
+            raise DataError(f"{name} is {'silent' if n else 'empty'}: there is nothing to tag")
+        logits, strangeness = (torch.cat(parts) for parts in zip(*answers, strict=True))
+        temperature, weights = self.about.temperature, torch.from_numpy(level / level.sum())
+        pooled = (logits.softmax(dim=1) * weights[:, None]).sum(dim=0)
         return Tags(
             classes=self.classes,
             probabilities=(pooled.clamp_min(1e-12).log() / temperature).softmax(dim=0).numpy(),
             starts=np.array(starts),
-            window_probabilities=(scores / temperature).softmax(dim=1).numpy(),
+            window_probabilities=(logits / temperature).softmax(dim=1).numpy(),
             loudness=level,
-            strangeness=torch.cat(strangeness).numpy(),
+            strangeness=strangeness.numpy(),
             seconds=n / self.grid.sample_rate,
             window=self.grid.duration,
             limit=math.inf if self.about.limit is None else self.about.limit,
         )
 
     def _encode(self, waveforms: Tensor) -> Tensor:
-        names = list(self.about.channels)
+        names = [name for name, _ in self.about.planes]
         with torch.device("cpu"):
-            computed = compute_channels(waveforms, names, self.grid)
-        codes = {
-            name: encode(computed[name], get_channel(name).limits(self.grid)) for name in names
-        }
-        return torch.stack([codes[name] for name, _ in self.about.planes], dim=1)
+            values = compute_channels(waveforms, names, self.grid)
+        codes = [encode(values[name], get_channel(name).limits(self.grid)) for name in names]
+        return torch.stack(codes, dim=1)
 
     @torch.inference_mode()
     def _ask(self, waveforms: Tensor) -> tuple[Tensor, Tensor]:

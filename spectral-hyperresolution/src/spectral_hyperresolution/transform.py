@@ -43,11 +43,11 @@ class LinearReassignment(torch.nn.Module):
     ========  ======  ==============  ===============
     accuracy  cosine  dB correlation  relative points
     ========  ======  ==============  ===============
-    0.25      0.995   0.93            0.4
-    0.5       0.995   0.96            0.4
-    1         0.9994  0.980           1
-    2         0.9998  0.990           4
-    4         0.9999  0.995           10
+    0.25      0.995   0.931           0.4
+    0.5       0.995   0.959           0.4
+    1         0.9993  0.979           1
+    2         0.9998  0.989           5
+    4         0.9999  0.995           11
     ========  ======  ==============  ===============
 
     The count threshold is unsure of sparse clicks at q <= 2: in digital silence rounding decides

@@ -22,7 +22,7 @@ LEVEL = 0.05
 """Largest share of families with a false verdict; intervals cover 1 - LEVEL."""
 
 MIN_SEEDS = 3
-"""Two seeds say too little of their luck: simulated, too many families have a false verdict."""
+"""Two seeds say too little of their luck."""
 
 COLUMNS = ["variant", "reference", "metric", "seeds", "difference", "low", "high", "p", "same_sign"]
 """Columns of `compare` before it judges."""

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from benchmarks.statistics import rule
 from freesound_tagging.scoring.metrics import bootstrap_means, clip_metrics
 from freesound_tagging.scoring.statistics import (
+    MIN_SEEDS,
     by_fold_and_seed,
     compare,
     holm,
@@ -274,7 +275,10 @@ def test_simulated_families_without_a_difference_seldom_have_a_verdict():
 
 def test_the_record_of_the_simulation_keeps_the_promise():
     record = json.loads(Path(rule.__file__).with_suffix(".json").read_text())
-    measured = [row for row in record["false alarms"] if row["luck of training, times"] == 1]
+    few = [row for row in record["false alarms"] if row["seeds"] < MIN_SEEDS]
+    assert max(row["false alarms"] for row in few) > 0.05  # the reason for MIN_SEEDS
+    rows = [row for row in record["false alarms"] if row not in few]
+    measured = [row for row in rows if row["luck of training, times"] == 1]
     assert {row["data set"] for row in measured} == set(rule.CASES)
     for row in measured:
         assert row["false alarms"] <= 0.05

@@ -11,7 +11,6 @@ from freesound_tagging.errors import DataError
 from freesound_tagging.learning import networks
 from freesound_tagging.learning.networks import (
     NETWORKS,
-    ReLU6,
     best_device,
     build_network,
     count_weights,
@@ -75,16 +74,6 @@ def test_lite0_is_the_network_of_its_package_and_learns_as_it_does(shape):
     ]
     for own, other in zip(*slopes, strict=True):
         torch.testing.assert_close(own.flip(-2, -1) if own.dim() == 4 else own, other)
-
-
-def test_relu6_in_place_is_pytorchs():
-    values = torch.linspace(-2, 9, 23, dtype=torch.float64, requires_grad=True)
-    given, expected = ReLU6()(values * 1), nn.functional.relu6(values)
-    assert torch.equal(given, expected)
-    slopes = [
-        torch.autograd.grad((out * values.detach()).sum(), values)[0] for out in (given, expected)
-    ]
-    assert torch.equal(*slopes)
 
 
 def test_only_the_pretrained_lite0_begins_from_its_weights():

@@ -263,7 +263,7 @@ def test_nothing_is_computed_before_the_network_is_on_its_device(table, store, n
         def before_fit(self):
             begun.append(True)
 
-    small = {"grid": store.grid, "frozen_epochs": 0, "epochs": 1, "compiled": False}
+    small = {"grid": store.grid, "frozen_epochs": 0, "epochs": 1}
     settings = replace(PROFILES[name], **small)
     if settings.architecture.startswith("resnext"):
         settings = replace(settings, architecture="efficientnet_lite0")  # ten times as quick

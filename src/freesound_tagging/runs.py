@@ -213,7 +213,6 @@ def describe_settings(
         "code of the spectrograms": [ALGORITHM, version("spectral-hyperresolution")],
         "pretrained weights": networks.is_pretrained(profile.architecture),
         "device": networks.best_device().type,
-        "compiled": profile.compiled and training.has_compiler(),
     }
     if store is not None:  # its files are named by hashes of the sounds
         places = next(iter(store.places.values())).values()

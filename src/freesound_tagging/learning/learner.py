@@ -1,9 +1,7 @@
 """DataLoaders -> Learner: loss and metrics, training in one or two stages, predictions."""
 
 import ctypes
-import os
 import random
-import shutil
 import sys
 from collections.abc import Sequence
 
@@ -75,11 +73,6 @@ def prepare_cpu() -> None:
         mallopt(M_MMAP_MAX, 0)
 
 
-def has_compiler() -> bool:
-    """Say whether this machine has a C++ compiler, which PyTorch compiles a training step with."""
-    return any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++")))
-
-
 def make_learner(dls: DataLoaders, profile: Profile) -> Learner:
     """Return a fastai Learner: the network on its device, AdamW, the three metrics.
 
@@ -111,8 +104,6 @@ def fit(learner: Learner, profile: Profile) -> None:
         learner.freeze()
         learner.fit_one_cycle(profile.frozen_epochs, profile.frozen_lr)
         learner.unfreeze()
-    if profile.compiled and learner.dls.device.type == "cpu" and has_compiler():
-        learner.model.compile_training()
     rates = slice(profile.lr_max / profile.lr_ratio, profile.lr_max)
     learner.fit_one_cycle(profile.epochs, rates)
 

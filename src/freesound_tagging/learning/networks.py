@@ -39,22 +39,7 @@ class RepeatChannel(nn.Module):
 
 
 class Groups(nn.Sequential):
-    """Early layers, late layers and head, one after the other.
-
-    Where ``compiled`` is set, training batches go through it: the same layers, without the first,
-    which repeats a channel.
-    """
-
-    compiled = None
-
-    def compile_training(self) -> None:
-        """Let PyTorch compile the training step for this machine: half the time on a CPU.
-
-        What is compiled keeps to the layers that learn at that time: call it after freezing.
-        """
-        torch._dynamo.reset()
-        layers = [layer for part in self for layer in part][1:]
-        self.__dict__["compiled"] = torch.compile(nn.Sequential(*layers), dynamic=False)
+    """Early layers, late layers and head, one after the other."""
 
     def forward(self, batch: Tensor) -> Tensor:
         """Return logits (n, n_classes) of spectrograms (n, 1 or 3, rows, columns).
@@ -65,8 +50,6 @@ class Groups(nn.Sequential):
         if batch.dim() == 5:
             windows = torch.stack([self(window) for window in batch.unbind(1)])
             return windows.log_softmax(dim=-1).logsumexp(dim=0) - math.log(len(windows))
-        if self.training and self.compiled is not None:
-            return self.compiled(self[0][0](batch))
         return super().forward(batch)
 
 
@@ -214,27 +197,6 @@ def lite0_weights() -> dict[str, Tensor]:
     return torch.load(io.BytesIO(content), weights_only=True)
 
 
-class _ClampInPlace(torch.autograd.Function):
-    """ReLU6 that needs its output alone to go back; PyTorch's copies its input first."""
-
-    @staticmethod
-    def forward(ctx, values: Tensor) -> Tensor:
-        ctx.mark_dirty(values.clamp_(0, 6))
-        ctx.save_for_backward(values)
-        return values
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
-        return torch.ops.aten.hardtanh_backward(gradient, *ctx.saved_tensors, 0, 6)
-
-
-class ReLU6(nn.Module):
-    """Limit values to 0 to 6, in place."""
-
-    def forward(self, values: Tensor) -> Tensor:
-        return _ClampInPlace.apply(values)
-
-
 def lite0_network(n_classes: int, width: int, weights: dict[str, Tensor] | None) -> Groups:
     """Return EfficientNet-Lite0 (Tan and Le 2019; no squeeze-and-excitation); 3.4 million weights.
 
@@ -255,9 +217,9 @@ def lite0_network(n_classes: int, width: int, weights: dict[str, Tensor] | None)
             part.static_padding = nn.Identity()  # the package's, which is for 224 x 224 alone
             part.weight.data = part.weight.data.flip(-2, -1)
     for block in network._blocks:
-        block._swish = ReLU6()
-    stem = RepeatChannel(turned=True), network._conv_stem, network._bn0, ReLU6()
-    last = network._conv_head, network._bn1, ReLU6()
+        block._swish = nn.ReLU6(inplace=True)
+    stem = RepeatChannel(turned=True), network._conv_stem, network._bn0, nn.ReLU6(inplace=True)
+    last = network._conv_head, network._bn1, nn.ReLU6(inplace=True)
     return Groups(
         nn.Sequential(*stem, *network._blocks[:5]),
         nn.Sequential(*network._blocks[5:], *last),

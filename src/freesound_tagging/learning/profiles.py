@@ -29,7 +29,6 @@ class Profile:
     gain: float = 0.0  # largest change of a waveform's level, in dB either way
     mask: float = 0.0  # widest band of rows, and of columns, that is hidden, as a share
     unverified_weight: float = 1.0  # in the loss, 0 to 1, of clips whose label no person checked
-    compiled: bool = False  # on a CPU compile the step that trains all layers: half the time
     folds: int | None = None  # how many of the data set's folds are run; None for all
     seeds: tuple[int, ...] = (0,)  # one run for each
     clips_per_class: int = 20  # of the generated corpus microcalls
@@ -62,7 +61,6 @@ PROFILES: dict[str, Profile] = {
         epochs=22,
         lr_max=5e-3,
         lr_ratio=10,
-        compiled=True,
         **_AUGMENTATION,
     ),
     # From random weights, in seconds. Half the rows and columns of the full grid: 112 x 112.

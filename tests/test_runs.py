@@ -232,12 +232,6 @@ def test_a_representation_that_cannot_be_had_is_named_before_any_training(
     assert not stamps(tmp_path)
 
 
-def test_a_process_that_would_make_another_run_makes_none(table, store, profile, tmp_path):
-    settings = runs.describe_settings(table, profile, store) | {"device": "cuda"}
-    with pytest.raises(ValueError, match="device 'cuda', now 'cpu'"):
-        runs._make_run(("log_db", 0, 0), table, store, profile, tmp_path, settings, None)
-
-
 # --- devices and memory ------------------------------------------------------------------------
 
 

@@ -16,8 +16,6 @@ from freesound_tagging import files
 from freesound_tagging.errors import DataError
 from freesound_tagging.features import store as stores
 from freesound_tagging.features.grid import Grid
-from freesound_tagging.features.representations import channels_of
-from freesound_tagging.features.store import Store
 from freesound_tagging.jobs import check_scheduler
 from freesound_tagging.learning.profiles import Profile, get_profile, parse_seeds
 from freesound_tagging.scoring import metrics
@@ -83,8 +81,7 @@ class Experiment:
     def load_table(self, split: str = "train") -> pd.DataFrame:
         """Return the clips of a split, "train" or "test", thinned where the profile asks for it.
 
-        No run learns from the clips of the test split, which few data sets have; every network
-        scores them once it is trained.
+        No run learns from the clips of the test split, which few data sets have.
         """
         dataset, options = self.dataset, {}
         if dataset == "microcalls":
@@ -110,23 +107,25 @@ class Experiment:
     def build_store(
         self,
         table: pd.DataFrame,
-        channels: Sequence[str] | None = None,
+        channels: Sequence[str],
         grid: Grid | None = None,
-    ) -> Store:
+    ) -> stores.Store:
         """Compute what the store lacks and return it; the clips of the test split come with it.
 
-        By default the channels of `COMPARED`, on the profile's grid. The environment variable
-        ``STRICT=1`` makes any unreadable clip an error.
+        The grid is by default the profile's. The environment variable ``STRICT=1`` makes any
+        unreadable clip an error.
         """
         return stores.build(
             pd.concat([table, self.load_table("test")]),
-            channels_of(COMPARED) if channels is None else channels,
+            channels,
             grid or self.profile.grid,
             self.store_folder,
             strict=os.environ.get("STRICT") == "1",
         )
 
-    def make_runs(self, table: pd.DataFrame, store: Store, variants: Sequence[str]) -> pd.DataFrame:
+    def make_runs(
+        self, table: pd.DataFrame, store: stores.Store, variants: Sequence[str]
+    ) -> pd.DataFrame:
         """Make the runs of some representations not made yet, and return one row for each."""
         from freesound_tagging import runs
 
@@ -138,7 +137,7 @@ class Experiment:
         return rows
 
     def run_grid(
-        self, table: pd.DataFrame, store: Store, variants: Sequence[str] = COMPARED
+        self, table: pd.DataFrame, store: stores.Store, variants: Sequence[str] = COMPARED
     ) -> pd.DataFrame:
         """Make runs as `make_runs` does, write ``results.csv`` and return it.
 

@@ -235,13 +235,6 @@ def test_a_representation_that_cannot_be_had_is_named_before_any_training(
 # --- devices and memory ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("device", "number"), [("cpu", 16), ("cuda", 8), ("mps", 1)])
-def test_a_cuda_device_is_shared_by_a_process_for_each_two_cores(monkeypatch, device, number):
-    monkeypatch.setattr(runs.networks, "best_device", lambda: torch.device(device))
-    monkeypatch.setattr(runs.joblib, "cpu_count", lambda: 16)
-    assert runs.workers() == number
-
-
 def test_runs_that_follow_one_another_leave_no_spectrograms_in_memory(
     table, store, profile, tmp_path, monkeypatch
 ):

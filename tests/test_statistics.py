@@ -122,21 +122,6 @@ def test_seeds_that_differ_widen_the_interval_and_their_number_narrows_it():
     assert spread([0.0, 0.3, -0.3] * 3) < three
 
 
-def test_clips_of_one_recording_count_as_one():
-    values = np.repeat(drawn(0.3, 40, 1), 10, axis=0).astype(float)  # ten clips, all alike
-    by_recording = bootstrap_means(values, np.repeat(np.arange(40), 10))
-    assert by_recording.std() > 2.5 * bootstrap_means(values, np.arange(400)).std()
-
-
-def test_many_contrasts_at_once_are_each_alone():
-    values = np.random.default_rng(0).random((30, 3, 4))
-    together = bootstrap_means(values, np.arange(30) // 2)
-    for k in range(4):
-        np.testing.assert_allclose(
-            together[:, k], bootstrap_means(values[:, :, k], np.arange(30) // 2)
-        )
-
-
 @pytest.mark.parametrize(
     ("means", "expected"),
     [([1.0] * 99, 2 / 100), ([-1.0] * 99, 2 / 100), ([1.0, -1.0] * 50, 1.0), ([0.0] * 9, 1.0)],
@@ -223,16 +208,6 @@ def test_every_planned_contrast_counts_made_or_not():
     pd.testing.assert_frame_equal(judge(pd.concat(apart, ignore_index=True)), together)
     assert together["p_holm"].tolist() == holm(together["p"]).tolist()
     assert compare(scores, table, []).empty
-
-
-def test_the_recordings_are_what_counts():
-    right = np.repeat(drawn(0.7, 12), 10, axis=0)
-    wrong = np.repeat(drawn(0.45, 12, draw=1), 10, axis=0)
-    apart = one_row(right, wrong)  # as if 120 clips were 120 recordings
-    together = one_row(right, wrong, groups=np.repeat(np.arange(12), 10))
-    assert together["difference"] == apart["difference"]
-    assert together["high"] - together["low"] > 1.5 * (apart["high"] - apart["low"])
-    assert (apart["verdict"], together["verdict"]) == ("better", "no difference found")
 
 
 # --- how often it is wrong ---------------------------------------------------------------------

@@ -11,10 +11,9 @@ import pandas as pd
 import pytest
 
 from freesound_tagging.errors import DataError
-from freesound_tagging.features.representations import get_variant
 from freesound_tagging.scoring.metrics import clip_metrics
 from results import recompute
-from studies import common, grid, plan, rates, recipe, schedule, stack, tagger, waveform
+from studies import common, grid, plan, rates, schedule, stack, tagger, waveform
 from studies.scores import pack, read
 
 CLASSES = ["cricket", "NA", "rain, far"]
@@ -179,19 +178,6 @@ def test_results_of_another_version_of_the_transform_stop_it(results, monkeypatc
 # --- the plan ----------------------------------------------------------------------------------
 
 
-def test_the_plan_as_data_is_the_plan_on_the_page():
-    page = (recompute.RESULTS / "PLAN.md").read_text()
-    for names in (plan.QUESTION, plan.CAUSES, plan.MIXES):
-        assert ", ".join(names) in page
-    rows = [line.split("|")[2] for line in page.splitlines() if line.startswith("| 1")]
-    rows += [
-        line.split("|")[2] for line in page.splitlines() if line[:3] in ("| 3", "| 5", "| 6", "| 8")
-    ]
-    for variant, reference in plan.CONTRASTS:
-        assert any(variant in row and f"- {reference}" in row for row in rows)
-    assert len(plan.CONTRASTS) == 11 and len(set(plan.CONTRASTS)) == 11
-
-
 @pytest.mark.parametrize(
     ("losses", "expected"),
     [
@@ -245,15 +231,6 @@ def test_the_grid_is_kept_seed_by_seed_and_goes_on(work, monkeypatch):
         make(grid, work, "--seeds", "1", "log_db")
 
 
-def test_what_is_no_representation_or_has_no_plan_stops_at_once(work):
-    with pytest.raises(ValueError, match="unknown representation 'log_dB'; the known ones are"):
-        make(grid, work, "log_dB")
-    with pytest.raises(ValueError, match=r"unknown grid 'microcalls/smoke'; .*: esc10/pretr"):
-        make(grid, work)
-    with pytest.raises(SystemExit, match="the smoke profile's scores say nothing; --out names"):
-        grid.main(["--dataset", "microcalls", "--profile", "smoke", "log_db"])
-
-
 def test_inner_folds_leave_the_outer_one_out(work, monkeypatch):
     every = schedule.schedules(24)
     assert [one.get("frozen_epochs", 0) + one.get("epochs", 24) for one in every.values()] == [
@@ -281,17 +258,6 @@ def test_a_study_of_conditions_keeps_each_of_them(work, study):
     (name,) = study.conditions(common.open_experiment("microcalls", "smoke").profile)
     assert read(folder / "scores" / f"{name}.csv.gz")["clip_id"].is_unique
     assert pd.read_csv(folder / "runs.csv")["condition"].unique().tolist() == [name]
-
-
-def test_each_condition_of_the_recipe_leaves_one_thing_out():
-    profile = common.open_experiment("esc10", "cpu").profile
-    conditions = recipe.conditions(profile)
-    assert set(conditions) == set(recipe.WORDS)
-    representation, whole = conditions["whole"]
-    for name, (own, changes) in conditions.items():
-        get_variant(own)
-        different = [key for key in whole if changes.get(key) != whole[key]]
-        assert len(different) + (own != representation) == 1 or name in ("whole", "nothing")
 
 
 def test_no_label_of_a_fold_reaches_its_own_stack():

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from freesound_tagging.features.plots import colour_of, draw_dollars
+from freesound_tagging.features.plots import colour_of
 from freesound_tagging.scoring.metrics import METRIC, METRIC_TITLE
 
 
@@ -87,6 +87,8 @@ def show_confusion(counts: pd.DataFrame, title: str = "", most: int = 40) -> Axe
     if display.text_ is not None:
         for text, share in zip(display.text_.flat, shares.to_numpy().flat, strict=True):
             text.set_visible(share >= 1)
-    ax.set(xlabel="predicted", ylabel="true", title=title)
-    draw_dollars(ax.figure)
+    for label in (*ax.get_xticklabels(), *ax.get_yticklabels()):
+        label.set_parse_math(False)  # a label may hold dollars
+    ax.set(xlabel="predicted", ylabel="true")
+    ax.set_title(title, parse_math=False)
     return ax

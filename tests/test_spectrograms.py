@@ -93,15 +93,6 @@ def test_unknown_names_list_the_known_ones():
             name()
 
 
-def test_representations_differ_and_are_one_channel_or_three():
-    assert len({variant.planes for variant in ALL_VARIANTS.values()}) == len(ALL_VARIANTS)
-    for variant in ALL_VARIANTS.values():
-        assert len(variant.planes) in (1, 3)
-        assert len({get_channel(channel).shape(FINE) for channel in variant.channels}) == 1
-    found = channels_of(["3ch_hires_q1_q8_log_db", "log_db", "gabor_q1", "hires_q1"])
-    assert found == ["hires_q1", "hires_q8", "log", "gabor_q1"]
-
-
 # --- filterbanks -------------------------------------------------------------------------------
 
 

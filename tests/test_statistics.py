@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from benchmarks.statistics import rule
 from freesound_tagging.scoring.metrics import bootstrap_means, clip_metrics
@@ -25,21 +23,14 @@ from freesound_tagging.scoring.statistics import (
 CLASSES = ["bark", "chirp", "clang", "hiss"]
 
 
-def scores_of(right: np.ndarray, folds: int = 3) -> pd.DataFrame:
+def scores_of(right: np.ndarray) -> pd.DataFrame:
     """Return scores whose best class is the true one, or another, as asked: (clips, seeds)."""
-    right = np.asarray(right, dtype=bool)
-    frames = []
-    for seed, own in enumerate(right.T):
-        clip = np.arange(len(own))
-        chosen = (clip + ~own) % len(CLASSES)
-        keys = {
-            "clip_id": [f"clip{i:03d}" for i in clip],
-            "seed": seed,
-            "fold": clip % folds,
-            "label": np.asarray(CLASSES)[clip % len(CLASSES)],
-        }
-        values = pd.DataFrame(np.eye(len(CLASSES))[chosen] * 0.6 + 0.1, columns=CLASSES)
-        frames.append(pd.DataFrame(keys).join(values))
+    clip, frames = np.arange(len(right)), []
+    keys = pd.DataFrame({"clip_id": [f"clip{i:03d}" for i in clip], "fold": clip % 3})
+    for seed, own in enumerate(np.asarray(right, dtype=bool).T):
+        values = np.eye(4)[(clip + ~own) % 4] * 0.6 + 0.1
+        about = keys.assign(seed=seed, label=np.asarray(CLASSES)[clip % 4])
+        frames.append(about.join(pd.DataFrame(values, columns=CLASSES)))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -62,8 +53,6 @@ def one_row(first: np.ndarray, second: np.ndarray, groups=None) -> pd.Series:
 
 # --- Holm --------------------------------------------------------------------------------------
 
-p_lists = st.lists(st.floats(0, 1), max_size=12)
-
 
 @pytest.mark.parametrize(
     ("p_values", "planned", "expected"),
@@ -77,18 +66,6 @@ p_lists = st.lists(st.floats(0, 1), max_size=12)
 )
 def test_holm_by_hand(p_values, planned, expected):
     np.testing.assert_allclose(holm(p_values, planned), expected)
-
-
-@given(p_lists)
-def test_holm_rejects_what_the_steps_one_by_one_reject(p_values):
-    rejected = set()
-    for step, i in enumerate(np.argsort(p_values, kind="stable")):
-        if (len(p_values) - step) * p_values[i] >= 0.05:
-            break
-        rejected.add(i)
-    adjusted = holm(p_values)
-    assert set(np.flatnonzero(adjusted < 0.05)) == rejected
-    assert (adjusted >= p_values).all() and (adjusted <= 1).all()
 
 
 # --- the bootstrap -----------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import softmax
 
 from freesound_tagging.errors import DataError
 from freesound_tagging.scoring.metrics import clip_metrics
@@ -17,24 +18,17 @@ from studies import common, grid, plan, rates, schedule, stack, tagger, waveform
 from studies.scores import pack, read
 
 CLASSES = ["cricket", "NA", "rain, far"]
-FOLDS = 2
 
 
 def scores_of(skill: float, seeds: int = 3, draw: int = 0) -> pd.DataFrame:
     """Return out-of-fold scores of 24 clips: greater skill, fewer errors."""
-    random, frames = np.random.default_rng(draw), []
+    clip, random, frames = np.arange(24), np.random.default_rng(draw), []
+    keys = pd.DataFrame({"clip_id": [f"clip{i:02d}" for i in clip], "seed": 0})
+    keys = keys.assign(fold=clip % 2, label=np.array(CLASSES)[clip % 3])
     for seed in range(seeds):
-        logits = random.standard_normal((24, 3)) + skill * np.eye(3)[np.arange(24) % 3]
-        values = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-        keys = pd.DataFrame(
-            {
-                "clip_id": [f"clip{i:02d}" for i in range(24)],
-                "seed": seed,
-                "fold": np.arange(24) % FOLDS,
-                "label": np.array(CLASSES)[np.arange(24) % 3],
-            }
-        )
-        frames.append(keys.join(pd.DataFrame(values, columns=CLASSES)))
+        logits = random.standard_normal((24, 3)) + skill * np.eye(3)[clip % 3]
+        values = pd.DataFrame(softmax(logits, axis=1), columns=CLASSES)
+        frames.append(keys.assign(seed=seed).join(values))
     return pd.concat(frames, ignore_index=True)
 
 

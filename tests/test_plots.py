@@ -12,8 +12,7 @@ from freesound_tagging.features import plots
 from freesound_tagging.features.filterbanks import axis_frequencies
 from freesound_tagging.features.grid import Grid
 from freesound_tagging.features.representations import (
-    OTHER_VARIANTS,
-    VARIANTS,
+    ALL_VARIANTS,
     get_channel,
     get_variant,
 )
@@ -57,7 +56,7 @@ def test_a_spectrogram_is_drawn_in_hertz_and_seconds(axis):
     assert bars_of(plots.show_spectrogram(values, frequencies, times)) == []
 
 
-@pytest.mark.parametrize("name", VARIANTS | OTHER_VARIANTS)
+@pytest.mark.parametrize("name", ALL_VARIANTS)
 def test_every_representation_is_drawn_in_its_units(name):
     variant, axes = get_variant(name), plots.spectrogram_axes(get_variant(name), GRID)
     shape = len(variant.planes), *get_channel(variant.channels[0]).shape(GRID)
@@ -97,7 +96,7 @@ def test_a_crop_is_drawn_with_its_own_seconds():
 
 
 def test_every_representation_has_a_colour_of_its_own():
-    known = VARIANTS | OTHER_VARIANTS
+    known = ALL_VARIANTS
     assert len({plots.colour_of(name) for name in known}) == len(known)
 
 

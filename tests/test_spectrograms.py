@@ -23,8 +23,6 @@ from freesound_tagging.features.filterbanks import (
 from freesound_tagging.features.grid import Grid
 from freesound_tagging.features.representations import (
     CHANNELS,
-    OTHER_VARIANTS,
-    VARIANTS,
     Channel,
     channels_of,
     compute_channels,
@@ -35,7 +33,6 @@ from freesound_tagging.learning.profiles import PROFILES
 from spectral_hyperresolution import LinearReassignment
 
 AXES = ("linear", "log", "mel")
-ALL_VARIANTS = VARIANTS | OTHER_VARIANTS
 FINE = Grid(hop_length=394, bins_per_octave=13.0)  # no instant between two windows is skipped
 COARSE = Grid(hop_length=1576, bins_per_octave=3.3, oversampling=6)
 MAGNITUDES = [name for name, channel in CHANNELS.items() if channel.limits(FINE) is None]

@@ -41,28 +41,16 @@ def work_folder() -> Path:
 
 
 class Experiment:
-    """A data set, a profile, and the folders that they use.
-
-    Attributes
-    ----------
-    dataset : name of the data set, or the path of a table of one's own sounds.
-    profile_name : key of `freesound_tagging.learning.profiles.PROFILES`.
-    profile : its settings, adjusted to the data set.
-    name : the data set's in names of folders, or the stem of the table.
-    raw_folder : where sounds are unpacked or generated.
-    store_folder : where the stored spectrograms lie.
-    run_folder : where results and executed notebooks are written.
-    model_folder : where the model that tags other sounds is saved.
-    """
+    """A data set, by name or path of a table of one's own, with a profile adjusted to it."""
 
     def __init__(self, dataset: str, profile_name: str, profile: Profile):
         self.dataset, self.profile_name, self.profile = dataset, profile_name, profile
         self.name = Path(dataset).stem if catalogue.is_table(dataset) else dataset
         work = work_folder()
-        self.raw_folder = work / "data" / "raw"
-        self.store_folder = work / "data" / "interim" / self.name
-        self.run_folder = work / "runs" / self.name / profile_name
-        self.model_folder = work / "models" / self.name / profile_name
+        self.raw_folder = work / "data" / "raw"  # of sounds, unpacked or generated
+        self.store_folder = work / "data" / "interim" / self.name  # of stored spectrograms
+        self.run_folder = work / "runs" / self.name / profile_name  # of scores and notebooks
+        self.model_folder = work / "models" / self.name / profile_name  # of what tags other sounds
         self._clip_settings = ClipSettings(profile.grid.sample_rate, profile.grid.duration)
 
     @contextmanager
@@ -166,8 +154,8 @@ class Experiment:
 def open_experiment(dataset: str, profile: str, seeds: int | None = None) -> Experiment:
     """Return the experiment on a data set with a profile.
 
-    ``seeds`` asks for that many seeds, 0 first; by default the environment variable ``SEEDS`` does,
-    and without it the profile.
+    It has as many seeds, 0 first, as ``seeds`` says; by default as the environment variable
+    ``SEEDS`` does, and without it the profile.
     """
     catalogue.check_dataset(dataset)
     settings = get_profile(profile, dataset)

@@ -18,14 +18,11 @@ from freesound_tagging.experiment import COMPARED, ROOT, Experiment, open_experi
 from freesound_tagging.model import make_model
 from freesound_tagging.scoring.metrics import METRIC_TITLE
 
-FIRST_NEIGHBOUR = 9
-"""From this number on notebooks are about systems around the comparison; `make run` ends before."""
-
 
 def notebook_files(neighbours: bool = False) -> list[Path]:
-    """Return the notebooks of `make run`, or those of `make neighbours`, in order."""
+    """Return the notebooks of `make run`, or from 9 on its neighbours' (`make neighbours`)."""
     files = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-    return [file for file in files if (int(file.stem[:2]) >= FIRST_NEIGHBOUR) == neighbours]
+    return [file for file in files if (int(file.stem[:2]) >= 9) == neighbours]
 
 
 class ThisPython(AsyncKernelManager):

@@ -38,23 +38,15 @@ def colour_of(representation: str) -> tuple[float, float, float, float]:
 
 @dataclass(frozen=True)
 class SpectrogramAxes:
-    """What the rows, columns and brightness of a representation's spectrograms stand for.
+    """What the rows, columns and brightness of a representation's spectrograms stand for."""
 
-    Attributes
-    ----------
-    frequencies : centre of each row in Hz, lowest first; None where the channels differ, or where
-        rows are no frequencies.
-    times : centre of each column in seconds.
-    unit : of the brightness; empty where it has none.
-    rows : what the rows are, in words.
-    axis : how to space the frequencies: ``"linear"``, ``"log"`` or ``"mel"``.
-    """
-
-    frequencies: np.ndarray | None
-    times: np.ndarray
-    unit: str = ""
-    rows: str = "frequency (Hz)"
-    axis: str = "linear"
+    frequencies: (
+        np.ndarray | None
+    )  # centre of each row in Hz, lowest first; None where there is none
+    times: np.ndarray  # centre of each column in seconds
+    unit: str = ""  # of the brightness; empty where it has none
+    rows: str = "frequency (Hz)"  # what the rows are, in words
+    axis: str = "linear"  # how the frequencies are spaced: linear, log or mel
 
 
 def spectrogram_axes(variant: Variant, grid: Grid) -> SpectrogramAxes:

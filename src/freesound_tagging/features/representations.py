@@ -180,16 +180,12 @@ def _in_db(title: str, *channels: str) -> Variant:
     return Variant(title, tuple((channel, "db") for channel in channels))
 
 
-def _magnitude(title: str, channel: str) -> Variant:
-    return Variant(f"{title}, magnitude", ((channel, "linear"),))
-
-
 VARIANTS: dict[str, Variant] = {
-    "linear_linear": _magnitude("standard, linear axis", "linear"),
+    "linear_linear": Variant("standard, linear axis, magnitude", (("linear", "linear"),)),
     "linear_db": _in_db("standard, linear axis, dB", "linear"),
-    "log_linear": _magnitude("standard, log axis", "log"),
+    "log_linear": Variant("standard, log axis, magnitude", (("log", "linear"),)),
     "log_db": _in_db("standard, log axis, dB", "log"),
-    "mel_linear": _magnitude("standard, mel axis", "mel"),
+    "mel_linear": Variant("standard, mel axis, magnitude", (("mel", "linear"),)),
     "mel_db": _in_db("standard, mel axis, dB", "mel"),
     **{f"hires_q{q}": _in_db(f"high resolution, q = {q}", f"hires_q{q}") for q in QS},
     "3ch_linear_mel_log": _in_db("linear, mel, log", "linear", "mel", "log"),
@@ -205,18 +201,16 @@ VARIANTS: dict[str, Variant] = {
     "hires_q2_smooth": _in_db("high resolution, q = 2, smoothed", "hires_q2_smooth"),
     "hires_q8_smooth": _in_db("high resolution, q = 8, smoothed", "hires_q8_smooth"),
     "gabor_q8_masked": _in_db("filters unmoved, q = 8, masked", "gabor_q8_masked"),
-    "hires_q8_magnitude": _magnitude("high resolution, q = 8", "hires_q8"),
-    "gabor_q8_magnitude": _magnitude("filters unmoved, q = 8", "gabor_q8"),
+    "hires_q8_magnitude": Variant("high resolution, q = 8, magnitude", (("hires_q8", "linear"),)),
+    "gabor_q8_magnitude": Variant("filters unmoved, q = 8, magnitude", (("gabor_q8", "linear"),)),
 }
 
 # Asked for by name only: the recipe that came fourth in the challenge (Kaggle discussion 62634).
-OTHER_VARIANTS: dict[str, Variant] = {
+ALL_VARIANTS = VARIANTS | {
     "waveform": Variant("waveform", (("waveform", "mu_law"),)),
     "3ch_mel_deltas": _in_db("mel dB, delta, delta-delta", "mel", "mel_delta", "mel_delta2"),
     "3ch_mfcc_deltas": _in_db("MFCC, delta, delta-delta", "mfcc", "mfcc_delta", "mfcc_delta2"),
 }
-
-ALL_VARIANTS = VARIANTS | OTHER_VARIANTS
 
 
 def get_channel(name: str) -> Channel:

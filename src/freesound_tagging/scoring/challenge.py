@@ -18,15 +18,8 @@ def average_folds(scores: pd.DataFrame) -> pd.DataFrame:
 def summarise_test(scores: dict[str, pd.DataFrame], usage: pd.Series) -> pd.DataFrame:
     """Return the scores of each representation on the test clips, best MAP@3 first.
 
-    Parameters
-    ----------
-    scores : representation -> scores of the test clips.
-    usage : Public or Private, index ``clip_id``.
-
-    Returns
-    -------
-    Columns variant, n (scored clips), networks (averaged), map3_public, map3_private, map3 (over
-    all), top3_error.
+    ``usage`` is Public or Private, index ``clip_id``. The columns are variant, n (scored clips),
+    networks (averaged), map3_public, map3_private, map3 (over all), top3_error.
     """
     rows = []
     for variant, frame in scores.items():

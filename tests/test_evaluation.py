@@ -47,9 +47,6 @@ def make_scores(skill: float = 1.0, seeds: int = 1, draw: int = 0):
     return pd.concat(frames, ignore_index=True), table
 
 
-# --- top-k error and MAP@k ---------------------------------------------------------------------
-
-
 def test_by_hand():
     scores = [
         [0.5, 0.3, 0.1, 0.1],  # true class first
@@ -100,9 +97,6 @@ def test_shapes_and_targets_are_checked(scores, targets, message):
         target_ranks(scores, targets)
 
 
-# --- one row a clip ----------------------------------------------------------------------------
-
-
 def test_a_label_without_a_column_is_named():
     scores, _ = make_scores()
     assert classes_of(scores) == CLASSES
@@ -124,13 +118,9 @@ def test_confusion_and_hardest_pairs_by_hand():
     pairs = hardest_pairs(counts)
     assert pairs.loc[0].tolist() == ["a", "b", 2, 1, pytest.approx(3 / 6)]
     assert len(pairs) == 1  # the other pairs are never taken for each other
-    assert len(hardest_pairs(counts, n=1)) == 1
     report = class_report(scores)
     assert report.index[-1] == "c" and report.loc["c", "top1_accuracy"] == 1
     assert report.loc["a", "top1_accuracy"] == 0.5
-
-
-# --- the ranked table --------------------------------------------------------------------------
 
 
 def test_an_interval_is_never_a_point():
@@ -173,9 +163,6 @@ def test_a_clip_scored_twice_or_not_finitely_is_named():
         scores.loc[7, "hiss"] = value
         with pytest.raises(ValueError, match="v: the scores of clip 'clip007', seed 0, are not"):
             check_scores(scores, "v")
-
-
-# --- few classes, many classes, odd names ------------------------------------------------------
 
 
 def test_log_loss_and_balanced_accuracy_by_hand():

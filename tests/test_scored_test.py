@@ -37,9 +37,6 @@ def usage_of(scores: pd.DataFrame) -> pd.Series:
     return pd.Series(usage, index=pd.Index(ids, name="clip_id"))
 
 
-# --- averages and figures ----------------------------------------------------------------------
-
-
 def test_every_network_has_the_same_weight():
     scores = made_up()
     averaged = average_folds(scores).set_index("clip_id")
@@ -68,9 +65,6 @@ def test_clips_are_scored_by_usage_and_all_together():
         assert summary.loc[variant, ["n", "networks"]].tolist() == [8, 6]
 
 
-# --- the submission ----------------------------------------------------------------------------
-
-
 def test_a_submission_has_the_rows_of_the_sample():
     """The sample names all 9,400 test clips, of which most were not scored."""
     averaged = average_folds(made_up(n=3))
@@ -88,9 +82,6 @@ def test_a_submission_has_the_rows_of_the_sample():
         assert lines.set_index("fname").at[f"{row.clip_id}.wav", "label"] == labels
     equal = averaged.assign(**dict.fromkeys(CLASSES, 0.25))  # the first class is named first
     assert (submission(equal)["label"] == " ".join(CLASSES[:3])).all()
-
-
-# --- scores of real networks -------------------------------------------------------------------
 
 
 def test_other_clips_are_scored_as_held_out_ones_are(table, store, profile):

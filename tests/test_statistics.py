@@ -51,9 +51,6 @@ def one_row(first: np.ndarray, second: np.ndarray, groups=None) -> pd.Series:
     return compare(scores, table, [("first", "second")]).iloc[0]
 
 
-# --- Holm --------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("p_values", "planned", "expected"),
     [
@@ -66,9 +63,6 @@ def one_row(first: np.ndarray, second: np.ndarray, groups=None) -> pd.Series:
 )
 def test_holm_by_hand(p_values, planned, expected):
     np.testing.assert_allclose(holm(p_values, planned), expected)
-
-
-# --- the bootstrap -----------------------------------------------------------------------------
 
 
 def test_the_bootstrap_draws_as_a_list_of_all_draws_does():
@@ -107,9 +101,6 @@ def test_p_is_twice_the_rarer_side(means, expected):
     assert p_value(np.array(means)) == pytest.approx(expected)
 
 
-# --- differences -------------------------------------------------------------------------------
-
-
 def test_differences_are_paired_by_clip_and_seed_whatever_the_order_of_rows():
     first, second = drawn(0.8, 20, 2), drawn(0.5, 20, 2, draw=1)
     a, b = scores_of(first), scores_of(second).sample(frac=1, random_state=0)
@@ -132,9 +123,6 @@ def test_only_seeds_that_both_have_whole_are_compared():
     assert one_row(right, right[:, :2])["seeds"] == 2
     with pytest.raises(ValueError, match="not scored on the same clips by any seed"):
         paired_differences(a[a["seed"] == 2], b)
-
-
-# --- the rule ----------------------------------------------------------------------------------
 
 
 def test_a_large_difference_is_found_in_its_direction():
@@ -185,9 +173,6 @@ def test_every_planned_contrast_counts_made_or_not():
     pd.testing.assert_frame_equal(judge(pd.concat(apart, ignore_index=True)), together)
     assert together["p_holm"].tolist() == holm(together["p"]).tolist()
     assert compare(scores, table, []).empty
-
-
-# --- how often it is wrong ---------------------------------------------------------------------
 
 
 def test_simulated_families_without_a_difference_seldom_have_a_verdict():

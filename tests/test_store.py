@@ -60,9 +60,6 @@ def computed(monkeypatch) -> list[Path]:
     return files
 
 
-# --- what is read is what was computed ---------------------------------------------------------
-
-
 def test_codes_are_those_of_the_clip_of_that_id(table, store, grid):
     clip_ids = list(table.index)
     some = np.random.default_rng(0).integers(0, len(table), 8)  # in any order, more than once
@@ -88,9 +85,6 @@ def test_several_windows_of_a_clip_are_stored_in_order(small_table, grid, tmp_pa
         assert codes.shape == (6, 3, grid.n_bins, grid.n_frames)
         for found, path in zip(codes, small_table["path"], strict=True):
             assert (found != fresh_codes(path, channel, several)).mean() < 0.01
-
-
-# --- once, and the same bytes ------------------------------------------------------------------
 
 
 def test_what_is_there_is_not_computed_again(small_table, small_batches, grid, tmp_path, computed):
@@ -130,9 +124,6 @@ def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left on device"):
         write_atomically(file, b"new")
     assert file.read_bytes() == b"old" and list(tmp_path.iterdir()) == [file]
-
-
-# --- nothing stale -----------------------------------------------------------------------------
 
 
 def test_a_changed_sound_is_computed_again(small_table, grid, tmp_path, write_sound):
@@ -184,9 +175,6 @@ def test_a_changed_setting_is_computed_anew(small_table, grid, tmp_path, monkeyp
             assert (found != fresh_codes(path, channel, grid)).mean() < 0.01
 
 
-# --- sounds that cannot be used, and odd ones --------------------------------------------------
-
-
 @pytest.fixture
 def spoilt(small_table, write_sound) -> tuple[pd.DataFrame, dict[str, str]]:
     """Spoil four of six clips; return the table, and clip id -> what is wrong with it."""
@@ -196,12 +184,8 @@ def spoilt(small_table, write_sound) -> tuple[pd.DataFrame, dict[str, str]]:
     Path(paths[empty]).write_bytes(b"")
     Path(paths[text]).write_bytes(b"no sound " * 100)
     write_sound(paths[nan], np.full(9_000, np.nan, np.float32))
-    return small_table, {
-        missing: "no such file",
-        empty: "empty",
-        text: "cannot be read as audio",
-        nan: "NaN",
-    }
+    faults = "no such file", "empty", "cannot be read as audio", "NaN"
+    return small_table, dict(zip((missing, empty, text, nan), faults, strict=True))
 
 
 def test_unreadable_clips_are_left_out_and_reported_together(

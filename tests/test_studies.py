@@ -54,9 +54,6 @@ def results(tmp_path) -> Path:
     return tmp_path
 
 
-# --- scores as they are committed --------------------------------------------------------------
-
-
 def test_packed_scores_keep_every_metric_and_every_name():
     scores = scores_of(0.5, 3)
     scores.loc[0, CLASSES] = [0.1234567, 0.1234571, 0.7]  # equal at five digits
@@ -70,10 +67,6 @@ def test_packed_scores_keep_every_metric_and_every_name():
     pd.testing.assert_frame_equal(after, before, rtol=1e-4)
     exact = ["label", "top1_accuracy", "top3_error", "map3"]
     pd.testing.assert_frame_equal(after[exact], before[exact], check_exact=True)
-    assert len(pack(scores_of(0.5))) < len(gzip.compress(scores_of(0.5).to_csv().encode(), mtime=0))
-
-
-# --- tables ------------------------------------------------------------------------------------
 
 
 def test_every_table_is_made_from_the_scores(results):
@@ -91,9 +84,6 @@ def test_every_table_is_made_from_the_scores(results):
     assert tables["tagger esc10"].loc[0, "seeds"] == 1
     costs = tables["costs ."].loc[0]
     assert (costs["runs"], costs["minutes_a_run"], costs["hours"]) == (2, 1.5, 0.05)
-    assert costs["machine"] == "a desk"
-    for name in ("esc10/pretrained/contrasts.csv", "esc10/tagger.csv", "costs.csv"):
-        assert (results / name).exists()
     assert (results / "differences.png").stat().st_size > 5000
     before = {file: file.read_bytes() for file in results.rglob("*.*")}
     recompute.recompute(results)
@@ -169,9 +159,6 @@ def test_results_of_another_version_of_the_transform_stop_it(results, monkeypatc
     assert not (results / "costs.csv").exists()
 
 
-# --- the plan ----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("losses", "expected"),
     [
@@ -183,9 +170,6 @@ def test_results_of_another_version_of_the_transform_stop_it(results, monkeypatc
 def test_another_schedule_must_be_better_with_both(losses, expected):
     table = pd.DataFrame.from_dict(losses, orient="index", columns=["log_db", "mel_db"])
     assert plan.choose_schedule(table) == expected
-
-
-# --- the studies, at their smallest ------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -51,13 +51,15 @@ def holm(p_values: ArrayLike, planned: int | None = None) -> np.ndarray:
     return adjusted
 
 
-def paired_differences(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
-    """Return the first's `METRIC` minus the second's for each clip (index) and seed (columns).
+def paired_differences(
+    first: pd.DataFrame, second: pd.DataFrame, metric: str = METRIC
+) -> pd.DataFrame:
+    """Return the first's metric minus the second's for each clip (index) and seed (columns).
 
     Seeds are those with which both scored all clips that either scored.
     """
     measured = [
-        clip_metrics(scores).pivot(index="clip_id", columns="seed", values=METRIC)
+        clip_metrics(scores).pivot(index="clip_id", columns="seed", values=metric)
         for scores in (first, second)
     ]
     differences = (measured[0] - measured[1]).dropna(axis=1)  # NaN where either lacks clip or seed

@@ -193,7 +193,7 @@ def confusion(scores: pd.DataFrame) -> pd.DataFrame:
 def hardest_pairs(counts: pd.DataFrame, n: int = 5) -> pd.DataFrame:
     """Return the ``n`` pairs of classes most often taken for each other, from `confusion`'s counts.
 
-    ``share`` is that of both classes' clips which were.
+    ``share`` is confusions over all clips of the two classes.
     """
     values, names, totals = counts.to_numpy(), counts.columns, counts.sum(axis=1).to_numpy()
     a, b = np.triu_indices(len(names), k=1)

@@ -11,10 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from freesound_tagging import experiment, runs
 from freesound_tagging.errors import DataError
 from freesound_tagging.features import store as stores
+from freesound_tagging.learning.profiles import PROFILES
 from freesound_tagging.scoring.metrics import map_at_k, top_k_error
 from freesound_tagging.sounds import catalogue
 
@@ -203,6 +205,29 @@ def test_a_representation_that_cannot_be_had_is_named_before_any_training(
     with pytest.raises(ValueError, match="unknown representation 'nonesuch'"):
         runs.run_grid(table, store, ["log_db", "nonesuch"], profile, tmp_path, n_jobs=1)
     assert not stamps(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["cpu", "pretrained"])
+def test_no_layer_is_called_before_fastai_moves_the_network_to_its_device(table, store, name):
+    begun, early = [], []
+
+    class Begin(runs.training.SkipValidation):
+        def before_fit(self):
+            begun.append(True)
+
+    def note(layer, inputs):
+        if not begun:
+            early.append(layer)
+
+    settings = replace(PROFILES[name], grid=store.grid, frozen_epochs=0, epochs=1)
+    watch = register_module_forward_pre_hook(note)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(runs.training, "SkipValidation", Begin)
+            runs.train(table, store, "log_db", 0, 0, settings)
+    finally:
+        watch.remove()
+    assert begun and not early
 
 
 def test_runs_that_follow_one_another_leave_no_spectrograms_in_memory(

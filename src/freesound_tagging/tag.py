@@ -61,6 +61,7 @@ def find_sounds(paths: Iterable[str]) -> list[Path]:
     for path in map(Path, paths):
         if not path.is_dir():
             found.append(path)
+            continue
         for place, folders, names in os.walk(path, onerror=closed, followlinks=True):
             hidden = [name for name in folders if name.startswith(".") or name.lower() in TRASH]
             is_new = (identity := os.path.realpath(place)) not in entered

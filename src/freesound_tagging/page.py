@@ -87,8 +87,7 @@ def serve(folder: Path | None, port: int) -> None:
     folder = folder or newest_model()
     for variable in [name for name in os.environ if name.lower().endswith("_proxy")]:
         del os.environ[variable]  # gradio asks this machine whether the page is there, nobody else
-    os.environ |= {"no_proxy": "*", "GRADIO_ANALYTICS_ENABLED": "False"}
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    os.environ |= {"no_proxy": "*", "HF_HUB_DISABLE_TELEMETRY": "1"}
     with tempfile.TemporaryDirectory(prefix="tag-a-sound-") as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads
         try:

@@ -38,8 +38,6 @@ from freesound_tagging.learning import unknown
 from freesound_tagging.learning.networks import build_network
 from freesound_tagging.sounds.clips import resample, slide, stream
 
-SETTINGS_FILE = "model.json"
-
 OVERLAP = 0.5
 """Share of a window that the next one covers too: what one cuts in two, the other holds whole."""
 
@@ -82,7 +80,7 @@ class Settings(BaseModel, strict=True, frozen=True):
 
 def read_settings(folder: str | Path) -> Settings:
     """Return what a model's ``model.json`` says; a ValueError names a setting that is wrong."""
-    return Settings.model_validate_json((Path(folder) / SETTINGS_FILE).read_bytes())
+    return Settings.model_validate_json((Path(folder) / "model.json").read_bytes())
 
 
 @dataclass(frozen=True)
@@ -230,9 +228,7 @@ class Tagger:
     def _prepare(self, waveform: np.ndarray | Tensor, sample_rate: int) -> np.ndarray:
         values = np.asarray(waveform)
         if values.ndim not in (1, 2) or (values.ndim == 2 and values.shape[0] > values.shape[1]):
-            raise DataError(
-                f"waveform has the shape {values.shape}, not (time,) or (channels, time)"
-            )
+            raise DataError(f"waveform has shape {values.shape}, not (time,) or (channels, time)")
         values = (values.mean(axis=0) if values.ndim == 2 else values).astype(np.float32)
         if not np.isfinite(values).all():
             raise DataError("waveform holds NaN or infinity")
@@ -253,12 +249,12 @@ class Tagger:
         while batch := list(islice(windows, BATCH_WINDOWS)):
             starts += [start for start, _ in batch]
             waveforms = np.stack([window for _, window in batch])
-            loudness += _loudness(waveforms).tolist()
+            level = waveforms.std(axis=1, dtype=np.float64)
+            is_rounding = level <= 1e-6 * np.abs(waveforms).max(axis=1)
+            loudness += np.where(is_rounding, 0.0, level).tolist()
             answers.append(self.network(torch.from_numpy(waveforms)))
         if not any(loudness):
-            raise DataError(
-                f"{name} is {'silent' if sum(lengths) else 'empty'}: there is nothing to tag"
-            )
+            raise DataError(f"{name} is silent or empty: there is nothing to tag")
         level = np.array(loudness)
         logits, strangeness = (torch.cat(parts) for parts in zip(*answers, strict=True))
         temperature, weights = self.about.temperature, torch.from_numpy(level / level.sum())
@@ -274,12 +270,6 @@ class Tagger:
             window=self.grid.duration,
             limit=math.inf if self.about.limit is None else self.about.limit,
         )
-
-
-def _loudness(waveforms: np.ndarray) -> np.ndarray:
-    """Return each row's root mean square about its mean, 0 where that is only rounding."""
-    deviation = waveforms.std(axis=1, dtype=np.float64)
-    return np.where(deviation > 1e-6 * np.abs(waveforms).max(axis=1), deviation, 0.0)
 
 
 def save(
@@ -298,10 +288,9 @@ def save(
     for name, state in weights.items():
         content = save_weights({key: value.contiguous() for key, value in state.items()})
         write_atomically(folder / f"{name}.safetensors", content)
-        networks[name] = settings["networks"][name] | {
-            "sha256": hashlib.sha256(content).hexdigest()
-        }
+        digest = hashlib.sha256(content).hexdigest()
+        networks[name] = settings["networks"][name] | {"sha256": digest}
     whole = {"algorithm": ALGORITHM, **settings, "networks": networks}
     content = json.dumps(whole, indent=1).encode()
     Settings.model_validate_json(content)
-    write_atomically(folder / SETTINGS_FILE, content)
+    write_atomically(folder / "model.json", content)

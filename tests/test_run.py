@@ -29,52 +29,30 @@ def no_sounds(monkeypatch, table):
     monkeypatch.setattr(Experiment, "load_table", lambda experiment, split="train": table)
 
 
-def raiser(error: BaseException):
+# papermill raises this where the kernel was first to hear of Ctrl-C.
+IN_THE_KERNEL = PapermillExecutionError(0, 1, "", "KeyboardInterrupt", "", [])
+A_FAULT = PapermillExecutionError(0, 1, "", "ValueError", "five folds", [])
+
+
+@pytest.mark.parametrize(
+    ("command", "error", "status", "words"),
+    [
+        ("run", KeyboardInterrupt(), STOPPED, "the same command goes on"),
+        ("run", IN_THE_KERNEL, STOPPED, "the same command goes on"),
+        ("run", A_FAULT, 1, "01_from_sound_to_tag.ipynb: ValueError: five folds"),
+        ("model", KeyboardInterrupt(), STOPPED, "the same command goes on"),
+    ],
+)
+def test_a_stop_is_told_from_a_fault(
+    no_sounds, work_folder, monkeypatch, capsys, command, error, status, words
+):
     def fail(*args, **kwargs):
         raise error
 
-    return fail
-
-
-# papermill raises the first where it hears of Ctrl-C itself, the second where the kernel did.
-IN_THE_KERNEL = PapermillExecutionError(0, 1, "", "KeyboardInterrupt", "", [])
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), IN_THE_KERNEL], ids=["here", "kernel"])
-def test_a_stopped_run_says_how_to_go_on(no_sounds, work_folder, monkeypatch, capsys, error):
-    monkeypatch.setattr(notebooks, "run_notebook", raiser(error))
-    monkeypatch.setenv("DATA_MIRROR", str(work_folder / "my archives"))
-    monkeypatch.setenv("SEEDS", "2")
-    monkeypatch.delenv("STRICT", raising=False)
-    assert cli.main(["run", "--dataset", "esc10", "--profile", "smoke"]) == STOPPED
-    assert "the same command goes on" in capsys.readouterr().err
-
-
-def test_a_stopped_model_says_how_to_go_on(monkeypatch, capsys):
-    monkeypatch.setattr(Experiment, "load_table", raiser(KeyboardInterrupt()))
-    named = ["--representation", "mel_db", "--representation", "log_db"]
-    assert cli.main(["model", "--dataset", "esc10", *named]) == STOPPED
-    assert "the same command goes on" in capsys.readouterr().err
-
-
-def test_a_fault_in_a_notebook_is_no_stop(no_sounds, monkeypatch, capsys):
-    fault = PapermillExecutionError(0, 1, "", "ValueError", "five folds", [])
-    monkeypatch.setattr(notebooks, "run_notebook", raiser(fault))
-    assert cli.main(["run", "--profile", "smoke"]) == 1
-    assert "01_from_sound_to_tag.ipynb: ValueError: five folds" in capsys.readouterr().err
-
-
-def test_runs_of_another_table_of_the_same_name_are_refused_before_any_notebook(
-    no_sounds, work_folder, monkeypatch, capsys
-):
-    monkeypatch.setattr(notebooks, "run_notebook", raiser(AssertionError()))
-    folder = work_folder / "runs" / "esc10" / "smoke"
-    (folder / "runs" / "log_db").mkdir(parents=True)
-    (folder / "runs" / "log_db" / "fold0-seed0.json").write_text("{}")
-    (folder / "settings.json").write_text('{"clips, labels and folds": "others"}')
-    assert cli.main(["run", "--dataset", "esc10", "--profile", "smoke"]) == 2
-    said = capsys.readouterr().err
-    assert str(folder) in said and "remove that folder" in said and said.count("\n") == 1
+    monkeypatch.setattr(notebooks, "run_notebook", fail)
+    monkeypatch.setattr(Experiment, "build_store", fail)
+    assert cli.main([command, "--dataset", "esc10", "--profile", "smoke"]) == status
+    assert words in capsys.readouterr().err
 
 
 def test_a_second_run_of_a_data_set_waits_and_says_so(no_sounds, work_folder, monkeypatch, hears):

@@ -27,9 +27,6 @@ from freesound_tagging.learning.networks import build_network, layer_groups
 from freesound_tagging.learning.profiles import Profile
 from freesound_tagging.scoring.metrics import map_at_k, top_k_error
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-"""Of glibc's malloc.h: when to hand memory back (-1: never), how many blocks to map apart."""
-
 
 def make_metrics() -> list[AccumMetric]:
     """Return what a Learner measures on the held-out clips: top-1 accuracy, top-3 error, MAP@3."""
@@ -54,7 +51,7 @@ class WeightedCrossEntropy(CrossEntropyLossFlat):
             return super().__call__(predictions, targets)
         classes, weights = targets.as_subclass(Tensor).unbind(dim=1)
         losses = nn.functional.cross_entropy(predictions, classes.long(), reduction="none")
-        # Scaled to a mean of 1 in the batch; where all are 0 the loss is 0, not a quotient of two.
+        # Weights have a mean of 1 in the batch; where all are 0 the loss is 0.
         losses = losses * weights / weights.mean().clamp_min(torch.finfo(weights.dtype).tiny)
         return losses.mean() if self.reduction == "mean" else losses
 
@@ -67,10 +64,10 @@ def prepare_cpu() -> None:
     system and fetch them again. Other C libraries are left as they are.
     """
     torch.set_num_threads(1)
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mallopt(M_TRIM_THRESHOLD, -1)
-        mallopt(M_MMAP_MAX, 0)
+    if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):
+        trim_threshold, mmap_max = -1, -4  # of malloc.h
+        ctypes.CDLL(None).mallopt(trim_threshold, -1)  # never hand memory back
+        ctypes.CDLL(None).mallopt(mmap_max, 0)  # map no block apart
 
 
 def make_learner(dls: DataLoaders, profile: Profile) -> Learner:
@@ -80,8 +77,8 @@ def make_learner(dls: DataLoaders, profile: Profile) -> Learner:
     which convolutions prefer.
     """
     on = dls.device.type
-    network = build_network(profile.architecture, len(dls.vocab), profile.width)
     layout = torch.contiguous_format if on == "mps" else torch.channels_last
+    network = build_network(profile.architecture, len(dls.vocab), profile.width)
     learner = Learner(
         dls,
         network.to(dls.device, memory_format=layout),
@@ -159,11 +156,10 @@ class SkipValidation(Callback):
 
 
 def order_by_seed(dls: DataLoaders, seed: int) -> None:
-    """Let the seed alone decide in which order clips come.
+    """Let the seed alone decide in which order clips come, as it does undisturbed.
 
     fastai draws it from Python's one generator for the whole process, and so do other threads there
-    (a Dask worker's, a notebook kernel's), now and then between the seed and the draw. These are
-    the draws that the seed gives undisturbed.
+    (a Dask worker's, a notebook kernel's), now and then between the seed and the draw.
     """
     generator = random.Random(seed)
     for loader in dls.loaders:

@@ -21,7 +21,7 @@ from freesound_tagging.experiment import open_experiment, thin
 from freesound_tagging.features import store as stores
 from freesound_tagging.features.representations import channels_of, get_variant
 from freesound_tagging.learning import unknown
-from freesound_tagging.learning.dataloaders import ReadPicture, make_dataloaders
+from freesound_tagging.learning.dataloaders import ReadCodes, make_dataloaders
 from freesound_tagging.learning.learner import make_learner
 from freesound_tagging.runs import train
 from freesound_tagging.scoring.calibration import KNOWN_KEPT
@@ -40,7 +40,7 @@ STRANGERS = 200
 def look(learner, store, name: str, clips: list[str]) -> dict[str, np.ndarray]:
     """Return a network's features and logits of clips, as it sees held-out ones."""
     clips = [clip for clip in clips if clip not in store.failed]
-    read, parts, network = ReadPicture(store, get_variant(name), clips), [], learner.model.eval()
+    read, parts, network = ReadCodes(store, get_variant(name), clips), [], learner.model.eval()
     for start in range(0, len(clips), 32):
         (pictures,) = learner.dls.valid.after_batch((read.gather(clips[start : start + 32]),))
         features, logits = unknown.features_and_logits(network, pictures)

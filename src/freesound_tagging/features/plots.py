@@ -28,7 +28,7 @@ FAMILY_COLOURS = dict(
     zip(FAMILIES, ("tab:blue", "tab:orange", "tab:gray", "tab:green"), strict=True)
 )
 _SHADES = dict(zip(FAMILIES, ("Blues", "Oranges", "Greys", "Greens"), strict=True))
-_LIBROSA_AXES = {"linear": "linear", "log": "cqt_hz", "mel": "mel"}
+_LIBROSA_AXES = {"linear": "linear", "log": "cqt_hz", "mel": "mel", "yamnet": "mel"}
 
 
 def use_style() -> None:

@@ -58,6 +58,11 @@ SHA256 = {
 # --- waveform -> patches -----------------------------------------------------------------------
 
 
+def band_centres() -> np.ndarray:
+    """Return the centre of each mel band in Hz, shape (64,)."""
+    return librosa.mel_frequencies(BANDS + 2, fmin=LOWEST, fmax=HIGHEST, htk=True)[1:-1]
+
+
 @lru_cache(maxsize=1)
 def mel_filterbank() -> Tensor:
     """Return the weight of each frequency in each mel band, shape (257, 64), 0 to 1.
@@ -147,13 +152,11 @@ def _convolution(inputs: int, outputs: int, size: int, stride: int = 1, groups: 
     return [*border, layer, nn.ReLU(inplace=True)]
 
 
-@torch.no_grad()
 def embeddings(network: Yamnet, patches: Tensor) -> Tensor:
     """Return the embeddings of `log_mel_patches`: (patches, 96, 64) -> (patches, 1024)."""
     return torch.cat([network.embed(part) for part in patches.split(AT_ONCE)])
 
 
-@torch.no_grad()
 def class_scores(network: Yamnet, vectors: Tensor) -> Tensor:
     """Return AudioSet's class scores of a clip's embeddings (patches, 1024): (521,), 0 to 1.
 
@@ -168,7 +171,7 @@ def embed(waveform: Tensor, grid: Grid, weights: str) -> Tensor:
     Samples (..., time) are heard as if their rate were 16 kHz, whatever the grid's is: more slowly
     where that is higher. ``weights`` is the sha256 of the network's. The shape is (..., 1, 2048).
     """
-    network, rows = _cached_yamnet(weights), []
+    network, rows = load_yamnet(weights), []
     for samples in waveform.reshape(-1, waveform.shape[-1]).numpy():
         vectors = embeddings(network, log_mel_patches(samples, SAMPLE_RATE))
         rows.append(torch.cat([vectors.mean(dim=0), vectors.amax(dim=0)]))
@@ -178,15 +181,16 @@ def embed(waveform: Tensor, grid: Grid, weights: str) -> Tensor:
 # --- weights -----------------------------------------------------------------------------------
 
 
-def load_yamnet(weights: str = SHA256[WEIGHTS]) -> Yamnet:
-    """Return the network with Google's weights, of this sha256, as in scoring.
+@lru_cache(maxsize=1)
+def yamnet_weights(sha256: str = SHA256[WEIGHTS]) -> dict[str, Tensor]:
+    """Return Google's weights, as the network's state, from the file of this sha256.
 
     Raises
     ------
     DataError
         A package is not installed, or its file is not the one expected.
     """
-    content = _read(WEIGHTS, weights)
+    content = _read(WEIGHTS, sha256)
     try:
         import onnx
     except ImportError as error:
@@ -197,17 +201,20 @@ def load_yamnet(weights: str = SHA256[WEIGHTS]) -> Yamnet:
         graph = onnx.load(file).graph
     arrays = {array.name: onnx.numpy_helper.to_array(array) for array in graph.initializer}
     layers = [node.input[1:] for node in graph.node if node.op_type in ("Conv", "Gemm")]
-    network, names = Yamnet(), chain.from_iterable(layers)
-    pairs = zip(network.state_dict(), names, strict=True)  # in the order of the layers
-    network.load_state_dict({own: torch.tensor(arrays[name]) for own, name in pairs})
-    return network.eval()
+    pairs = zip(Yamnet().state_dict(), chain.from_iterable(layers), strict=True)  # in their order
+    return {own: torch.tensor(arrays[name]) for own, name in pairs}
 
 
-_cached_yamnet = lru_cache(maxsize=1)(load_yamnet)
+@lru_cache(maxsize=1)
+def load_yamnet(sha256: str = SHA256[WEIGHTS]) -> Yamnet:
+    """Return the one network with `yamnet_weights`, to score with."""
+    network = Yamnet()
+    network.load_state_dict(yamnet_weights(sha256))
+    return network.eval().requires_grad_(False)
 
 
 def class_names() -> list[str]:
-    """Return the names of AudioSet's 521 classes, in the order of the scores; raises as above."""
+    """Return the names of AudioSet's 521 classes, in the order of the scores."""
     rows = csv.DictReader(io.StringIO(_read(NAMES, SHA256[NAMES]).decode()))
     return [row["display_name"] for row in rows]
 

@@ -10,10 +10,9 @@ from fastai.learner import Learner
 from fastai.metrics import accuracy
 from fastai.torch_core import TensorBase
 from fasttransform import Transform
-from torch import Tensor, nn
+from torch import Tensor
 
-from freesound_tagging.features.yamnet import EMBEDDING, load_yamnet
-from freesound_tagging.learning.networks import layer_groups
+from freesound_tagging.learning.networks import build_network, layer_groups
 
 
 class TensorPatches(TensorBase):
@@ -61,6 +60,5 @@ def audio_learner(
     )
     every = list(range(len(labels)))  # of different numbers of patches: they are scored singly
     loaders = block.dataloaders(every, bs=batch_size, val_bs=1, num_workers=0, device="cpu")
-    network = load_yamnet()
-    network.head = nn.Linear(EMBEDDING, len(loaders.vocab))
+    network = build_network("yamnet", len(loaders.vocab))
     return Learner(loaders, network, metrics=accuracy, splitter=layer_groups)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from freesound_tagging.errors import DataError, look_up
+from freesound_tagging.features.yamnet import EMBEDDING, Yamnet, yamnet_weights
 from freesound_tagging.files import file_hash
 
 CHANNELS = 3
@@ -204,11 +205,21 @@ def lite0_network(n_classes: int, width: int, weights: dict[str, Tensor] | None)
     )
 
 
+def yamnet_network(n_classes: int, width: int, weights: dict[str, Tensor] | None) -> Yamnet:
+    """Return YAMNet with a new head; it takes no spectrograms, but patches of a waveform."""
+    network = Yamnet()
+    if weights is not None:
+        network.load_state_dict(weights)
+    network.head = nn.Linear(EMBEDDING, n_classes)
+    return network
+
+
 NETWORKS: dict[str, tuple[Callable[..., Groups], Callable[[], dict | None] | None]] = {
     "compact": (compact_network, None),
     "resnext50_32x4d": (resnext_network, resnext_weights),
     "efficientnet_lite0": (lite0_network, lite0_weights),
     "waveform": (waveform_network, None),
+    "yamnet": (yamnet_network, yamnet_weights),
 }
 """The networks by name: what builds one of (number of classes, width, pretrained weights or None),
 and what returns its pretrained weights, None where they cannot be had."""

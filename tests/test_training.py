@@ -159,24 +159,6 @@ def test_metrics_of_the_learner_are_those_of_the_evaluation(table, store, profil
     assert found == pytest.approx([*expected, map_at_k(scores, targets, 3)], abs=1e-6)
 
 
-def test_a_network_that_trains_on_crops_scores_whole_spectrograms(table, store, profile):
-    seen = []
-
-    class Widths(Callback):
-        def after_pred(self):
-            seen.append(self.xb[0].shape[3])
-
-    profile = replace(profile, crop=0.5)
-    learner = make_learner(make_dataloaders(table, store, "log_db", 0, profile), profile)
-    with learner.no_bar(), learner.no_logging(), learner.added_cbs([Widths(), SkipValidation()]):
-        fit(learner, profile)
-    assert set(seen) == {14}
-    widths = []
-    learner.model.register_forward_pre_hook(lambda _, inputs: widths.append(inputs[0].shape[3]))
-    assert np.isfinite(predict(learner).to_numpy()).all()
-    assert set(widths) == {28}
-
-
 # --- clips whose label no person checked -------------------------------------------------------
 
 

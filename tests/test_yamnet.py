@@ -72,10 +72,6 @@ def test_a_recording_played_slower_is_heard_lower(network):
     assert torch.allclose(slowed[0], log_mel_patches(tone(2000), SAMPLE_RATE)[0], atol=0.02)
 
 
-def test_silence_has_one_value_everywhere():
-    assert torch.allclose(log_mel_patches(np.zeros(PATCH), SAMPLE_RATE), torch.tensor(0.001).log())
-
-
 # --- patches -----------------------------------------------------------------------------------
 
 
@@ -104,12 +100,6 @@ def test_a_patch_is_the_same_whatever_follows(network):
     )
 
 
-def test_a_short_clip_is_the_clip_and_zeros():
-    short = noise(4_000)
-    padded = np.pad(short, (0, PATCH - 4_000))
-    assert torch.equal(log_mel_patches(short, SAMPLE_RATE), log_mel_patches(padded, SAMPLE_RATE))
-
-
 # --- mel bands ---------------------------------------------------------------------------------
 
 
@@ -120,18 +110,6 @@ def test_bands_share_each_frequency_by_its_distance_in_mel():
     frequencies = 2595 * np.log10(1 + np.arange(257) * 31.25 / 700)
     expected = [np.interp(frequencies, centres, np.eye(66)[band]) for band in range(1, 65)]
     np.testing.assert_allclose(mel_filterbank(), np.transpose(expected), atol=1e-4)
-
-
-def test_no_band_hears_below_125_or_above_7500_hz():
-    heard = mel_filterbank().sum(dim=1).nonzero().flatten() * 31.25
-    assert (heard.min(), heard.max()) == (156.25, 7468.75)
-
-
-@pytest.mark.parametrize("frequency", [300.0, 1000.0, 3000.0, 7000.0])
-def test_a_tone_is_loudest_in_the_band_that_holds_it(frequency):
-    band = int(log_mel_patches(tone(frequency), SAMPLE_RATE)[0].mean(dim=0).argmax())
-    mel = 1127 * np.log1p(np.array([125.0, 7500.0, frequency]) / 700)
-    assert band == pytest.approx((mel[2] - mel[0]) / (mel[1] - mel[0]) * 65 - 1, abs=0.75)
 
 
 # --- network and weights -----------------------------------------------------------------------

@@ -4,6 +4,10 @@ Of YAMNet nothing is trained. Each clip is one row of 2,048 numbers in the store
 so that all folds take seconds.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 import torch
@@ -15,15 +19,19 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
+from freesound_tagging.features import yamnet
 from freesound_tagging.features.codes import encode
-from freesound_tagging.features.grid import Grid
-from freesound_tagging.features.representations import compute_channels
 from freesound_tagging.features.store import Store
-from freesound_tagging.features.yamnet import EMBEDDING, SAMPLE_RATE, mel_magnitude
+from freesound_tagging.features.yamnet import EMBEDDING
 from freesound_tagging.learning import unknown
 
+if TYPE_CHECKING:
+    from freesound_tagging.learning.tagger import Settings
+
 YAMNET = "yamnet"
-"""The representation, and the architecture of profiles that train on it."""
+"""The representation, and the architecture of the profile that trains on it."""
+
+LICENCE = "YAMNet's weights: Google, trained on AudioSet, Apache 2.0"
 
 STRENGTHS = 10.0 ** np.arange(-3, 3)
 """Values of logistic regression's C to choose from."""
@@ -102,25 +110,31 @@ def train_and_score(
 def train_on_all(table: pd.DataFrame, store: Store) -> tuple[dict, dict[str, Tensor]]:
     """Return what tagging needs of a head that all clips train: its settings, and its weights."""
     weights, strength = fit_clips(store, table[~table.index.isin(store.failed)])
-    rows = weights["weight"].shape[1]
-    about = {"architecture": YAMNET, "width": rows, "mean": [], "deviation": []}
-    slowed = store.grid.sample_rate != SAMPLE_RATE
-    return about | {"slowed": slowed, "C": strength}, weights
+    about = {
+        "architecture": YAMNET,
+        "width": weights["weight"].shape[1],
+        "mean": [],
+        "deviation": [],
+        "yamnet": yamnet.SHA256[yamnet.WEIGHTS],
+        "slowed": store.grid.sample_rate != yamnet.SAMPLE_RATE,
+        "C": strength,
+    }
+    return about, weights
 
 
 class AudioNetwork:
     """A saved head behind YAMNet; what `tagger.SpectrogramNetwork` is for the others."""
 
-    centred = False
-
-    def __init__(self, grid: Grid, weights: dict[str, Tensor]):
-        self._grid, self._weights = grid, weights
+    def __init__(self, settings: Settings, representation: str, weights: dict[str, Tensor]):
+        self._grid, self._weights = settings.grid, weights
+        self._yamnet = settings.networks[representation].yamnet
+        yamnet.load_yamnet(self._yamnet)  # where it is not installed, that is told now
 
     def spectrogram(self, waveforms: Tensor) -> Tensor:
         """Return 8-bit codes, (windows, 1, 64 mel bands, time), of waveforms (windows, time)."""
-        return encode(mel_magnitude(waveforms).transpose(-1, -2))[:, None]
+        return encode(yamnet.mel_magnitude(waveforms).transpose(-1, -2))[:, None]
 
     def __call__(self, waveforms: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits, float64, (windows, classes), and strangeness, (windows,)."""
-        rows = compute_channels(waveforms, [YAMNET], self._grid)[YAMNET]
+        rows = yamnet.embed(waveforms, self._grid, self._yamnet)
         return answer(rows[:, 0], self._weights)

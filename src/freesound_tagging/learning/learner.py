@@ -30,12 +30,13 @@ from freesound_tagging.scoring.metrics import map_at_k, top_k_error
 
 def make_metrics() -> list[AccumMetric]:
     """Return what a Learner measures on the held-out clips: top-1 accuracy, top-3 error, MAP@3."""
+    measured = {
+        "top1_accuracy": lambda *given: 1 - top_k_error(*given, k=1),
+        "top3_error": top_k_error,
+        "map3": map_at_k,
+    }
     asked = {"flatten": False, "to_np": True}
-    return [
-        AccumMetric(lambda *given: 1 - top_k_error(*given, k=1), name="top1_accuracy", **asked),
-        AccumMetric(top_k_error, name="top3_error", k=3, **asked),
-        AccumMetric(map_at_k, name="map3", k=3, **asked),
-    ]
+    return [AccumMetric(metric, name=name, **asked) for name, metric in measured.items()]
 
 
 class WeightedCrossEntropy(CrossEntropyLossFlat):
@@ -105,37 +106,31 @@ def fit(learner: Learner, profile: Profile) -> None:
     learner.fit_one_cycle(profile.epochs, rates)
 
 
-def predict(learner: Learner) -> pd.DataFrame:
-    """Return the probabilities of the held-out clips: index ``clip_id``, one column a class.
-
-    Of a clip with several windows they are the mean over all of these.
-    """
-    return _predict(learner, learner.dls.valid.read, list(learner.dls.valid_ds.items))
-
-
-def predict_others(
-    learner: Learner, store: Store, variant: str, clip_ids: Sequence[str]
-) -> pd.DataFrame:
-    """Return the probabilities of clips that are in none of the learner's folds, as `predict` does.
-
-    Clips that the store could not read are left out.
-    """
-    clip_ids = [clip_id for clip_id in clip_ids if clip_id not in store.failed]
-    return _predict(learner, ReadCodes(store, get_variant(variant), clip_ids), clip_ids)
-
-
 @torch.no_grad()
-def _predict(learner: Learner, read: ReadCodes, clip_ids: list[str]) -> pd.DataFrame:
+def predict(learner: Learner, read: ReadCodes | None = None) -> pd.DataFrame:
+    """Return the probabilities of the held-out clips, or of those that are ``read``.
+
+    Index ``clip_id``, one column a class; of a clip with several windows their mean.
+    """
     loader, classes = learner.dls.valid, list(learner.dls.vocab)
-    learner.model.eval()
+    clip_ids = list(learner.dls.valid_ds.items if read is None else read.row)
     parts = [torch.empty(0, len(classes))]
+    learner.model.eval()
     for start in range(0, len(clip_ids), loader.bs):
-        codes = read.gather(clip_ids[start : start + loader.bs])
+        codes = (read or loader.read).gather(clip_ids[start : start + loader.bs])
         # The held-out clips' transforms: loudness as over the training clips, no variation.
         (inputs,) = loader.after_batch((to_device(codes, loader.device),))
         parts.append(learner.model(inputs).as_subclass(Tensor).softmax(dim=1).cpu())
     index = pd.Index(clip_ids, name="clip_id")
     return pd.DataFrame(torch.cat(parts).numpy(), index=index, columns=classes)
+
+
+def predict_others(
+    learner: Learner, store: Store, variant: str, clip_ids: Sequence[str]
+) -> pd.DataFrame:
+    """Return the probabilities of clips in no fold, as `predict`, but for those that are unread."""
+    clip_ids = [clip_id for clip_id in clip_ids if clip_id not in store.failed]
+    return predict(learner, ReadCodes(store, get_variant(variant), clip_ids))
 
 
 class CountEpochs(Callback):

@@ -53,12 +53,8 @@ def test_folders_of_a_data_set_and_of_a_table(tmp_path, monkeypatch):
     assert own.run_folder.parts[-3:] == ("runs", "birds", "cpu")
     assert own.store_folder.name == "birds"
     monkeypatch.delenv("WORK_FOLDER")
+    named = open_experiment("esc10", "cpu")
     assert named.run_folder == ROOT / "runs" / "esc10" / "cpu" and (ROOT / "notebooks").is_dir()
-
-
-def test_results_that_are_not_there_say_how_to_make_them():
-    with pytest.raises(FileNotFoundError, match="make run DATASET=esc10 PROFILE=smoke"):
-        open_experiment("esc10", "smoke").load_results()
 
 
 def test_the_representations_compared_by_default_are_known():

@@ -12,7 +12,6 @@ from freesound_tagging.features import plots
 from freesound_tagging.features.filterbanks import axis_frequencies
 from freesound_tagging.features.grid import Grid
 from freesound_tagging.features.representations import (
-    FAMILIES,
     OTHER_VARIANTS,
     VARIANTS,
     get_channel,
@@ -100,7 +99,6 @@ def test_a_crop_is_drawn_with_its_own_seconds():
 def test_every_representation_has_a_colour_of_its_own():
     known = VARIANTS | OTHER_VARIANTS
     assert len({plots.colour_of(name) for name in known}) == len(known)
-    assert set(plots.FAMILY_COLOURS) == set(FAMILIES)
 
 
 @pytest.mark.parametrize("label", ["$5_$", "Ba$$in", "$\\nonsense{$", "<b>dog</b>"])

@@ -23,7 +23,6 @@ from freesound_tagging.features.filterbanks import (
 from freesound_tagging.features.grid import Grid
 from freesound_tagging.features.representations import (
     CHANNELS,
-    FAMILIES,
     OTHER_VARIANTS,
     VARIANTS,
     Channel,
@@ -31,7 +30,6 @@ from freesound_tagging.features.representations import (
     compute_channels,
     delta,
     get_channel,
-    get_variant,
 )
 from freesound_tagging.learning.profiles import PROFILES
 from spectral_hyperresolution import LinearReassignment
@@ -84,25 +82,19 @@ def test_axes_reach_from_fmin_to_fmax_in_even_steps(profile):
     np.testing.assert_allclose(axis_frequencies("log", grid), reassigned, rtol=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("ask", "kind", "known"),
-    [
-        (get_channel, "channel", CHANNELS),
-        (get_variant, "representation", ALL_VARIANTS),
-        (lambda name: channels_of(["log_db", name]), "representation", ALL_VARIANTS),
-        (lambda name: axis_frequencies(name, FINE), "axis", AXES),
-        (decoding_table, "loudness", ("db", "linear", "mu_law")),
-    ],
-)
-def test_unknown_names_list_the_known_ones(ask, kind, known):
-    with pytest.raises(ValueError, match=f"unknown {kind} 'nonesuch'") as caught:
-        ask("nonesuch")
-    assert all(name in str(caught.value) for name in known)
+def test_unknown_names_list_the_known_ones():
+    for name in (lambda: get_channel("bark"), lambda: channels_of(["log_db", "bark"])):
+        with pytest.raises(
+            ValueError, match=r"unknown .* 'bark'; the known ones are: lin.*hires_q1"
+        ):
+            name()
+    for name in (lambda: axis_frequencies("bark", FINE), lambda: decoding_table("bark")):
+        with pytest.raises(ValueError, match=r"unknown \w+ 'bark'"):
+            name()
 
 
 def test_representations_differ_and_are_one_channel_or_three():
     assert len({variant.planes for variant in ALL_VARIANTS.values()}) == len(ALL_VARIANTS)
-    assert {variant.family for variant in ALL_VARIANTS.values()} == set(FAMILIES)
     for variant in ALL_VARIANTS.values():
         assert len(variant.planes) in (1, 3)
         assert len({get_channel(channel).shape(FINE) for channel in variant.channels}) == 1
@@ -160,7 +152,7 @@ def test_mel_bands_are_those_of_librosa_and_torchaudio():
 
 def test_a_row_above_half_the_sample_rate_is_an_error():
     grid = Grid(sample_rate=8_000)  # fmax stays at 11,025 Hz
-    with pytest.raises(ValueError, match="outside 0 to 4000 Hz"):
+    with pytest.raises(ValueError, match="within 0 to 4000 Hz"):
         filterbank(axis_frequencies("log", grid), 2048, grid.sample_rate)
 
 
@@ -232,24 +224,6 @@ def test_silence_gives_zeros_without_nan(grid):
         assert values.abs().max() < 1e-3, name
         codes = encode(values, CHANNELS[name].limits(grid))
         assert (codes == (0 if name in MAGNITUDES else codes[0, 0])).all(), name
-
-
-def test_nothing_depends_on_torchs_defaults(grid):
-    waveform = noise(grid.n_samples)
-    names = [*STANDARD, "mel_delta2", "mfcc", "waveform"]
-    expected = compute_channels(waveform, names, grid)
-    tables = {loudness: decoding_table(loudness) for loudness in ("db", "linear", "mu_law")}
-    decoding_table.cache_clear()
-    torch.set_default_dtype(torch.float64)
-    try:
-        with torch.device("meta"):
-            for name, values in compute_channels(waveform, names, grid).items():
-                torch.testing.assert_close(values, expected[name], rtol=0, atol=0)
-            for loudness, table in tables.items():
-                torch.testing.assert_close(decoding_table(loudness), table, rtol=0, atol=0)
-    finally:
-        torch.set_default_dtype(torch.float32)
-        decoding_table.cache_clear()
 
 
 GOLDEN = Path(__file__).parent / "codes_of_a_fixed_clip.npz"

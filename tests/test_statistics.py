@@ -91,14 +91,6 @@ def test_holm_rejects_what_the_steps_one_by_one_reject(p_values):
     assert (adjusted >= p_values).all() and (adjusted <= 1).all()
 
 
-@given(p_lists, st.randoms(use_true_random=False))
-def test_order_means_nothing_to_holm(p_values, random):
-    order = list(range(len(p_values)))
-    random.shuffle(order)
-    shuffled = holm(np.array(p_values)[order])
-    np.testing.assert_array_equal(shuffled, holm(p_values)[order])
-
-
 # --- the bootstrap -----------------------------------------------------------------------------
 
 
@@ -115,12 +107,6 @@ def test_the_bootstrap_draws_as_a_list_of_all_draws_does():
     found, counts = np.unique(means, return_counts=True)
     np.testing.assert_array_equal(found, expected)
     np.testing.assert_allclose(counts / len(means), times / len(every), atol=0.005)
-
-
-def test_the_spread_over_independent_clips_is_that_of_theory():
-    values = drawn(0.3, 400, 1).astype(float)
-    error = values.std(ddof=1) / np.sqrt(400)
-    assert bootstrap_means(values, np.arange(400)).std() == pytest.approx(error, rel=0.05)
 
 
 def test_seeds_that_differ_widen_the_interval_and_their_number_narrows_it():
@@ -182,21 +168,15 @@ def test_only_seeds_that_both_have_whole_are_compared():
     b = b[(b["seed"] != 2) | (b["fold"] != 1)]  # the third seed is not finished
     assert paired_differences(a, b).columns.tolist() == [0, 1]
     assert one_row(right, right[:, :2])["seeds"] == 2
-    with pytest.raises(ValueError, match="clip 'clip007' is in one of them only"):
-        paired_differences(a[a["clip_id"] != "clip007"], b)
     with pytest.raises(ValueError, match="not scored on the same clips by any seed"):
         paired_differences(a[a["seed"] == 2], b)
 
 
-def test_what_is_scored_twice_or_not_at_all_is_named():
+def test_what_is_scored_twice_is_named():
     scores = {"a": scores_of(drawn(0.7, 9)), "b": scores_of(drawn(0.7, 9))}
     twice = scores | {"b": pd.concat([scores["b"], scores["b"].iloc[[4]]])}
     with pytest.raises(ValueError, match=r"a and b: second scores: clip 'clip004' is scored twice"):
         compare(twice, table_of(range(9)), [("a", "b")])
-    spoilt = scores["b"].copy()
-    spoilt.loc[13, "hiss"] = np.nan
-    with pytest.raises(ValueError, match=r"clip 'clip004', seed 1, are not finite"):
-        compare(scores | {"b": spoilt}, table_of(range(9)), [("a", "b")])
 
 
 # --- the rule ----------------------------------------------------------------------------------

@@ -110,7 +110,7 @@ def main() -> None:
             learner = make_learner(make_dataloaders(table, store, name, fold, profile), profile)
             learner.model.load_state_dict(torch.load(file))
         else:
-            learner = train(table, store, name, fold, 0, profile, progress=True)
+            learner = train(table, store, name, fold, 0, profile)
             if file:
                 torch.save(learner.model.state_dict(), file)
         training, own = (

@@ -22,14 +22,6 @@ from freesound_tagging.scoring.metrics import METRIC, METRIC_TITLES
 FIRST_NEIGHBOUR = 9
 """From this number on notebooks are about systems around the comparison; `make run` ends before."""
 
-FILES = {
-    "notebooks": "executed notebooks",
-    "results.csv": "one row a run",
-    "summary.csv": "one row a representation",
-    "chart.png": "chart",
-}
-"""What `make run` leaves in its folder."""
-
 
 def notebook_files(neighbours: bool = False) -> list[Path]:
     """Return the notebooks of `make run`, or those of `make neighbours`, in order."""
@@ -93,9 +85,9 @@ def print_outcome(experiment: Experiment) -> None:
     summary = pd.read_csv(folder / "summary.csv")
     print(f"\nRepresentations by out-of-fold {METRIC_TITLES[METRIC]}, best first:\n")
     print(summary.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
-    print()
-    for name, what in FILES.items():
-        print(f"{what:26s}{_relative(folder / name)}")
+    print(
+        f"\nThese, results.csv (one row a run), chart.png and notebooks/ lie in {_relative(folder)}"
+    )
     unreadable = folder / "unreadable.csv"
     if number := len(pd.read_csv(unreadable)):
         print(f"\n{number} clips could not be read and were left out: {_relative(unreadable)}")

@@ -18,7 +18,6 @@ from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import AccumMetric
 from fastai.torch_core import to_device
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from freesound_tagging.features.representations import get_variant
 from freesound_tagging.features.store import Store
@@ -131,16 +130,6 @@ def predict_others(
     """Return the probabilities of clips in no fold, as `predict`, but for those that are unread."""
     clip_ids = [clip_id for clip_id in clip_ids if clip_id not in store.failed]
     return predict(learner, ReadCodes(store, get_variant(variant), clip_ids))
-
-
-class CountEpochs(Callback):
-    """Advance a progress bar by one with each epoch."""
-
-    def __init__(self, bar: tqdm):
-        self.bar = bar
-
-    def after_epoch(self):
-        self.bar.update()
 
 
 class SkipValidation(Callback):

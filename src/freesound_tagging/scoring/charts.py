@@ -12,12 +12,7 @@ from freesound_tagging.scoring.metrics import METRIC, METRIC_TITLES
 
 
 def show_summary(summary: pd.DataFrame, *, ax: Axes | None = None, title: str = "") -> Axes:
-    """Draw the ranked table, best on top: top-1 accuracy of each variant with its 95 % interval.
-
-    Parameters
-    ----------
-    summary : as returned by `freesound_tagging.scoring.metrics.summarise`.
-    """
+    """Draw the table of `summarise`, best on top: top-1 accuracy with its 95 % interval."""
     if ax is None:
         _, ax = plt.subplots(figsize=(7, 0.32 * len(summary) + 1.2), layout="constrained")
     for place, row in enumerate(summary.to_dict("records")):
@@ -45,25 +40,19 @@ def show_differences(
         differences by fold and seed (`freesound_tagging.scoring.statistics.by_fold_and_seed`).
     """
     rows = max(len(contrasts) for contrasts, _ in panels.values())
-    figure, axes = plt.subplots(
-        len(panels),
-        1,
-        figsize=(8.5, len(panels) * (0.42 * rows + 1)),
-        sharex=True,
-        squeeze=False,
-        layout="constrained",
-    )
+    size = 8.5, len(panels) * (0.42 * rows + 1)
+    options = {"sharex": True, "squeeze": False, "layout": "constrained"}
+    figure, axes = plt.subplots(len(panels), 1, figsize=size, **options)
     for ax, (title, (contrasts, dots)) in zip(axes.flat, panels.items(), strict=True):
         records = contrasts.to_dict("records")
         for place, (row, cells) in enumerate(zip(records, dots, strict=True)):
             colour = colour_of(row["variant"])
-            filled = row["verdict"] in ("better", "worse")
             for number, seed in enumerate(cells):
                 below = [place + 0.12 * number] * len(cells)
                 ax.plot(cells[seed], below, ".", color="0.6", markersize=4)
             above = place - 0.2
             ax.plot([row["low"], row["high"]], [above, above], color=colour, linewidth=2)
-            face = colour if filled else "white"
+            face = colour if row["verdict"] in ("better", "worse") else "white"
             ax.plot(row["difference"], above, "o", color=colour, markerfacecolor=face)
         names = [f"{row['variant']} - {row['reference']}" for row in records]
         ax.set_yticks(range(len(names)), names)

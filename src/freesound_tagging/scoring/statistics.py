@@ -25,7 +25,6 @@ MIN_SEEDS = 3
 """Two seeds say too little of their luck."""
 
 COLUMNS = ["variant", "reference", "metric", "seeds", "difference", "low", "high", "p", "same_sign"]
-"""Columns of `compare` before it judges."""
 
 DRAWS = 9_999
 """Of the bootstrap: a p value of 0.05 / 15 then comes from some 17 draws in either tail."""
@@ -39,12 +38,8 @@ def holm(p_values: ArrayLike, planned: int | None = None) -> np.ndarray:
 
     Parameters
     ----------
-    p_values : shape (n,), each 0 to 1; NaN is no test.
+    p_values : shape (n,), each 0 to 1; NaN is no test, and stays.
     planned : how many tests there are, made or not; by default those that are not NaN.
-
-    Returns
-    -------
-    Shape (n,), in the order of ``p_values``; NaN where the p value is NaN.
 
     Sources
     -------
@@ -66,24 +61,16 @@ def paired_differences(
     """Return the first's metric minus the second's for each clip (index) and seed (columns).
 
     Seeds are those with which both scored all clips that either scored.
-
-    Raises
-    ------
-    ValueError
-        Where there is no such seed, or a clip is scored twice or not by finite numbers.
     """
     measured = []
     for scores, name in ((first, "first scores"), (second, "second scores")):
         check_scores(scores, name)
         own = clip_metrics(scores)
         measured.append(own.pivot(index="clip_id", columns="seed", values=metric))
-    differences = measured[0] - measured[1]  # NaN where either lacks the clip or the seed
-    common = differences.dropna(axis=1)
-    if common.empty:
-        lacking = differences.isna().all(axis=1)
-        clip = f"; clip {lacking.idxmax()!r} is in one of them only" if lacking.any() else ""
-        raise ValueError(f"the two were not scored on the same clips by any seed{clip}")
-    return common
+    differences = (measured[0] - measured[1]).dropna(axis=1)  # NaN where either lacks clip or seed
+    if differences.empty:
+        raise ValueError("the two were not scored on the same clips by any seed")
+    return differences
 
 
 def by_fold_and_seed(
@@ -116,11 +103,6 @@ def compare(
     low, high (95 % interval), p (two-sided, share of bootstrap draws), same_sign (of the mean
     difference of every seed), and the columns of `judge`. With fewer than `MIN_SEEDS` low, high and
     p are NaN.
-
-    Raises
-    ------
-    ValueError
-        As `paired_differences`.
     """
     rows = []
     for variant, reference in contrasts:
@@ -128,24 +110,15 @@ def compare(
             values = paired_differences(scores[variant], scores[reference], metric)
         except ValueError as error:
             raise ValueError(f"{variant} and {reference}: {error}") from error
-        by_seed = values.mean()
-        row = {
-            "variant": variant,
-            "reference": reference,
-            "metric": metric,
-            "seeds": len(by_seed),
-            "difference": by_seed.mean(),
-            "low": np.nan,
-            "high": np.nan,
-            "p": np.nan,
-            "same_sign": bool((by_seed > 0).all() or (by_seed < 0).all()),
-        }
+        by_seed, low, high, p = values.mean(), np.nan, np.nan, np.nan
         if len(by_seed) >= MIN_SEEDS:
             recordings = table["group"].loc[values.index]
             means = bootstrap_means(values.to_numpy(), recordings, DRAWS)
-            row["low"], row["high"] = np.quantile(means, [LEVEL / 2, 1 - LEVEL / 2])
-            row["p"] = p_value(means)
-        rows.append(row)
+            low, high = np.quantile(means, [LEVEL / 2, 1 - LEVEL / 2])
+            p = p_value(means)
+        same_sign = bool((by_seed > 0).all() or (by_seed < 0).all())
+        difference = by_seed.mean(), low, high, p, same_sign
+        rows.append((variant, reference, metric, len(by_seed), *difference))
     return judge(pd.DataFrame(rows, columns=COLUMNS), planned)
 
 

@@ -102,8 +102,8 @@ def measure_all() -> dict[str, str]:
         assert main(["model", "--dataset", "microcalls", "--profile", "smoke"]) == 0
     for name in ("log_db", "hires_q2"):
         tagger = freesound_tagging.Tagger(Path(WORK, "models", "microcalls", "smoke"), name)
-        tags = [dict(tagger.tag_file(path)) for path in table["path"].iloc[::15]]
-        found[f"tags by {name}"] = measure(*(np.array([t[k] for k in sorted(t)]) for t in tags))
+        tags = [tagger.tag_file(path) for path in table["path"].iloc[::15]]
+        found[f"tags by {name}"] = measure(*(one.probabilities for one in tags))
     return found
 
 

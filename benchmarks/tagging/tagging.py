@@ -79,7 +79,6 @@ def timed(work) -> tuple[float, float]:
 def measure(model: Path, representation: str, folder: Path, minutes: list[int]) -> dict:
     """Return what one network takes."""
     from freesound_tagging import Tagger
-    from freesound_tagging.tag import tag_file
 
     loads = [ask(LOAD, model, representation) for _ in range(3)]
     tagger = Tagger(model, representation)
@@ -87,7 +86,7 @@ def measure(model: Path, representation: str, folder: Path, minutes: list[int]) 
     tagger(ten, RATE)  # what is computed once
     tens = [timed(lambda: tagger(ten, RATE)) for _ in range(REPEATS)]
     files = [write_song(folder / f"{i}.wav", 5) for i in range(FILES)]
-    five = timed(lambda: [tag_file(tagger, file) for file in files])
+    five = timed(lambda: [tagger.tag_file(file) for file in files])
     memory = {}
     for length in minutes:
         path = write_song(folder / f"{length}-minutes.flac", 60 * length)
@@ -111,7 +110,7 @@ def measure(model: Path, representation: str, folder: Path, minutes: list[int]) 
         "memory": memory,
         "temperature": tagger.about.temperature,
         "limit": tagger.about.limit,
-        "foreign": {} if not expected else expected.model_dump()["foreign"],
+        "foreign": expected.get("foreign", {}),
     }
 
 
@@ -131,12 +130,11 @@ def save_untrained(folder: Path, profile_name: str) -> Path:
         "deviation": [0.25],
         "temperature": 1.0,
         "limit": None,
-        "expected": None,
+        "expected": {},
     }
     settings = {
         "dataset": "untrained",
         "profile": profile_name,
-        "versions": {},
         "sounds": {"clips": 0, "licence": "", "citation": ""},
         "classes": classes,
         "grid": asdict(profile.grid),

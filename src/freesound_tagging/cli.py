@@ -15,10 +15,8 @@ from freesound_tagging.errors import DataError
 from freesound_tagging.learning.profiles import PROFILES, get_profile, parse_seeds
 from freesound_tagging.sounds.catalogue import NAMES, check_dataset, is_table
 
-STOPPED = 130
-NOT_READ = 141
-"""Exit status after Ctrl-C, and where nobody reads the tags any more (``tag ... | head``): 128 and
-the number of the signal, as shells have it."""
+STOPPED, NOT_READ = 130, 141
+"""Exit status after Ctrl-C, and where nobody reads what is printed (``tag ... | head``)."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,7 +28,6 @@ def main(arguments: list[str] | None = None) -> int:
         if os.environ.get(variable):
             os.environ[variable] = str(Path(os.environ[variable]).expanduser().resolve())
     try:
-        _check(options)
         status = options.work(options)
         print(end="", flush=True)
         return status
@@ -40,50 +37,35 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"\nstopped; {kept}", file=sys.stderr)
         return STOPPED
     except BrokenPipeError:
-        _forget_output()
-        return NOT_READ
-    except OSError as error:  # no permission, a full disk
-        place = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        print(f"error: {place}", file=sys.stderr)
-        _forget_output()
-        return 2
-    except ValueError as error:  # a DataError is one
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-
-
-def _forget_output() -> None:
-    """Drop what cannot be printed: Python would try again at its end, and say so."""
-    try:
-        print(end="", flush=True)
-    except OSError:
+        # Else Python would try at its end to print what is left, and say so.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return NOT_READ
+    except (OSError, ValueError) as error:  # no permission, a full disk; a DataError
+        place = getattr(error, "filename", None)
+        print(f"error: {f'{place}: {error.strerror}' if place else error}", file=sys.stderr)
+        return 2
 
 
 def run(options: argparse.Namespace) -> int:
     """Execute the notebooks in order, then print the table and where everything lies."""
+    _check(options)
     from freesound_tagging.notebooks import run_experiment
 
-    return run_experiment(options.dataset, options.profile)
+    return run_experiment(options.dataset, options.profile, neighbours=options.work is neighbours)
 
 
 def neighbours(options: argparse.Namespace) -> int:
     """Execute the notebooks from 9 on: raw waveform, the 4th-place recipe, a stack of networks."""
-    _check(options)
-    from freesound_tagging.notebooks import run_experiment
-
-    return run_experiment(options.dataset, options.profile, neighbours=True)
+    return run(options)
 
 
 def model(options: argparse.Namespace) -> int:
     """Train on all clips of a data set and save the model under models/, for tag and demo."""
+    _check(options)
     from freesound_tagging.experiment import open_experiment
-    from freesound_tagging.features.representations import get_variant
     from freesound_tagging.model import REPRESENTATIONS, make_model
 
     representations = list(dict.fromkeys(options.representation or REPRESENTATIONS))
-    for name in representations:
-        get_variant(name)
     experiment = open_experiment(options.dataset, options.profile)
     with experiment.hold_runs():
         folder = make_model(experiment, representations)
@@ -95,42 +77,23 @@ def tag(options: argparse.Namespace) -> int:
     """Tag sound files, or all in a folder, with a saved model."""
     from freesound_tagging import tag as tagging
 
-    if options.top < 1:
-        raise DataError(f"--top {options.top}: give a whole number, 1 or more")
-    if not options.longest > 0:
-        raise DataError(f"--longest {options.longest:g}: give hours, more than 0")
-    if options.resume and options.csv in (None, Path("-")):
+    if options.resume and options.table is None:
         raise DataError("--resume goes on with a table: name it with --csv")
-    return tagging.tag(
-        options.files,
-        options.model,
-        options.representation,
-        top=options.top,
-        table=options.csv,
-        resume=options.resume,
-        audacity=options.audacity,
-        pictures=options.picture,
-        folder=options.folder,
-        longest=3600 * options.longest,
-    )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what is left is said
+    return tagging.tag(**{name: value for name, value in vars(options).items() if name != "work"})
 
 
 def demo(options: argparse.Namespace) -> int:
     """Open a page on this machine that tags a sound recorded or uploaded there."""
     from freesound_tagging.page import serve
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was uploaded is removed
     serve(options.model, options.port)
     return 0
 
 
 def _check(options: argparse.Namespace) -> None:
-    """Raise `DataError` where an argument cannot be right, before anything slow is loaded."""
-    if options.work in (tag, demo):
-        if options.model is not None and not (options.model / "model.json").is_file():
-            raise DataError(f"{options.model} holds no model.json; make model makes a model")
-        # Ended as by Ctrl-C: what is left is said, and what was uploaded is removed.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
-        return
+    """Tell what cannot be right before anything slow is loaded; make a table's path absolute."""
     check_dataset(options.dataset)
     if is_table(options.dataset):
         given = Path(options.dataset).expanduser()
@@ -156,30 +119,22 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(work=work)
         add = command.add_argument
         if work in (tag, demo):
-            newest = "a folder that make model wrote (default: the newest under models/)"
-            add("--model", type=Path, metavar="FOLDER", help=newest)
+            add("--model", type=Path, metavar="FOLDER", help="default: the newest under models/")
         else:
             known = f"{', '.join(NAMES)}, or path/to/table.csv (default: microcalls)"
             add("--dataset", default="microcalls", help=known)
             add("--profile", default="cpu", help=f"{', '.join(PROFILES)} (default: cpu)")
         if work is model:
-            several = "may be given several times (default: log_db and hires_q2)"
-            add("--representation", action="append", help=several)
+            add("--representation", action="append", help="one or more times")
         elif work is demo:
             add("--port", type=int, default=7860)
         elif work is tag:
-            add("files", nargs="+", metavar="FILE", help="a sound, or a folder of sounds")
+            add("paths", nargs="+", metavar="FILE", help="a sound, or a folder of sounds")
             add("--representation", help="which network (default: the model's best)")
             add("--top", type=int, default=3, help="labels for each sound (default: 3)")
-            add("--csv", type=Path, metavar="OUT", help="write a CSV file; - prints it instead")
+            add("--csv", type=Path, metavar="OUT", dest="table", help="write a CSV file")
             add("--resume", action="store_true", help="go on with the CSV file of a stopped call")
             add("--audacity", action="store_true", help="write a label track for each")
             add("--picture", action="store_true", help="write what the network saw")
-            here = "for label tracks and pictures (default: here)"
-            add("--folder", type=Path, default=Path(), help=here)
-            add("--longest", type=float, default=1, metavar="HOURS", help="refuse longer files")
+            add("--folder", type=Path, default=Path(), help="for both (default: here)")
     return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -5,9 +5,7 @@ out-of-fold scores: networks of the same settings, each on the clips of the fold
 """
 
 import hashlib
-import importlib.metadata
 import json
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +16,6 @@ from fastai.learner import Learner
 from torch import Tensor
 from tqdm import tqdm
 
-from freesound_tagging.errors import DataError
 from freesound_tagging.experiment import Experiment, thin
 from freesound_tagging.features.representations import channels_of
 from freesound_tagging.features.store import Store
@@ -57,7 +54,8 @@ def make_model(experiment: Experiment, representations: Sequence[str] = REPRESEN
     made_from = hashlib.sha256(made_from.encode()).hexdigest()[:16]
     if _is_made(folder, made_from):
         return folder
-    scores = out_of_fold_scores(experiment, representations)
+    made = experiment.make_runs(table, store, representations)
+    scores = load_scores(experiment.run_folder, made)
     ranked = summarise(scores, table).sort_values("map3", ascending=False, kind="stable")
     jobs = [(table, store, name, profile) for name in ranked["variant"]]
     trained = dict(run_jobs(_train_on_all, jobs, workers()))
@@ -70,8 +68,8 @@ def make_model(experiment: Experiment, representations: Sequence[str] = REPRESEN
         about |= {"temperature": sure.pop("temperature"), "limit": sure.pop("limit")}
         settings["networks"][name] = about | {"expected": {**row, **sure, "foreign": {}}}
     save(folder, settings, weights)
-    foreign = count_false_alarms(folder, experiment)
-    for name, alarms in foreign.items():
+    for name in weights:
+        alarms = count_false_alarms(Tagger(folder, name), experiment)
         settings["networks"][name]["expected"]["foreign"] = alarms
     save(folder, settings | {"made_from": made_from}, weights)  # only now it is finished
     return folder
@@ -81,21 +79,9 @@ def _is_made(folder: Path, made_from: str) -> bool:
     """Say whether a whole model, made from this, is there."""
     try:
         settings = read_settings(folder)
-        for name in settings.networks:
-            Tagger(folder, name)
-        return settings.made_from == made_from
-    except DataError:
+        return settings.made_from == made_from and all(Tagger(folder, n) for n in settings.networks)
+    except (ValueError, OSError):
         return False
-
-
-def out_of_fold_scores(
-    experiment: Experiment, representations: Sequence[str]
-) -> dict[str, pd.DataFrame]:
-    """Return the grid's scores of some representations; runs that are missing are made."""
-    table = experiment.load_table()
-    store = experiment.build_store(table, channels_of(representations))
-    made = experiment.make_runs(table, store, representations)
-    return load_scores(experiment.run_folder, made)
 
 
 def _train_on_all(
@@ -124,26 +110,21 @@ def network_of(learner: Learner, profile: Profile) -> tuple[dict, dict[str, Tens
 
 def describe_data(experiment: Experiment, table: pd.DataFrame) -> dict:
     """Return what a model says of the clips that it learned from, and no network yet."""
-    is_own = catalogue.is_table(experiment.dataset)
-    known = None if is_own else catalogue.describe(experiment.dataset)
-    packages = ("torch", "fastai", "librosa", "soxr", "soundfile")
-    versions = {name: importlib.metadata.version(name) for name in packages}
+    sounds = {"clips": len(table), "licence": "of your own sounds", "citation": ""}
+    if not catalogue.is_table(experiment.dataset):
+        known = catalogue.describe(experiment.dataset)
+        sounds |= {"licence": known.licence, "citation": known.citation}
     return {
         "dataset": experiment.name,
         "profile": experiment.profile_name,
-        "versions": {"python": platform.python_version(), **versions},
-        "sounds": {
-            "clips": len(table),
-            "licence": known.licence if known else "of your own sounds",
-            "citation": known.citation if known else "",
-        },
+        "sounds": sounds,
         "classes": sorted(table["label"].unique()),
         "grid": asdict(experiment.profile.grid),
         "networks": {},
     }
 
 
-def count_false_alarms(folder: Path, experiment: Experiment) -> dict[str, dict[str, dict]]:
+def count_false_alarms(tagger: Tagger, experiment: Experiment) -> dict[str, dict]:
     """Tag sounds of other data sets, none of which any class fits, and count those given a label.
 
     Only data sets that are at hand are asked: generated, unpacked, or under DATA_MIRROR. One that
@@ -151,20 +132,15 @@ def count_false_alarms(folder: Path, experiment: Experiment) -> dict[str, dict[s
 
     Returns
     -------
-    representation -> data set -> ``n`` (sounds), ``labelled`` (the share that is not called
-    unknown: the false-alarm rate).
+    data set -> ``n`` (sounds), ``labelled`` (the share that is not called unknown).
     """
-    taggers = {name: Tagger(folder, name) for name in read_settings(folder).networks}
-    alarms: dict[str, dict[str, dict]] = {name: {} for name in taggers}
+    alarms = {}
     for other, options in FOREIGN.items():
         if other == experiment.dataset:
             continue
         table = catalogue.load_at_hand(other, experiment.raw_folder, **options)
-        if table is None:
-            continue
-        table = thin(table, FOREIGN_CLIPS)
-        for name, tagger in taggers.items():
-            paths = tqdm(table["path"], desc=f"sounds of {other}", leave=False, disable=None)
+        if table is not None:
+            paths = tqdm(thin(table, FOREIGN_CLIPS)["path"], desc=f"sounds of {other}", leave=False)
             known = [tagger.tag_file(path).is_known for path in paths]
-            alarms[name][other] = {"n": len(known), "labelled": sum(known) / len(known)}
+            alarms[other] = {"n": len(known), "labelled": sum(known) / len(known)}
     return alarms

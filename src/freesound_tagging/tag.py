@@ -9,22 +9,19 @@ import csv
 import io
 import os
 import sys
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import soundfile as sf
 from tqdm import tqdm
 
 from freesound_tagging.errors import DataError
 from freesound_tagging.files import write_atomically
-from freesound_tagging.sounds.clips import best_centred_crop, seconds_of
+from freesound_tagging.sounds.clips import stream
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,113 +39,58 @@ TRASH = {"__macosx", "@eadir", "#recycle", "@recycle", "$recycle.bin", "lost+fou
 
 NOT_KNOWN = "none of these, probably"
 
-CSV_COLUMNS = ("file", "rank", "label", "probability", "start", "end", "note")
+CSV_COLUMNS = ["file", "rank", "label", "probability", "start", "end", "note"]
 
-SCREEN = Path("-")
+ESCAPED = "backslashreplace"
+"""What a table does with the bytes of a name that are no UTF-8."""
 
 SHOWN = 30.0
 """Seconds of a sound that a picture shows, around its strongest window."""
 
 
-# --- which files -------------------------------------------------------------------------------
-
-
 def find_sounds(paths: Iterable[str]) -> list[Path]:
-    """Return the files among the paths, and in place of each folder the sounds below it, sorted.
+    """Return the files among the paths, and in place of each folder the sounds below it.
 
-    A line says how many files and folders are left out, by kind.
-
-    Raises
-    ------
-    DataError
-        Where a folder holds no sound.
+    No folder is entered twice, by whichever links. What is left out is counted, by kind, in a line.
     """
-    found = []
-    for path in map(Path, paths):
-        if not path.is_dir():
-            found.append(path)
-            continue
-        sounds, left_out = _look_into(path)
-        if left_out:
-            kinds = ", ".join(f"{number} {kind}" for kind, number in left_out.most_common())
-            print(
-                shown(f"{path}: left out {kinds}; convert or name what you miss"), file=sys.stderr
-            )
-        if not sounds:
-            raise DataError(f"{path}: this folder holds no sound file ({', '.join(ENDINGS)})")
-        found += sorted(sounds)
-    return list(dict.fromkeys(found))
-
-
-def _look_into(top: Path) -> tuple[list[Path], Counter[str]]:
-    """Return the sounds below a folder, and how many of each other kind are left out.
-
-    Links to folders are followed after all else, and no folder is entered twice.
-    """
-    sounds, waiting, entered = [], [top], set()
-    left_out: Counter[str] = Counter()
+    found, entered, left_out = [], set(), Counter()
 
     def closed(error: OSError) -> None:
         left_out[f"folder that cannot be opened ({error.filename})"] += 1
 
-    while waiting:
-        for place, folders, files in os.walk(waiting.pop(0), onerror=closed):
-            identity = os.path.realpath(place)
-            names, folders[:] = list(folders), []
-            if identity in entered:
-                continue
+    for path in map(Path, paths):
+        if not path.is_dir():
+            found.append(path)
+        for place, folders, names in os.walk(path, onerror=closed, followlinks=True):
+            hidden = [name for name in folders if name.startswith(".") or name.lower() in TRASH]
+            is_new = (identity := os.path.realpath(place)) not in entered
             entered.add(identity)
-            for name in names:
-                if name.startswith(".") or name.lower() in TRASH:
-                    left_out[f"hidden or trash folder ({name})"] += 1
-                elif Path(place, name).is_symlink():
-                    waiting.append(Path(place, name))
+            folders[:] = sorted(set(folders).difference(hidden)) if is_new else []
+            left_out.update(f"hidden or trash folder ({name})" for name in hidden if is_new)
+            for file in (Path(place, name) for name in sorted(names) if is_new):
+                kind = file.suffix.lower() or "without an ending"
+                kind = "hidden file" if file.name.startswith(".") else kind
+                if kind in ENDINGS:
+                    found.append(file)
                 else:
-                    folders.append(name)
-            for file in (Path(place, name) for name in files):
-                if file.name.startswith("."):
-                    left_out["hidden file"] += 1
-                elif file.suffix.lower() in ENDINGS:
-                    sounds.append(file)
-                else:
-                    left_out[file.suffix.lower() or "without an ending"] += 1
-    return sounds, left_out
+                    left_out[kind] += 1
+    if left_out:
+        kinds = ", ".join(f"{number} {kind}" for kind, number in left_out.most_common())
+        print(shown(f"left out {kinds}; convert or name what you miss"), file=sys.stderr)
+    if not found:
+        raise DataError(f"no sound file ({', '.join(ENDINGS)}) lies in {', '.join(paths)}")
+    return list(dict.fromkeys(found))
 
 
 def newest_model() -> Path:
-    """Return the model under ``models/`` of the work folder that was made last.
-
-    Raises
-    ------
-    DataError
-        Where there is none.
-    """
+    """Return the model under ``models/`` of the work folder that was made last."""
     from freesound_tagging.experiment import work_folder
 
     folder = work_folder() / "models"
     files = sorted(folder.glob("*/*/model.json"), key=lambda file: file.stat().st_mtime)
     if not files:
-        raise DataError(
-            f"{folder} holds no model yet: make one with make model, or name one with --model"
-        )
+        raise DataError(f"{folder} holds no model yet; make model makes one, --model names one")
     return files[-1].parent
-
-
-# --- what is said ------------------------------------------------------------------------------
-
-
-def tag_file(tagger: Tagger, file: Path, longest: float = 3600.0) -> Tags | DataError:
-    """Return a file's tags, or why it has none; one longer than ``longest`` seconds is not read."""
-    seconds = seconds_of(file) if file.is_file() else None  # a pipe would be waited for
-    if seconds is not None and seconds > longest:
-        return DataError(
-            f"{file}: lasts {seconds / 3600:.2f} hours, the longest allowed is "
-            f"{longest / 3600:g}; --longest {int(seconds / 3600) + 1} allows more"
-        )
-    try:
-        return tagger.tag_file(file)
-    except DataError as error:
-        return error
 
 
 def shown(text: str) -> str:
@@ -156,72 +98,26 @@ def shown(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def as_line(name: str, answer: Tags | DataError, top: int) -> str:
-    """Return an answer for a person: each label, its probability, and where it is heard best."""
-    if isinstance(answer, DataError):
-        return shown(f"error: {answer}")
+def as_line(name: str, tags: Tags, top: int) -> str:
+    """Return tags for a person: each label, its probability, and the seconds where it is best."""
     labels = ", ".join(
-        f"{tag.label} {tag.probability:.2f} ({_clock(tag.start)} to {_clock(tag.end)})"
-        for tag in answer.best(top)
+        f"{tag.label} {tag.probability:.2f} ({tag.start:.1f} to {tag.end:.1f} s)"
+        for tag in tags.best(top)
     )
-    known = "" if answer.is_known else f"{NOT_KNOWN}; nearest: "
-    return shown(f"{name}: {known}{labels}{answer.note and f'; note: {answer.note}'}")
+    known = "" if tags.is_known else f"{NOT_KNOWN}; nearest: "
+    return f"{name}: {known}{labels}{tags.note and f'; note: {tags.note}'}"
 
 
-def _clock(seconds: float) -> str:
-    """Return seconds as 0:07.5 or 1:02:07.5."""
-    tenths = round(seconds * 10)
-    hours, minutes, rest = tenths // 36_000, tenths // 600 % 60, tenths % 600 / 10
-    return f"{hours}:{minutes:02d}:{rest:04.1f}" if hours else f"{minutes}:{rest:04.1f}"
+def as_rows(tags: Tags, top: int) -> list[tuple]:
+    """Return tags for a program: `CSV_COLUMNS` but for the file, a row for each label.
 
-
-def describe_model(tagger: Tagger) -> str:
-    """Say what a model is, how often it is right, and whose sounds it knows, a line each."""
-    settings, expected, sounds = tagger.settings, tagger.about.expected, tagger.settings.sounds
-    lines = [f"Model: {settings.dataset}, {settings.profile}, {tagger.representation}."]
-    if settings.profile == "smoke":
-        lines.append("It was made to see that everything runs: its labels say nothing.")
-    if expected is None:
-        lines.append("How often it is right was not measured.")
-    else:
-        first, three = expected.top1_accuracy, 1 - expected.top3_error
-        lines.append(
-            f"On clips that it did not learn from, the first label is right for {first:.0%}, one "
-            f"of the first three for {three:.0%}."
-        )
-        lines.append(f'"{NOT_KNOWN}" is said of one in ten sounds of its classes.')
-        for name, count in expected.foreign.items():
-            lines.append(f"It is not said of {count.labelled:.0%} of {count.n} sounds of {name}.")
-    lines.append(f"Learned from {sounds.clips} clips; licence: {sounds.licence}")
-    return "\n".join(shown(line) for line in (*lines, sounds.citation) if line)
-
-
-def as_csv(file: Path, answer: Tags | DataError, top: int) -> str:
-    """Return an answer as CSV, columns `CSV_COLUMNS`, one row a label; times in seconds.
-
-    ``note`` is empty; or `NOT_KNOWN`, what makes the labels doubtful, or both; or the reason why a
-    file has no label.
+    ``note`` is empty; or `NOT_KNOWN`, what makes the labels doubtful, or both.
     """
-    if isinstance(answer, DataError):
-        return _csv_row(file, "", "", "", "", "", answer)
-    note = "; ".join(filter(None, ["" if answer.is_known else NOT_KNOWN, answer.note]))
-    rows = []
-    for rank, tag in enumerate(answer.best(top), start=1):
-        times = (f"{tag.start:.3f}", f"{tag.end:.3f}")
-        rows.append(_csv_row(file, rank, tag.label, f"{tag.probability:.4f}", *times, note))
-    return "".join(rows)
-
-
-def _csv_row(*cells: object) -> str:
-    text = io.StringIO()
-    # The writer ends a row in \r\n, and so quotes names that hold either.
-    csv.writer(text).writerow(map(_utf8, cells))
-    return text.getvalue().removesuffix("\r\n") + "\n"
-
-
-def _utf8(value: object) -> str:
-    """Return a text that UTF-8 can hold: the bytes of a name that is no UTF-8 are escaped."""
-    return str(value).encode(errors="backslashreplace").decode()
+    note = "; ".join(filter(None, ["" if tags.is_known else NOT_KNOWN, tags.note]))
+    return [
+        (rank, tag.label, f"{tag.probability:.4f}", f"{tag.start:.3f}", f"{tag.end:.3f}", note)
+        for rank, tag in enumerate(tags.best(top), start=1)
+    ]
 
 
 def as_audacity(tags: Tags) -> str:
@@ -233,169 +129,109 @@ def as_audacity(tags: Tags) -> str:
     middles = tags.starts + tags.window / 2
     borders = np.concatenate([[0.0], (middles[1:] + middles[:-1]) / 2, [tags.seconds]])
     best, sure = tags.window_probabilities.argmax(axis=1), tags.window_probabilities.max(axis=1)
-    heard = (tags.loudness > 0) & (tags.strangeness <= tags.limit)
+    best = np.where((tags.loudness > 0) & (tags.strangeness <= tags.limit), best, -1)
     lines = []
-    for (label, is_heard), stretch in groupby(range(len(best)), lambda i: (best[i], heard[i])):
+    for label, stretch in groupby(range(len(best)), best.__getitem__):
         windows = list(stretch)
-        if is_heard:
+        if label >= 0:
             start, end = borders[windows[0]], borders[windows[-1] + 1]
             words = f"{shown(tags.classes[label])} {sure[windows].max():.2f}"
             lines.append(f"{start:.6f}\t{end:.6f}\t{words}\n")
     return "".join(lines)
 
 
-def draw(
-    waveform: np.ndarray,
-    sample_rate: int,
-    answers: Sequence[tuple[Tagger, Tags]],
-    begin: float = 0.0,
-    title: str = "",
-) -> Figure:
-    """Draw a sound, and below it what each network saw: the whole, and its strongest window.
+def describe_model(tagger: Tagger) -> str:
+    """Say what a model is, how often it is right, and whose sounds it knows, a line each."""
+    settings, expected = tagger.settings, tagger.about.expected
+    lines = [f"Model: {settings.dataset}, {settings.profile}, {tagger.representation}."]
+    if settings.profile == "smoke":
+        lines.append("It was made to see that everything runs: its labels say nothing.")
+    if expected:
+        first, three = expected["top1_accuracy"], 1 - expected["top3_error"]
+        lines.append(f"On other clips its first label is right for {first:.0%}.")
+        lines.append(f"One of its first three is right for {three:.0%}.")
+        for name, count in expected["foreign"].items():
+            lines.append(f"{count['labelled']:.0%} of {count['n']} sounds of {name} got a label.")
+    lines.append(
+        "Learned from {clips} clips; licence: {licence} {citation}".format(**settings.sounds)
+    )
+    return "\n".join(map(shown, lines))
 
-    That window stands on the right, and is marked in the waveform; a sound that is shorter than a
-    window stands between zeros there. Three channels are drawn as red, green and blue.
+
+def draw(
+    tagger: Tagger, tags: Tags, waveform: np.ndarray, sample_rate: int, begin: float = 0.0
+) -> Figure:
+    """Draw a sound, with its strongest window marked, and below it what the network saw.
+
+    Three channels are drawn as red, green and blue.
 
     Parameters
     ----------
-    waveform : shape (time,), a stretch of the sound that holds the strongest windows.
+    tags : what the network says about the whole sound.
+    waveform : shape (time,), a stretch of the sound that begins at ``begin`` seconds.
     sample_rate : Hz.
-    answers : the networks, and what they say about the whole sound.
-    begin : where in the sound the stretch begins, in seconds.
-    title : stands above.
     """
     from matplotlib.figure import Figure
 
     from freesound_tagging.features.plots import show_planes, spectrogram_axes
     from freesound_tagging.features.representations import get_variant
 
-    figure = Figure(figsize=(11, 1.8 + 2.6 * len(answers)), layout="constrained")
-    figure.suptitle(shown(title), fontsize=11, parse_math=False)
-    ratios = {"width_ratios": [4, 1.4], "height_ratios": [1] + [2] * len(answers)}
-    axes = figure.subplots(1 + len(answers), 2, squeeze=False, **ratios)
-    axes[0, 0].plot(begin + np.arange(len(waveform)) / sample_rate, waveform, linewidth=0.5)
-    axes[0, 0].set(ylabel="amplitude", xlim=(begin, begin + len(waveform) / sample_rate))
-    axes[0, 1].axis("off")
-    for (tagger, tags), (left, right) in zip(answers, axes[1:], strict=True):
-        best, grid = tags.best(1)[0], tagger.grid
-        axes[0, 0].axvspan(best.start, best.end, alpha=0.15, color="tab:orange")
-        first = max(0, round((best.start - begin) * sample_rate))
-        window = waveform[first : first + round(tags.window * sample_rate)]
-        if tags.seconds <= tags.window:
-            window = best_centred_crop(waveform, sample_rate, tags.window)
-        about = spectrogram_axes(get_variant(tagger.representation), grid)
-        strongest = shown(f"strongest window: {best.label} {best.probability:.2f}")
-        for ax, sound, start, words in (
-            (left, waveform, begin, tagger.representation),
-            (right, window, best.start, strongest),
-        ):
-            codes = tagger.spectrogram(sound, sample_rate)
-            step = (1 if about.rows == "amplitude" else grid.hop_length) / grid.sample_rate
-            times = start + (np.arange(codes.shape[-1]) + 0.5) * step
-            show_planes(
-                codes, replace(about, times=times), ax=ax, title=words, colorbar=ax is right
-            )
+    figure = Figure(figsize=(11, 4.4), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[1, 2])
+    above.plot(begin + np.arange(len(waveform)) / sample_rate, waveform, linewidth=0.5)
+    above.set(ylabel="amplitude", xlim=(begin, begin + len(waveform) / sample_rate))
+    best = tags.best(1)[0]
+    above.axvspan(best.start, best.end, alpha=0.15, color="tab:orange")
+    codes = tagger.spectrogram(waveform, sample_rate)
+    about = spectrogram_axes(get_variant(tagger.representation), tagger.grid)
+    step = about.times[1] - about.times[0]
+    about = replace(about, times=begin + (np.arange(codes.shape[-1]) + 0.5) * step)
+    words = f"{tagger.representation}: {best.label} {best.probability:.2f}"
+    show_planes(codes, about, ax=below, title=shown(words), colorbar=True)
     return figure
 
 
-def as_png(*arguments, **options) -> bytes:
-    """Return a PNG of `draw` with these arguments, whatever the user's matplotlibrc says."""
+def draw_file(tagger: Tagger, tags: Tags, file: Path) -> bytes:
+    """Return a PNG of up to `SHOWN` seconds of a file, around its strongest window."""
     from matplotlib import style
 
+    best, rate = tags.best(1)[0], tagger.grid.sample_rate
+    begin = max(0.0, min((best.start + best.end - SHOWN) / 2, tags.seconds - SHOWN))
+    left, right, at, kept = round(begin * rate), round((begin + SHOWN) * rate), 0, []
+    for block in stream(file, rate):
+        kept.append(block[max(0, left - at) : max(0, right - at)])
+        at += len(block)
     content = io.BytesIO()
-    with style.context("default"), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # letters that the font lacks are boxes
-        draw(*arguments, **options).savefig(content, format="png", dpi=100)
+    with style.context("default"):  # whatever the user's matplotlibrc says
+        draw(tagger, tags, np.concatenate(kept), rate, begin).savefig(content, dpi=100)
     return content.getvalue()
 
 
-def picture(tagger: Tagger, file: Path, tags: Tags) -> bytes:
-    """Return a PNG of up to `SHOWN` seconds of a file, around its strongest window."""
-    best = tags.best(1)[0]
-    begin = max(0.0, min((best.start + best.end - SHOWN) / 2, tags.seconds - SHOWN))
-    with file.open("rb") as stream, sf.SoundFile(stream) as sound:
-        sound.seek(int(begin * sound.samplerate))
-        stretch = sound.read(int(SHOWN * sound.samplerate), dtype="float32", always_2d=True)
-        rate = sound.samplerate
-    return as_png(stretch.mean(axis=1), rate, [(tagger, tags)], begin, title=file.name)
-
-
-# --- where it is written -----------------------------------------------------------------------
-
-
-def targets_beside(folder: Path, files: Iterable[Path], ending: str) -> dict[Path, Path]:
-    """Return which file in ``folder`` belongs to each sound: named after it, and numbered."""
-    targets: dict[Path, Path] = {}
-    taken, numbers = set(), Counter()
+def names_beside(files: Iterable[Path]) -> dict[Path, str]:
+    """Return the name of what is written beside each sound: the sound's, numbered where taken."""
+    names, taken = {}, Counter()
     for file in files:
-        name = ""
-        while not name or name.lower() in taken:  # two names on every system
-            numbers[file.stem] += 1
-            number = f"-{numbers[file.stem]}" if numbers[file.stem] > 1 else ""
-            name = f"{file.stem}{number}{ending}"
-        taken.add(name.lower())
-        targets[file] = folder / name
-    return targets
+        taken[file.stem.lower()] += 1  # A.wav and a.wav are one name on some systems
+        number = taken[file.stem.lower()]
+        names[file] = file.stem if number == 1 else f"{file.stem} ({number})"
+    return names
 
 
-def _followed(target: Path) -> Path:
-    """Return a path, or what it points to where it is a link."""
-    return Path(os.path.realpath(target))  # `Path.resolve` fails where links make a circle
+def replace_file(target: Path, content: bytes) -> None:
+    """Write a file whole; of a link, what it points to."""
+    write_atomically(Path(os.path.realpath(target)), content)
 
 
-def _check_csv(table: Path, files: Sequence[Path]) -> None:
-    """Raise `DataError` where a table has no place, or would take that of something else."""
-    target = _followed(table)
-    if target.is_dir():
-        raise DataError(f"--csv {table}: this is a folder; name a file, or - for the screen")
-    if not target.parent.is_dir():
-        raise DataError(f"--csv {table}: there is no folder {target.parent} to write into")
-    if target.suffix.lower() in ENDINGS or target in map(_followed, files):
-        raise DataError(f"--csv {table}: this is a sound; name the file to write, or - to print")
-    if target.is_file():
-        with target.open("rb") as file:
-            if b"\0" in file.read(4096):
-                raise DataError(f"--csv {table}: this is no table, and is not replaced")
-
-
-def _rows_done(table: Path, classes: Sequence[str], top: int) -> list[list[str]]:
-    """Return the rows that an earlier call wrote, without those of a file that was cut short."""
+def keep_done(table: Path) -> set[str]:
+    """Return the files that a stopped call tagged; the last, perhaps cut short, is taken out."""
     with table.open(encoding="utf-8", errors="replace", newline="") as file:
-        text = file.read()
-    rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row]
-    if rows and not text.endswith("\n"):
-        rows.pop()
-    labels = {label for row in rows[1:] for label in row[2:3]}
-    if rows and not (tuple(rows[0]) == CSV_COLUMNS and labels <= {"", *classes}):
-        raise DataError(f"--csv {table}: was not written by tag with this model; see --resume")
-    last = [row for row in rows[1:] if row[0] == rows[-1][0]]
-    is_whole = not last or len(last) == (min(top, len(classes)) if last[0][1] else 1)
-    return rows if is_whole else rows[: -len(last)]
-
-
-@contextmanager
-def _open_csv(table: Path | None, done: list[list[str]]) -> Iterator[Callable[[str], None]]:
-    """Yield what writes text at once: to the screen, a pipe, a device or a file; None to nothing.
-
-    A file is kept as far as the rows ``done``, where there are any; else it is begun anew.
-    """
-    if table is None or table == SCREEN:
-        yield lambda text: print(text if table else "", end="", flush=True)
-        return
-    if done:
-        content = "".join(_csv_row(*row) for row in done)
-        write_atomically(_followed(table), content.encode())
-    with table.open("ab" if done else "wb", buffering=0) as file:
-
-        def write(text: str) -> None:
-            left = text.encode()
-            try:
-                while left:
-                    left = left[file.write(left) :]
-            except OSError as error:
-                raise OSError(error.errno, error.strerror, str(table)) from error
-
-        yield write
+        rows = [row for row in csv.reader(file) if row]
+    if rows and not ",".join(CSV_COLUMNS).startswith(",".join(rows[0])):
+        raise DataError(f"--resume: {table} was not written by tag")
+    kept, text = [row for row in rows if row[0] != rows[-1][0]], io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(kept)
+    replace_file(table, text.getvalue().encode())
+    return {row[0] for row in kept}
 
 
 def tag(
@@ -406,85 +242,60 @@ def tag(
     table: Path | None = None,
     resume: bool = False,
     audacity: bool = False,
-    pictures: bool = False,
+    picture: bool = False,
     folder: Path = Path(),
-    longest: float = 3600.0,
 ) -> int:
     """Tag files and folders; print and write as they come what was asked for.
 
     Returns
     -------
-    The exit status: 0, or 2 where any file has no tags or no picture.
+    The exit status: 0, or 2 where any file has no tags.
     """
-    files = find_sounds(paths)
-    labels = targets_beside(folder, files, ".labels.txt") if audacity else {}
-    drawn = targets_beside(folder, files, ".tags.png") if pictures else {}
-    if table is not None and _is_screen(table):
-        table = SCREEN
-    elif table is not None:
-        _check_csv(table, files)
-    edited = [target for target in labels.values() if target.exists() and not resume]
+    files, table = find_sounds(paths), table or Path(os.devnull)
+    names = names_beside(files)
+    tracks = {file: folder / f"{names[file]}.labels.txt" for file in files if audacity}
+    edited = [track for track in tracks.values() if track.exists() and not resume]
     if edited:
-        raise DataError(
-            f"{edited[0]} is there already and may have been edited; move it away, or name "
-            "another folder with --folder"
-        )
-    if folder.exists() and not folder.is_dir():
-        raise DataError(f"--folder {folder}: this is a file; name a folder")
+        raise DataError(f"{edited[0]} is there already and may have been edited; see --folder")
+    if table.is_file():
+        with table.open("rb") as old:
+            if b"\0" in old.read(4096):
+                raise DataError(f"--csv {table}: this is no table, and is not replaced")
     from freesound_tagging.learning.tagger import Tagger
 
     tagger = Tagger(model or newest_model(), representation)
-    if labels or drawn:
+    if audacity or picture:
         folder.mkdir(exist_ok=True)
-    done = _rows_done(table, tagger.classes, top) if resume and table.is_file() else []
-    names = {row[0] for row in done}
-    left = [file for file in files if _utf8(file) not in names]
-    n, problems = 0, 0
-    with _open_csv(table, done) as write:
-        if not done:
-            write(_csv_row(*CSV_COLUMNS))
+    done = keep_done(table) if resume and table.is_file() else set()
+    left = [file for file in files if str(file).encode(errors=ESCAPED).decode() not in done]
+    n = problems = 0
+    with table.open("a" if done else "w", encoding="utf-8", errors=ESCAPED, newline="") as out:
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerows([] if done else [CSV_COLUMNS])
         try:
             for file in tqdm(left, unit="file", disable=None if len(left) > 1 else True):
-                answer = tag_file(tagger, file, longest)
-                if isinstance(answer, DataError):
+                try:
+                    tags = tagger.tag_file(file)
+                    line, rows = as_line(str(file), tags, top), as_rows(tags, top)
+                    if audacity and not tracks[file].exists():
+                        replace_file(tracks[file], as_audacity(tags).encode())
+                    if picture:
+                        image = draw_file(tagger, tags, file)
+                        replace_file(folder / f"{names[file]}.tags.png", image)
+                except DataError as error:
                     problems += 1
-                else:
-                    problems += _write_beside(tagger, file, answer, labels, drawn)
-                write(as_csv(file, answer, top))
-                if table != SCREEN:
-                    with tqdm.external_write_mode():
-                        print(as_line(str(file), answer, top), flush=True)
+                    line, rows = f"error: {error}", [("", "", "", "", "", error)]
+                writer.writerows((file, *row) for row in rows)
+                out.flush()
+                with tqdm.external_write_mode():
+                    print(shown(line), flush=True)
                 n += 1
         except BrokenPipeError:  # nobody is there to be told
             raise
         except (KeyboardInterrupt, OSError):
-            on = "; the same command with --resume goes on" if table not in (None, SCREEN) else ""
-            left_over = f"{len(left) - n} of {len(files)} files are left{on}"
-            print(f"\nstopped: {left_over}", file=sys.stderr)
+            left_over = f"{len(left) - n} of {len(files)} files are left"
+            print(f"\nstopped: {left_over}; with --csv, --resume goes on", file=sys.stderr)
             raise
-    if table != SCREEN and n > problems:
+    if n > problems:
         print(f"\n{describe_model(tagger)}")
     return 2 if problems else 0
-
-
-def _is_screen(table: Path) -> bool:
-    """Say whether a table is "-" or, as /dev/stdout, another name of where this program prints."""
-    try:
-        return table == SCREEN or os.path.samestat(table.stat(), os.fstat(sys.stdout.fileno()))
-    except (OSError, ValueError, AttributeError):  # it is not there; nothing is printed to a file
-        return False
-
-
-def _write_beside(
-    tagger: Tagger, file: Path, tags: Tags, labels: dict[Path, Path], drawn: dict[Path, Path]
-) -> int:
-    """Write a file's label track and picture where they are asked for; return 1 where one fails."""
-    if file in labels and not labels[file].exists():
-        write_atomically(_followed(labels[file]), as_audacity(tags).encode())
-    if file in drawn:
-        try:
-            write_atomically(_followed(drawn[file]), picture(tagger, file, tags))
-        except (ValueError, sf.SoundFileError) as error:
-            print(shown(f"error: {file}: it has no picture ({error})"), file=sys.stderr)
-            return 1
-    return 0

@@ -125,6 +125,8 @@ def train_on_all(table: pd.DataFrame, store: Store) -> tuple[dict, dict[str, Ten
 class AudioNetwork:
     """A saved head behind YAMNet; what `tagger.SpectrogramNetwork` is for the others."""
 
+    padded = False
+
     def __init__(self, settings: Settings, representation: str, weights: dict[str, Tensor]):
         self._grid, self._weights = settings.grid, weights
         self._yamnet = settings.networks[representation].yamnet

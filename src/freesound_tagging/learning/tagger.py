@@ -52,7 +52,7 @@ class NetworkSettings(BaseModel, strict=True, frozen=True):
 
     ``expected``: the whole row of its out-of-fold summary, how well it is calibrated, and
     ``foreign``, by data set: ``n``, and the share ``labelled`` of these sounds of no class.
-    Of a head on YAMNet: the sha256 of its file, whether it hears sounds slowed, and `audio.fit`'s C.
+    Of a head on YAMNet: the sha256 of its file, whether it hears sounds slowed, `audio.fit`'s C.
     """
 
     architecture: str

@@ -7,6 +7,7 @@ that those of 44.1 kHz sound 2.76 times lower: insects sing above what the netwo
 
 from dataclasses import replace
 
+from freesound_tagging.experiment import Experiment
 from freesound_tagging.features.yamnet import SAMPLE_RATE
 from freesound_tagging.learning.audio import YAMNET
 from studies.common import arguments, keep, open_study, train
@@ -19,7 +20,7 @@ def main(argv: list[str] | None = None) -> None:
     experiment = open_study(options)
     rate = 44_100 if options.slowed else SAMPLE_RATE
     profile = replace(experiment.profile, grid=replace(experiment.profile.grid, sample_rate=rate))
-    experiment = replace(experiment, profile=profile)
+    experiment = Experiment(experiment.dataset, experiment.profile_name, profile)
     with experiment.hold_runs():
         rows, scores = train(experiment, [YAMNET], range(options.seeds))
     name = f"{YAMNET}_slowed" if options.slowed else YAMNET

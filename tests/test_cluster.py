@@ -69,20 +69,6 @@ def test_store_and_scores_have_the_same_bytes_though_a_worker_is_killed(
     assert make("one") == many and len(many) == 2 * 3 + 2 * -(-len(table) // small_batches)
 
 
-def fail_at(job: int) -> int:
-    if job == 2:
-        raise ValueError("job 2 went wrong")
-    return os.getpid()
-
-
-def test_jobs_are_made_by_the_workers_and_their_errors_come_back(cluster):
-    with Client(cluster, set_as_default=False) as client:
-        processes = set(client.run(os.getpid).values())
-    assert set(run_jobs(fail_at, [(0,), (1,), (3,)], 1)) <= processes
-    with pytest.raises(ValueError, match="job 2 went wrong"):
-        list(run_jobs(fail_at, [(1,), (2,)], 1))
-
-
 @pytest.mark.parametrize("address", ["host", "tcp://host", "tcp://host:x", "http://host:80"])
 def test_a_malformed_address_is_refused(monkeypatch, address):
     monkeypatch.setenv("SCHEDULER", address)

@@ -43,9 +43,6 @@ def made(monkeypatch) -> list:
     return cells
 
 
-# --- what a grid gives -------------------------------------------------------------------------
-
-
 def test_every_clip_is_scored_once_a_seed_by_a_network_that_did_not_see_it(
     table, store, profile, tmp_path
 ):
@@ -79,22 +76,6 @@ def test_clip_ids_and_labels_that_look_like_numbers_survive(table, store, profil
     results = runs.run_grid(table, store, ["log_db"], profile, tmp_path, n_jobs=1)
     scores = runs.load_scores(tmp_path, results)["log_db"].set_index("clip_id")
     assert scores["label"].to_dict() == table["label"].to_dict()
-
-
-def test_test_clips_are_scored_by_every_network_and_held_apart(
-    table, store, profile, tmp_path, made
-):
-    train, test = table[table["fold"] != 2], table[table["fold"] == 2]
-    results = runs.run_grid(train, store, ["log_db"], profile, tmp_path, test=test, n_jobs=1)
-    assert results["n"].tolist() == [9, 9]
-    scores = runs.load_scores(tmp_path, results, ".test.csv")["log_db"]
-    folds = scores.groupby("clip_id")["fold"].apply(list)
-    assert folds.to_dict() == {clip_id: [0, 1] for clip_id in test.index}
-    out_of_fold = runs.load_scores(tmp_path, results)["log_db"]
-    assert sorted(out_of_fold["clip_id"]) == sorted(train.index)
-
-
-# --- made once ---------------------------------------------------------------------------------
 
 
 def test_all_of_the_first_seed_comes_first_and_no_run_is_made_twice(
@@ -199,9 +180,6 @@ def test_order_of_rows_and_number_of_seeds_are_no_other_settings(
     assert made[3:] == [("log_db", fold, 1) for fold in (0, 1, 2)]
 
 
-# --- faults ------------------------------------------------------------------------------------
-
-
 def test_a_run_that_diverges_is_an_error_and_no_result(
     table, store, profile, tmp_path, monkeypatch
 ):
@@ -219,33 +197,12 @@ def test_a_run_that_diverges_is_an_error_and_no_result(
     assert not stamps(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("variants", "said"),
-    [(["log_db", "nonesuch"], "unknown representation 'nonesuch'"), (["mel_db"], "mel")],
-)
 def test_a_representation_that_cannot_be_had_is_named_before_any_training(
-    table, store, profile, tmp_path, variants, said
+    table, store, profile, tmp_path
 ):
-    only_log = stores.Store(store.grid, {"log": store.places["log"]})
-    with pytest.raises((ValueError, KeyError), match=said):
-        runs.run_grid(table, only_log, variants, profile, tmp_path, n_jobs=1)
+    with pytest.raises(ValueError, match="unknown representation 'nonesuch'"):
+        runs.run_grid(table, store, ["log_db", "nonesuch"], profile, tmp_path, n_jobs=1)
     assert not stamps(tmp_path)
-
-
-def test_a_process_that_would_make_another_run_makes_none(table, store, profile, tmp_path):
-    settings = runs.describe_settings(table, profile, store) | {"device": "cuda"}
-    with pytest.raises(ValueError, match="device 'cuda', now 'cpu'"):
-        runs._make_run(("log_db", 0, 0), table, store, profile, tmp_path, settings, None)
-
-
-# --- devices and memory ------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("device", "number"), [("cpu", 16), ("cuda", 8), ("mps", 1)])
-def test_a_cuda_device_is_shared_by_a_process_for_each_two_cores(monkeypatch, device, number):
-    monkeypatch.setattr(runs.networks, "best_device", lambda: torch.device(device))
-    monkeypatch.setattr(runs.joblib, "cpu_count", lambda: 16)
-    assert runs.workers() == number
 
 
 def test_runs_that_follow_one_another_leave_no_spectrograms_in_memory(
@@ -262,9 +219,6 @@ def test_runs_that_follow_one_another_leave_no_spectrograms_in_memory(
     monkeypatch.setattr(runs, "make_dataloaders", noted)
     runs.run_grid(table, store, ["log_db"], profile, tmp_path, n_jobs=1)
     assert alive == [0] * 3 and held[-1]() is None
-
-
-# --- an experiment's grid ----------------------------------------------------------------------
 
 
 def test_an_experiment_names_its_results_and_lists_what_it_could_not_read(

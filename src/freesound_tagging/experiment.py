@@ -16,8 +16,6 @@ from freesound_tagging import files
 from freesound_tagging.errors import DataError
 from freesound_tagging.features import store as stores
 from freesound_tagging.features.grid import Grid
-from freesound_tagging.features.representations import channels_of
-from freesound_tagging.features.store import Store
 from freesound_tagging.jobs import check_scheduler
 from freesound_tagging.learning.profiles import Profile, get_profile, parse_seeds
 from freesound_tagging.scoring import metrics
@@ -43,28 +41,16 @@ def work_folder() -> Path:
 
 
 class Experiment:
-    """A data set, a profile, and the folders that they use.
-
-    Attributes
-    ----------
-    dataset : name of the data set, or the path of a table of one's own sounds.
-    profile_name : key of `freesound_tagging.learning.profiles.PROFILES`.
-    profile : its settings, adjusted to the data set.
-    name : the data set's in names of folders, or the stem of the table.
-    raw_folder : where sounds are unpacked or generated.
-    store_folder : where the stored spectrograms lie.
-    run_folder : where results and executed notebooks are written.
-    model_folder : where the model that tags other sounds is saved.
-    """
+    """A data set, by name or path of a table of one's own, with a profile adjusted to it."""
 
     def __init__(self, dataset: str, profile_name: str, profile: Profile):
         self.dataset, self.profile_name, self.profile = dataset, profile_name, profile
         self.name = Path(dataset).stem if catalogue.is_table(dataset) else dataset
         work = work_folder()
-        self.raw_folder = work / "data" / "raw"
-        self.store_folder = work / "data" / "interim" / self.name
-        self.run_folder = work / "runs" / self.name / profile_name
-        self.model_folder = work / "models" / self.name / profile_name
+        self.raw_folder = work / "data" / "raw"  # of sounds, unpacked or generated
+        self.store_folder = work / "data" / "interim" / self.name  # of stored spectrograms
+        self.run_folder = work / "runs" / self.name / profile_name  # of scores and notebooks
+        self.model_folder = work / "models" / self.name / profile_name  # of what tags other sounds
         self._clip_settings = ClipSettings(profile.grid.sample_rate, profile.grid.duration)
 
     @contextmanager
@@ -83,8 +69,7 @@ class Experiment:
     def load_table(self, split: str = "train") -> pd.DataFrame:
         """Return the clips of a split, "train" or "test", thinned where the profile asks for it.
 
-        No run learns from the clips of the test split, which few data sets have; every network
-        scores them once it is trained.
+        No run learns from the clips of the test split, which few data sets have.
         """
         dataset, options = self.dataset, {}
         if dataset == "microcalls":
@@ -110,23 +95,25 @@ class Experiment:
     def build_store(
         self,
         table: pd.DataFrame,
-        channels: Sequence[str] | None = None,
+        channels: Sequence[str],
         grid: Grid | None = None,
-    ) -> Store:
+    ) -> stores.Store:
         """Compute what the store lacks and return it; the clips of the test split come with it.
 
-        By default the channels of `COMPARED`, on the profile's grid. The environment variable
-        ``STRICT=1`` makes any unreadable clip an error.
+        The grid is by default the profile's. The environment variable ``STRICT=1`` makes any
+        unreadable clip an error.
         """
         return stores.build(
             pd.concat([table, self.load_table("test")]),
-            channels_of(COMPARED) if channels is None else channels,
+            channels,
             grid or self.profile.grid,
             self.store_folder,
             strict=os.environ.get("STRICT") == "1",
         )
 
-    def make_runs(self, table: pd.DataFrame, store: Store, variants: Sequence[str]) -> pd.DataFrame:
+    def make_runs(
+        self, table: pd.DataFrame, store: stores.Store, variants: Sequence[str]
+    ) -> pd.DataFrame:
         """Make the runs of some representations not made yet, and return one row for each."""
         from freesound_tagging import runs
 
@@ -138,7 +125,7 @@ class Experiment:
         return rows
 
     def run_grid(
-        self, table: pd.DataFrame, store: Store, variants: Sequence[str] = COMPARED
+        self, table: pd.DataFrame, store: stores.Store, variants: Sequence[str] = COMPARED
     ) -> pd.DataFrame:
         """Make runs as `make_runs` does, write ``results.csv`` and return it.
 
@@ -167,8 +154,8 @@ class Experiment:
 def open_experiment(dataset: str, profile: str, seeds: int | None = None) -> Experiment:
     """Return the experiment on a data set with a profile.
 
-    ``seeds`` asks for that many seeds, 0 first; by default the environment variable ``SEEDS`` does,
-    and without it the profile.
+    It has as many seeds, 0 first, as ``seeds`` says; by default as the environment variable
+    ``SEEDS`` does, and without it the profile.
     """
     catalogue.check_dataset(dataset)
     settings = get_profile(profile, dataset)

@@ -69,11 +69,8 @@ def train_and_score(
     """Train one network with one fold held out, see `train`, and return that fold's scores.
 
     With ``test``, a table of clips that are in no fold, their scores by the same network follow.
-
-    Returns
-    -------
-    Columns clip_id, seed, fold, label, strangeness (see `unknown`; not of test clips), then the
-    probability of each class; rows sorted by clip id.
+    The columns are clip_id, seed, fold, label, strangeness (see `unknown`; not of test clips), then
+    the probability of each class; rows are sorted by clip id.
     """
     if profile.architecture == audio.YAMNET:
         return audio.train_and_score(table, store, fold, seed, test)
@@ -111,20 +108,10 @@ def run_grid(
     """Make every run of representation x fold x seed not made yet, and return one row for each.
 
     First comes all of the first seed, then all of the second: a grid that is stopped compares every
-    representation, if with fewer seeds.
-
-    Parameters
-    ----------
-    table : clips, index ``clip_id``.
-    store : holds the channels of all representations.
-    variants : representations.
-    folder : where runs are kept, in ``folder/runs``.
-    test : clips that are in no fold; every network scores them too, into ``.test.csv``.
-    n_jobs : processes on this machine, by default `workers`; see `freesound_tagging.jobs`.
-
-    Returns
-    -------
-    Columns `ROW`, sorted by representation (in the order given), fold, seed.
+    representation, if with fewer seeds. With ``test``, a table of clips that are in no fold, every
+    network scores those too, into ``.test.csv``. By default `workers` processes take part, see
+    `freesound_tagging.jobs`. The columns are `ROW`, sorted by representation (in the order given),
+    fold, seed.
     """
     for name in variants:
         get_variant(name)  # an unknown one is told before anything is trained
@@ -138,7 +125,7 @@ def run_grid(
     cells = [(name, fold, seed) for name in variants for fold in folds for seed in profile.seeds]
     rows = {cell: _file(folder, *cell, ".json") for cell in cells}
     todo = sorted((cell for cell in cells if not rows[cell].exists()), key=lambda cell: cell[2])
-    jobs = [(cell, table, store, profile, folder, settings, test) for cell in todo]
+    jobs = [(cell, table, store, profile, folder, test) for cell in todo]
     # The time left is told by the mean of all runs, for they take much the same: smoothing 0.
     bar = tqdm(total=len(jobs), desc="runs", unit="run", smoothing=0, disable=not jobs)
     with bar:
@@ -189,17 +176,13 @@ def check_settings(folder: str | Path, settings: dict[str, object]) -> None:
     """Raise `DataError` where a folder holds runs of other settings; it names them."""
     file = Path(folder, "settings.json")
     found = json.loads(file.read_text()) if file.exists() else {}
-    other = _differences(found, settings)
+    other = [name for name, value in settings.items() if found.get(name) != value]
     if other and any(Path(folder).glob("runs/*/*.json")):
+        first = [f"{name} {found.get(name)!r}, now {settings[name]!r}" for name in other[:3]]
         raise DataError(
-            f"{folder} holds runs of other settings: {other}; remove that folder, or name another "
-            "place with WORK_FOLDER, and run again"
+            f"{folder} holds runs of other settings: {', '.join(first)}; remove that folder, or "
+            "name another place with WORK_FOLDER, and run again"
         )
-
-
-def _differences(found: dict[str, object], wanted: dict[str, object]) -> str:
-    other = [name for name, value in wanted.items() if found.get(name) != value]
-    return ", ".join(f"{name} {found.get(name)!r}, now {wanted[name]!r}" for name in other[:3])
 
 
 def _hash(text: str) -> str:
@@ -216,18 +199,15 @@ def _make_run(
     store: Store,
     profile: Profile,
     folder: str | Path,
-    settings: dict[str, object],
     test: pd.DataFrame | None,
 ) -> None:
     """Make one run and write its files, the row of results last."""
-    name = "{}, fold {}, seed {}".format(*cell)
-    if other := _differences(settings, describe_settings(table, profile, store)):
-        raise ValueError(f"{name}: another process or machine would make it with {other}")
     training.prepare_cpu()
     start = time.perf_counter()
     scores = train_and_score(table, store, *cell, profile, test)
     seconds = time.perf_counter() - start
     if not np.isfinite(scores[classes_of(scores)].to_numpy()).all():
+        name = "{}, fold {}, seed {}".format(*cell)
         raise ValueError(f"{name}: training diverged, the scores are not finite")
     is_test = scores["clip_id"].isin(() if test is None else test.index)
     own = scores[~is_test]

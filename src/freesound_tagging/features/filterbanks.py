@@ -5,7 +5,6 @@ energy is moved to where it belongs or stays where its filter stands.
 """
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import librosa
 import numpy as np
@@ -15,9 +14,6 @@ from torch.nn.functional import avg_pool2d, pad
 
 from freesound_tagging.features.codes import encode
 from freesound_tagging.features.grid import Grid
-
-if TYPE_CHECKING:
-    from spectral_hyperresolution import LinearReassignment
 
 
 def axis_frequencies(axis: str, grid: Grid) -> np.ndarray:
@@ -42,15 +38,8 @@ def filterbank(frequencies: np.ndarray, n_fft: int, sample_rate: int) -> np.ndar
     A triangle reaches to the neighbouring rows, and never less than one FFT bin to either side:
     where the axis is finer than the FFT, rows interpolate between bins, and no filter is empty.
 
-    Parameters
-    ----------
-    frequencies : row centres in Hz, increasing, shape (n_bins,).
-    n_fft : length of the FFT in samples.
-    sample_rate : in Hz.
-
-    Returns
-    -------
-    Weights, float32, shape (n_bins, 1 + n_fft // 2); those of a filter sum to 1.
+    ``frequencies`` are the row centres in Hz, increasing, shape (n_bins,). The weights are float32,
+    shape (n_bins, 1 + n_fft // 2), and sum to 1 in each filter.
     """
     bin_width = sample_rate / n_fft
     spacing = np.maximum(np.diff(frequencies), bin_width)
@@ -101,19 +90,12 @@ def stft_magnitude(waveform: Tensor, grid: Grid, axis: str, n_fft: int) -> Tenso
 
 
 @lru_cache(maxsize=16)
-def _transform(grid: Grid, q: float, reassign: bool) -> "LinearReassignment":
+def _transform(grid: Grid, q: float, reassign: bool) -> torch.nn.Module:
     from spectral_hyperresolution import LinearReassignment  # its compiler takes a second to load
 
-    return LinearReassignment(
-        grid.sample_rate,
-        q=q,
-        hop_length=grid.hop_length,
-        bins_per_octave=grid.bins_per_octave,
-        fmin=grid.fmin,
-        fmax=grid.fmax,
-        oversampling=grid.oversampling,
-        reassign=reassign,
-    )
+    names = ("hop_length", "bins_per_octave", "fmin", "fmax", "oversampling")
+    settings = {name: getattr(grid, name) for name in names}
+    return LinearReassignment(grid.sample_rate, q=q, reassign=reassign, **settings)
 
 
 def reassigned_magnitude(waveform: Tensor, grid: Grid, q: float, smooth: int = 0) -> Tensor:

@@ -13,22 +13,11 @@ from matplotlib.text import Text
 
 from freesound_tagging.features.codes import CODE_LEVELS, DB_RANGE, relative_decibels
 from freesound_tagging.features.grid import Grid
-from freesound_tagging.features.representations import (
-    OTHER_VARIANTS,
-    VARIANTS,
-    Variant,
-    get_channel,
-    get_variant,
-)
+from freesound_tagging.features.representations import ALL_VARIANTS, Variant, get_channel
 
 COLOURS = "magma"
 
-_SHADES = {
-    "standard": "Blues",
-    "high resolution": "Oranges",
-    "filters unmoved": "Greys",
-    "3 channels": "Greens",
-}
+_SHADES = {"standard": "Blues", "high resolution": "Oranges", "filters unmoved": "Greys"}
 _LIBROSA_AXES = {"linear": "linear", "log": "cqt_hz", "mel": "mel", "yamnet": "mel"}
 
 
@@ -39,32 +28,25 @@ def use_style() -> None:
 
 def colour_of(representation: str) -> tuple[float, float, float, float]:
     """Return the colour of a representation in every chart: a shade of its family's."""
-    family = get_variant(representation).family
-    known = VARIANTS | OTHER_VARIANTS
-    members = [name for name, variant in known.items() if variant.family == family]
+    family = ALL_VARIANTS[representation].family
+    members = [name for name, variant in ALL_VARIANTS.items() if variant.family == family]
     shades = np.linspace(0.35, 0.95, len(members))
-    return matplotlib.colormaps[_SHADES[family]](shades[members.index(representation)])
+    return matplotlib.colormaps[_SHADES.get(family, "Greens")](
+        shades[members.index(representation)]
+    )
 
 
 @dataclass(frozen=True)
 class SpectrogramAxes:
-    """What the rows, columns and brightness of a representation's spectrograms stand for.
+    """What the rows, columns and brightness of a representation's spectrograms stand for."""
 
-    Attributes
-    ----------
-    frequencies : centre of each row in Hz, lowest first; None where the channels differ, or where
-        rows are no frequencies.
-    times : centre of each column in seconds.
-    unit : of the brightness; empty where it has none.
-    rows : what the rows are, in words.
-    axis : how to space the frequencies: ``"linear"``, ``"log"`` or ``"mel"``.
-    """
-
-    frequencies: np.ndarray | None
-    times: np.ndarray
-    unit: str = ""
-    rows: str = "frequency (Hz)"
-    axis: str = "linear"
+    frequencies: (
+        np.ndarray | None
+    )  # centre of each row in Hz, lowest first; None where there is none
+    times: np.ndarray  # centre of each column in seconds
+    unit: str = ""  # of the brightness; empty where it has none
+    rows: str = "frequency (Hz)"  # what the rows are, in words
+    axis: str = "linear"  # how the frequencies are spaced: linear, log or mel
 
 
 def spectrogram_axes(variant: Variant, grid: Grid) -> SpectrogramAxes:
@@ -98,13 +80,9 @@ def show_spectrogram(
 ) -> Axes:
     """Draw one spectrogram in Hz and seconds, with librosa.
 
-    Parameters
-    ----------
-    values : shape (frequency, time), lowest frequency first; or (frequency, time, 3), red, green
-        and blue from 0 to 1.
-    frequencies, times, axis, rows : as `SpectrogramAxes` has them.
-    limits : values of the darkest and the brightest colour.
-    unit : what the colours mean. It stands at the colour bar; without it there is no bar.
+    ``values`` have the shape (frequency, time), lowest frequency first; or (frequency, time, 3),
+    red, green and blue from 0 to 1. ``limits`` are of the darkest and the brightest colour. The
+    unit stands at a colour bar; without it there is none. The rest is as `SpectrogramAxes` has it.
     """
     ax = ax or plt.subplots(figsize=(6, 3.2))[1]
     low, high = limits or (None, None)
@@ -135,12 +113,9 @@ def show_planes(
 ) -> Axes:
     """Draw what a network sees: one channel in colours, or three as red, green and blue.
 
-    Parameters
-    ----------
-    values : shape (channels, frequency, time), 8-bit codes or floats from 0 to 1. Of a waveform one
-        row, silence at 1/2; it is drawn as a line.
-    axes : what rows and columns stand for.
-    colorbar : draw one beside a channel whose brightness has a unit.
+    ``values`` have the shape (channels, frequency, time), 8-bit codes or floats from 0 to 1; of a
+    waveform one row, silence at 1/2, which is drawn as a line. With ``colorbar`` one is drawn
+    beside a channel whose brightness has a unit.
     """
     ax = ax or plt.subplots(figsize=(4, 3.2))[1]
     codes = values.dtype == np.uint8

@@ -2,9 +2,8 @@
 
 The store is a folder a channel, and in it one file for each batch of clips. A folder's name holds a
 hash of the channel's and the grid's settings; a file's name holds a hash of the clip ids and of the
-sounds' bytes. Whatever changes, what was computed before has another name and is never served. A
-file is there whole or not at all, and a killed run goes on with the files it lacks; one that was
-cut short later is computed again. One run at a time fills a store.
+sounds' bytes: whatever changes, what was computed before is never served. A file is there whole or
+not at all, and a killed run goes on with those it lacks. One run at a time fills a store.
 """
 
 import hashlib
@@ -81,7 +80,6 @@ def build(
     Parameters
     ----------
     table : clips, index ``clip_id``, column ``path``.
-    channels : keys of `freesound_tagging.features.representations.CHANNELS`.
     grid : its sample rate, duration and windows also say how a clip is cut.
     folder : where the store lies, one folder a data set.
     strict : raise when any clip cannot be read; otherwise such clips are left out and listed in
@@ -91,22 +89,26 @@ def build(
     folder = Path(folder)
     settings = {name: [get_channel(name).settings(), asdict(grid)] for name in channels}
     folders = {name: folder / f"{name}-{_hash(found)}" for name, found in settings.items()}
-    batches = _batches(table, folders)
-    store = Store(grid)
+    paths = table["path"].sort_index()
+    hashes = joblib.Parallel(-1, prefer="threads")(map(joblib.delayed(_file_hash), paths))
+    store, files, jobs = Store(grid), [], []
     with hold_alone(folder, "filling this store"):
         for leftover in folder.glob("*/.*.safetensors.*"):  # a killed run's
             leftover.unlink()
-        jobs = []
-        for clips, files in batches:
-            missing = {name: file for name, file in files.items() if not _about(file)}
+        for start in range(0, len(paths), BATCH_CLIPS):
+            batch = paths.iloc[start : start + BATCH_CLIPS]
+            key = _hash([list(batch.index), hashes[start : start + BATCH_CLIPS]])
+            own = {name: place / f"{key}.safetensors" for name, place in folders.items()}
+            files += own.items()
+            missing = {name: file for name, file in own.items() if not _about(file)}
             if missing:
-                jobs.append((clips, missing, grid))
+                jobs.append((batch.to_dict(), missing, grid))
         total = sum(len(clips) for clips, *_ in jobs)
         hidden = not (progress and jobs)
         with tqdm(total=total, desc="spectrograms", unit="clip", disable=hidden) as bar:
             for n_clips in run_jobs(_compute_batch, jobs, n_jobs or joblib.cpu_count()):
                 bar.update(n_clips)
-        for name, file in [pair for _, files in batches for pair in files.items()]:
+        for name, file in files:
             about = _about(file)
             rows = {clip_id: (file, row) for row, clip_id in enumerate(about["clip_ids"])}
             store.places.setdefault(name, {}).update(rows)
@@ -132,20 +134,6 @@ def _shape(channel: str, grid: Grid) -> tuple[int, ...]:
 
 def _dtype(channel: str) -> type:
     return np.float32 if channel in EMBEDDINGS else np.uint8
-
-
-def _batches(
-    table: pd.DataFrame, folders: dict[str, Path]
-) -> list[tuple[dict[str, str], dict[str, Path]]]:
-    """Cut the clips, in the order of their ids, into batches: clip id -> path, channel -> file."""
-    paths = table["path"].sort_index()
-    hashes = joblib.Parallel(-1, prefer="threads")(map(joblib.delayed(_file_hash), paths))
-    batches = []
-    for start in range(0, len(paths), BATCH_CLIPS):
-        part = paths.iloc[start : start + BATCH_CLIPS]
-        file = f"{_hash([list(part.index), hashes[start : start + BATCH_CLIPS]])}.safetensors"
-        batches.append((part.to_dict(), {name: folder / file for name, folder in folders.items()}))
-    return batches
 
 
 def _file_hash(path: str) -> str:

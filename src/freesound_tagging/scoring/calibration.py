@@ -21,11 +21,9 @@ BINS = 10
 
 
 def sharpen(probabilities: ArrayLike, temperature: float) -> np.ndarray:
-    """Return the probabilities that logits divided by ``temperature`` give, rows summing to 1.
+    """Return the probabilities that logits divided by ``temperature`` give, shape (..., classes).
 
     Above 1 they become more even, below 1 more extreme; the ranking stays.
-
-    ``probabilities`` have the shape (..., classes).
     """
     logits = np.log(np.clip(np.asarray(probabilities, dtype=np.float64), 1e-12, 1))
     return softmax(logits / temperature, axis=-1)

@@ -15,30 +15,16 @@ def average_folds(scores: pd.DataFrame) -> pd.DataFrame:
     return average_networks(scores.assign(fold=-1))
 
 
-def summarise_test(
-    scores: dict[str, pd.DataFrame],
-    usage: pd.Series,
-    out_of_fold: dict[str, pd.DataFrame],
-) -> pd.DataFrame:
+def summarise_test(scores: dict[str, pd.DataFrame], usage: pd.Series) -> pd.DataFrame:
     """Return the scores of each representation on the test clips, best MAP@3 first.
 
-    Parameters
-    ----------
-    scores : representation -> scores of the test clips.
-    usage : Public or Private, index ``clip_id``.
-    out_of_fold : representation -> scores of the training clips, by networks that did not see them.
-
-    Returns
-    -------
-    Columns variant, n (scored clips), networks (averaged), map3_public, map3_private, map3 (over
-    all), top3_error, and for comparison out_of_fold_map3 and out_of_fold_top3_error, which are of
-    single networks.
+    ``usage`` is Public or Private, index ``clip_id``. The columns are variant, n (scored clips),
+    networks (averaged), map3_public, map3_private, map3 (over all), top3_error.
     """
     rows = []
     for variant, frame in scores.items():
         metrics = clip_metrics(average_folds(frame)).set_index("clip_id")
         by_usage = metrics.groupby(usage.loc[metrics.index])["map3"].mean()
-        apart = clip_metrics(out_of_fold[variant])
         rows.append(
             {
                 "variant": variant,
@@ -48,8 +34,6 @@ def summarise_test(
                 "map3_private": by_usage.get("Private", np.nan),
                 "map3": metrics["map3"].mean(),
                 "top3_error": metrics["top3_error"].mean(),
-                "out_of_fold_map3": apart["map3"].mean(),
-                "out_of_fold_top3_error": apart["top3_error"].mean(),
             }
         )
     by = ["map3", "variant"]

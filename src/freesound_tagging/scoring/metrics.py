@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 KEYS = ["clip_id", "seed", "fold", "label"]
 """Columns of the scores that are not classes."""
 
-METRIC = "top1_accuracy"
+METRIC, METRIC_TITLE = "top1_accuracy", "top-1 accuracy"
 """The metric that ranks, and that decides about differences (results/PLAN.md says why)."""
 
 SUMMARY = [
@@ -21,24 +21,13 @@ SUMMARY = [
 ]
 """Columns of `summarise`."""
 
-METRIC_TITLES = {
-    "top1_accuracy": "top-1 accuracy",
-    "top3_error": "top-3 error",
-    "map3": "MAP@3",
-    "log_loss": "log loss",
-}
-
 
 def target_ranks(scores: ArrayLike, targets: ArrayLike) -> np.ndarray:
     """Return the place of the true class in each row's ranking, 0 for the highest score.
 
-    Of equal scores the class with the lower index ranks first, so a constant row does not count as
-    a hit for all.
-
-    Parameters
-    ----------
-    scores : finite, shape (n, classes), higher is more likely.
-    targets : index of the true class, shape (n,).
+    ``scores`` are finite, shape (n, classes), and ``targets`` the index of the true class of each
+    row. Of equal scores the class with the lower index ranks first, so a constant row does not
+    count as a hit for all.
     """
     scores, targets = np.asarray(scores, dtype=np.float64), np.asarray(targets)
     if scores.ndim != 2 or targets.shape != scores.shape[:1]:
@@ -171,15 +160,10 @@ def interval(values: np.ndarray, recordings: ArrayLike) -> tuple[float, float]:
 def summarise(scores: dict[str, pd.DataFrame], table: pd.DataFrame) -> pd.DataFrame:
     """Return the table of variants, best first: by top-1 accuracy, and where equal by MAP@3.
 
-    Parameters
-    ----------
-    scores : variant -> out-of-fold scores; each seed has scored the same clips.
-    table : clips, index ``clip_id``, column ``group``.
-
-    Returns
-    -------
-    Columns `SUMMARY`: ``n`` clips, means of `clip_metrics`, ``balanced_accuracy`` (mean over
-    classes of the top-1 accuracy), and 95 % intervals from ``_low`` to ``_high``.
+    ``scores`` are variant -> out-of-fold scores; each seed has scored the same clips. ``table`` has
+    the index ``clip_id`` and a column ``group``. The columns are `SUMMARY`: ``n`` clips, means of
+    `clip_metrics`, ``balanced_accuracy`` (mean over classes of the top-1 accuracy), and 95 %
+    intervals from ``_low`` to ``_high``.
     """
     rows = []
     for variant, frame in scores.items():
@@ -209,7 +193,7 @@ def confusion(scores: pd.DataFrame) -> pd.DataFrame:
 def hardest_pairs(counts: pd.DataFrame, n: int = 5) -> pd.DataFrame:
     """Return the ``n`` pairs of classes most often taken for each other, from `confusion`'s counts.
 
-    ``share`` is that of both classes' clips which were.
+    ``share`` is confusions over all clips of the two classes.
     """
     values, names, totals = counts.to_numpy(), counts.columns, counts.sum(axis=1).to_numpy()
     a, b = np.triu_indices(len(names), k=1)

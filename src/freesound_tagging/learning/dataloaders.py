@@ -35,8 +35,7 @@ class TensorSpectrogram(TensorImage):
 
     def show(self, ctx=None, axes: SpectrogramAxes | None = None, **kwargs):
         """Draw it with Hz and seconds; three channels are drawn as red, green and blue."""
-        axes = axes or getattr(self, "axes", None)
-        return plots.show_planes(self.detach().cpu().numpy(), axes, ax=ctx, **kwargs)
+        return plots.show_planes(self.detach().cpu().numpy(), axes or self.axes, ax=ctx, **kwargs)
 
 
 class ReadCodes(Transform):
@@ -134,9 +133,8 @@ class Loudness(DisplayedTransform):
             values = values[:, values.shape[1] // 2]  # of several windows the middle one
         values = values * self.deviation.to(values) + self.mean.to(values)
         spectrograms = TensorSpectrogram(values.clamp(0, 1))
-        if self.axes is not None:  # a crop's seconds count from its start
-            times = self.axes.times[: values.shape[-1]]
-            spectrograms.axes = replace(self.axes, times=times)
+        times = self.axes.times[: values.shape[-1]]  # a crop's seconds count from its start
+        spectrograms.axes = replace(self.axes, times=times)
         return spectrograms
 
 

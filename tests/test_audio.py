@@ -86,12 +86,12 @@ def test_scores_are_out_of_fold_and_of_the_form_of_all_others(heard):
     other = table.copy()
     held_out = other["fold"] == 0
     other.loc[held_out, "label"] = np.roll(other.loc[held_out, "label"], 4)
-    again = audio.train_and_score(other, store, 0, 0).set_index("clip_id")
+    again = audio.score_fold(other, store, 0, 0).set_index("clip_id")
     own = scores[scores["fold"] == 0].set_index("clip_id")
     np.testing.assert_allclose(again["tone"], own["tone"], rtol=1e-6)  # labels leave no trace
     test = table[table["fold"] == 1].assign(fold=-1)
     two = table[table["fold"] != 1].assign(group=lambda clips: clips.index)  # one trains
-    both = audio.train_and_score(two, store, 0, 0, test)
+    both = audio.score_fold(two, store, 0, 0, test)
     assert sorted(both["clip_id"]) == sorted(table.index[table["fold"] < 2])
 
 

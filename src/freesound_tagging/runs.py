@@ -73,7 +73,7 @@ def train_and_score(
     the probability of each class; rows are sorted by clip id.
     """
     if profile.architecture == audio.YAMNET:
-        return audio.train_and_score(table, store, fold, seed, test)
+        return audio.score_fold(table, store, fold, seed, test)
     learner = train(table, store, variant, fold, seed, profile)
     scores, labels = training.predict(learner), table["label"]
     strange = pd.Series(unknown.score(learner).numpy(), index=scores.index)

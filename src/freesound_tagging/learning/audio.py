@@ -90,7 +90,7 @@ def answer(rows: Tensor, weights: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     return logits, unknown.class_strangeness(rows[:, :EMBEDDING], weights)
 
 
-def train_and_score(
+def score_fold(
     table: pd.DataFrame, store: Store, fold: int, seed: int, test: pd.DataFrame | None = None
 ) -> pd.DataFrame:
     """Fit a head with one fold held out, and return its scores, see `runs.train_and_score`."""

@@ -3,7 +3,7 @@
 # Both make the environment first, in .venv, from requirements.lock.
 
 DATASET ?= microcalls
-# cpu, pretrained, gpu or smoke; empty: cpu, or what a study asks for
+# cpu, pretrained, audio, gpu or smoke; empty: cpu, or what a study asks for
 PROFILE ?=
 STUDY ?=
 # Of a model's networks, for example "log_db mel_db"; empty: log_db and hires_q2

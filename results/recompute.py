@@ -33,6 +33,7 @@ REFERENCES = {
     "waveform": "log_db",
     "recipe": "whole",
     "stack": "mean_of_networks",
+    "finetuned": "yamnet",
 }
 """Study -> what its conditions are compared with: one of them, or a representation of the grid."""
 
@@ -150,7 +151,8 @@ def recompute(results: Path) -> dict[str, pd.DataFrame]:
             grids[folder] = scores
             contrasts = compare_planned(dataset.name, folder.name, scores, clips)
             tables[f"summary {place}"] = summarise_grid(scores, clips)
-            tables[f"contrasts {place}"] = contrasts
+            if len(contrasts):
+                tables[f"contrasts {place}"] = contrasts
             shown = contrasts[contrasts["classes"] == "all"]
             if len(shown):
                 pairs = shown[["variant", "reference"]].to_numpy()

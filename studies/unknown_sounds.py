@@ -13,38 +13,37 @@ import pandas as pd
 import torch
 from scipy.special import logsumexp
 from sklearn.covariance import LedoitWolf
-from sklearn.preprocessing import normalize
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler, normalize
 
-from freesound_tagging import load
-from studies.audio import make_head, read_inputs
+from freesound_tagging.experiment import open_experiment
+from freesound_tagging.features.yamnet import EMBEDDING
+from freesound_tagging.learning import unknown
+from freesound_tagging.learning.audio import YAMNET, read_rows
 
 REFUSED = 0.1
 STRANGERS = {"fsdd": 10, "insectset32": 1, "microcalls": 2}  # every tenth clip, every one ...
-C = 10.0  # as the inner folds of studies/audio.py choose it on ESC-10
-
-
-def distances(inputs: np.ndarray, centre: np.ndarray, precision: np.ndarray) -> np.ndarray:
-    """Return the squared Mahalanobis distance of each row to a centre."""
-    offsets = inputs - centre
-    return ((offsets @ precision) * offsets).sum(axis=1)
+C = 10.0  # as inner folds choose it on ESC-10
 
 
 def likeness(inputs: np.ndarray, labels: np.ndarray, asked: np.ndarray) -> dict[str, np.ndarray]:
     """Return each measure of the asked clips, shape (asked,): higher is more like the training."""
-    head = make_head(C=C).fit(inputs, labels)
-    logits = head.decision_function(asked)
-    means = {label: inputs[labels == label].mean(axis=0) for label in head.classes_}
-    within = LedoitWolf().fit(inputs - np.stack([means[label] for label in labels])).precision_
-    overall = LedoitWolf().fit(inputs).precision_
-    nearest_class = np.min([distances(asked, mean, within) for mean in means.values()], axis=0)
+    head = LogisticRegression(C=C, max_iter=2000)
+    head = make_pipeline(StandardScaler(), PCA(), head).fit(inputs, labels)
+    means = pd.DataFrame(inputs).groupby(labels).mean()
+    within = LedoitWolf().fit(inputs - means.loc[labels].to_numpy()).precision_
+    offsets = asked[:, None] - means.to_numpy()
+    nearest_class = np.einsum("ncf,fg,ncg->nc", offsets, within, offsets, optimize=True).min(axis=1)
+    learned = unknown.learn_classes(inputs, labels)
+    relative = unknown.class_strangeness(torch.from_numpy(asked), learned).numpy()
     return {
         "largest probability": head.predict_proba(asked).max(axis=1),
-        "energy of the logits": logsumexp(logits, axis=1),
+        "energy of the logits": logsumexp(head.decision_function(asked), axis=1),
         "nearest training clip (cosine)": (normalize(asked) @ normalize(inputs).T).max(axis=1),
         "nearest class (Mahalanobis)": -nearest_class,
-        "nearest class against all (relative Mahalanobis)": (
-            distances(asked, inputs.mean(axis=0), overall) - nearest_class
-        ),
+        "nearest class against all (relative Mahalanobis)": -relative,
     }
 
 
@@ -55,10 +54,17 @@ def accepted(own: pd.DataFrame, strangers: pd.DataFrame) -> pd.Series:
 
 def main() -> None:
     torch.set_num_threads(1)
-    table = load("esc10")
-    inputs, labels = read_inputs(table["path"], "mean"), table["label"].to_numpy()
-    others = {name: load(name).iloc[::step] for name, step in STRANGERS.items()}
-    others = {name: read_inputs(sounds["path"], "mean") for name, sounds in others.items()}
+    ours = open_experiment("esc10", "audio")
+
+    def mean_embeddings(name: str, step: int = 1) -> tuple[np.ndarray, pd.DataFrame]:
+        experiment = open_experiment(name, "audio")
+        table = experiment.load_table().iloc[::step]
+        store = experiment.build_store(table, [YAMNET], ours.profile.grid)
+        return read_rows(store, table)[:, :EMBEDDING], table
+
+    inputs, table = mean_embeddings("esc10")
+    labels = table["label"].to_numpy()
+    others = {name: mean_embeddings(name, step)[0] for name, step in STRANGERS.items()}
 
     columns = {}
     for left_out in [None, *sorted(set(labels))]:
@@ -67,8 +73,8 @@ def main() -> None:
             held_out, known = (table["fold"] == fold).to_numpy(), labels != left_out
             training = inputs[~held_out & known], labels[~held_out & known]
             own.append(pd.DataFrame(likeness(*training, inputs[held_out & known])))
-            unknown = others if left_out is None else {left_out: inputs[held_out & ~known]}
-            for name, sounds in unknown.items():
+            asked = others if left_out is None else {left_out: inputs[held_out & ~known]}
+            for name, sounds in asked.items():
                 strangers[name].append(pd.DataFrame(likeness(*training, sounds)))
         for name, parts in strangers.items():
             columns[name] = accepted(pd.concat(own), pd.concat(parts))

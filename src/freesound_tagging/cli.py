@@ -63,9 +63,9 @@ def model(options: argparse.Namespace) -> int:
     """Train on all clips of a data set and save the model under models/, for tag and demo."""
     _check(options)
     from freesound_tagging.experiment import open_experiment
-    from freesound_tagging.model import REPRESENTATIONS, make_model
+    from freesound_tagging.model import make_model
 
-    representations = list(dict.fromkeys(options.representation or REPRESENTATIONS))
+    representations = list(dict.fromkeys(options.representation or ()))
     experiment = open_experiment(options.dataset, options.profile)
     with experiment.hold_runs():
         folder = make_model(experiment, representations)
@@ -101,7 +101,10 @@ def _check(options: argparse.Namespace) -> None:
         if not table.is_file():
             raise DataError(f"{options.dataset}: there is no such table")
         options.dataset = str(table)  # notebooks run in a folder of their own
-    get_profile(options.profile)
+    if get_profile(options.profile).architecture == "yamnet" and options.work is not model:
+        raise DataError(
+            "PROFILE=audio makes a model (make model); the notebooks compare the others"
+        )
     parse_seeds(os.environ.get("SEEDS"))
     if not (Path(__file__).resolve().parents[2] / "notebooks").is_dir():
         raise DataError(

@@ -20,7 +20,7 @@ from freesound_tagging.experiment import Experiment, thin
 from freesound_tagging.features.representations import channels_of
 from freesound_tagging.features.store import Store
 from freesound_tagging.jobs import run_jobs
-from freesound_tagging.learning import unknown
+from freesound_tagging.learning import audio, unknown
 from freesound_tagging.learning.dataloaders import Loudness
 from freesound_tagging.learning.networks import best_device
 from freesound_tagging.learning.profiles import Profile
@@ -40,13 +40,15 @@ FOREIGN_CLIPS = 60
 """Sounds of each of them on which false alarms are counted."""
 
 
-def make_model(experiment: Experiment, representations: Sequence[str] = REPRESENTATIONS) -> Path:
+def make_model(experiment: Experiment, representations: Sequence[str] = ()) -> Path:
     """Train on all clips, save the model and return its folder; one that is there is kept.
 
     Runs of the grid that are missing are made first: the expected scores, the temperature and the
     limit of strangeness come from them. The representation with the best MAP@3 stands first.
     """
     folder, profile = experiment.model_folder, experiment.profile
+    heard = profile.architecture == audio.YAMNET
+    representations = representations or ((audio.YAMNET,) if heard else REPRESENTATIONS)
     table = experiment.load_table()
     store = experiment.build_store(table, channels_of(representations))
     made_with = describe_settings(table, profile, store) | {"networks": list(representations)}
@@ -89,6 +91,8 @@ def _train_on_all(
 ) -> tuple[str, tuple[dict, dict[str, Tensor]]]:
     if best_device().type == "cpu":
         torch.set_num_threads(1)  # one network on each core
+    if representation == audio.YAMNET:
+        return representation, audio.train_on_all(table, store)
     learner = train(table, store, representation, None, 0, profile)
     if not all(torch.isfinite(value).all() for value in learner.model.state_dict().values()):
         raise ValueError(f"{representation}: training diverged, the weights are not finite")
@@ -114,6 +118,8 @@ def describe_data(experiment: Experiment, table: pd.DataFrame) -> dict:
     if not catalogue.is_table(experiment.dataset):
         known = catalogue.describe(experiment.dataset)
         sounds |= {"licence": known.licence, "citation": known.citation}
+    if experiment.profile.architecture == audio.YAMNET:
+        sounds["licence"] += f"; {audio.LICENCE}"
     return {
         "dataset": experiment.name,
         "profile": experiment.profile_name,

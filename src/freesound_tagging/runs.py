@@ -27,8 +27,8 @@ from freesound_tagging.features.representations import ALGORITHM, get_variant
 from freesound_tagging.features.store import Store
 from freesound_tagging.files import write_atomically
 from freesound_tagging.jobs import run_jobs
+from freesound_tagging.learning import audio, networks, unknown
 from freesound_tagging.learning import learner as training
-from freesound_tagging.learning import networks, unknown
 from freesound_tagging.learning.dataloaders import make_dataloaders
 from freesound_tagging.learning.profiles import Profile
 from freesound_tagging.scoring.metrics import classes_of, clip_metrics
@@ -72,6 +72,8 @@ def train_and_score(
     The columns are clip_id, seed, fold, label, strangeness (see `unknown`; not of test clips), then
     the probability of each class; rows are sorted by clip id.
     """
+    if profile.architecture == audio.YAMNET:
+        return audio.score_fold(table, store, fold, seed, test)
     learner = train(table, store, variant, fold, seed, profile)
     scores, labels = training.predict(learner), table["label"]
     strange = pd.Series(unknown.score(learner).numpy(), index=scores.index)
@@ -113,6 +115,8 @@ def run_grid(
     """
     for name in variants:
         get_variant(name)  # an unknown one is told before anything is trained
+        if (name == audio.YAMNET) != (profile.architecture == audio.YAMNET):
+            raise DataError(f"{name}: the profile audio is for the representation yamnet alone")
     settings = describe_settings(table, profile, store)
     check_settings(folder, settings)
     Path(folder).mkdir(parents=True, exist_ok=True)

@@ -84,14 +84,17 @@ def find_sounds(paths: Iterable[str]) -> list[Path]:
 
 
 def newest_model() -> Path:
-    """Return the model under ``models/`` of the work folder that was made last."""
+    """Return the model under ``models/`` of the work folder that was made last.
+
+    One that has heard sounds, of the profile ``audio``, comes before any other.
+    """
     from freesound_tagging.experiment import work_folder
 
     folder = work_folder() / "models"
-    files = sorted(folder.glob("*/*/model.json"), key=lambda file: file.stat().st_mtime)
+    files = list(folder.glob("*/*/model.json"))
     if not files:
         raise DataError(f"{folder} holds no model yet; make model makes one, --model names one")
-    return files[-1].parent
+    return max(files, key=lambda file: (file.parent.name == "audio", file.stat().st_mtime)).parent
 
 
 def shown(text: str) -> str:

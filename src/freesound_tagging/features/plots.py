@@ -18,7 +18,7 @@ from freesound_tagging.features.representations import ALL_VARIANTS, Variant, ge
 COLOURS = "magma"
 
 _SHADES = {"standard": "Blues", "high resolution": "Oranges", "filters unmoved": "Greys"}
-_LIBROSA_AXES = {"linear": "linear", "log": "cqt_hz", "mel": "mel"}
+_LIBROSA_AXES = {"linear": "linear", "log": "cqt_hz", "mel": "mel", "yamnet": "mel"}
 
 
 def use_style() -> None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from freesound_tagging.errors import look_up
-from freesound_tagging.features import filterbanks
+from freesound_tagging.features import filterbanks, yamnet
 from freesound_tagging.features.codes import DB_RANGE, MU, relative_decibels, relative_to_peak
 from freesound_tagging.features.grid import Grid
 
@@ -37,6 +37,7 @@ class Channel:
     Attributes
     ----------
     axis : of its rows: linear, log or mel; mfcc, which are no frequencies; or waveform, one row.
+        Or yamnet: of the whole clip one row, which is stored as floats.
     compute : of a float32 waveform (..., time) and a grid the values, shape (..., rows, columns),
         lowest row first; all other settings are given.
     reach : of a grid the largest value, either way; None where the values are magnitudes, which are
@@ -48,17 +49,20 @@ class Channel:
     reach: Callable[[Grid], float] | None = None
 
     def shape(self, grid: Grid) -> tuple[int, int]:
-        """Return its rows and columns: those of the grid, but for the waveform itself."""
-        waveform = self.axis == "waveform"
-        return (1, grid.n_samples) if waveform else (grid.n_bins, grid.n_frames)
+        """Return its rows and columns: those of the grid, but for the waveform and embeddings."""
+        one_row = {"waveform": (1, grid.n_samples), "yamnet": (1, 2 * yamnet.EMBEDDING)}
+        return one_row.get(self.axis, (grid.n_bins, grid.n_frames))
 
     def frequencies(self, grid: Grid) -> np.ndarray | None:
-        """Return the centre of each row in Hz, lowest first; None where rows are no frequencies."""
-        return (
-            None
-            if self.axis in ("mfcc", "waveform")
-            else filterbanks.axis_frequencies(self.axis, grid)
-        )
+        """Return the centre of each row in Hz, lowest first; None where rows are no frequencies.
+
+        Of an embedding they are those of the spectrogram that it is made from.
+        """
+        if self.axis in ("mfcc", "waveform"):
+            return None
+        if self.axis == "yamnet":
+            return yamnet.band_centres() * grid.sample_rate / yamnet.SAMPLE_RATE
+        return filterbanks.axis_frequencies(self.axis, grid)
 
     def limits(self, grid: Grid) -> tuple[float, float] | None:
         """Return the values of codes 0 and 255; None of magnitudes."""
@@ -154,6 +158,10 @@ CHANNELS: dict[str, Channel] = {
     "waveform": Channel("waveform", partial(companded), lambda grid: 1.0),
 }
 
+EMBEDDINGS = {
+    "yamnet": Channel("yamnet", partial(yamnet.embed, weights=yamnet.SHA256[yamnet.WEIGHTS]))
+}
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -210,12 +218,13 @@ ALL_VARIANTS = VARIANTS | {
     "waveform": Variant("waveform", (("waveform", "mu_law"),)),
     "3ch_mel_deltas": _in_db("mel dB, delta, delta-delta", "mel", "mel_delta", "mel_delta2"),
     "3ch_mfcc_deltas": _in_db("MFCC, delta, delta-delta", "mfcc", "mfcc_delta", "mfcc_delta2"),
+    "yamnet": _in_db("YAMNet's embedding", "yamnet"),
 }
 
 
 def get_channel(name: str) -> Channel:
     """Return the channel of that name."""
-    return look_up("channel", name, CHANNELS)
+    return look_up("channel", name, CHANNELS | EMBEDDINGS)
 
 
 def get_variant(name: str) -> Variant:

@@ -23,10 +23,10 @@ from tqdm import tqdm
 from freesound_tagging.errors import DataError
 from freesound_tagging.features.codes import encode
 from freesound_tagging.features.grid import Grid
-from freesound_tagging.features.representations import compute_channels, get_channel
+from freesound_tagging.features.representations import EMBEDDINGS, compute_channels, get_channel
 from freesound_tagging.files import file_hash, hold_alone, write_atomically
 from freesound_tagging.jobs import run_jobs
-from freesound_tagging.sounds.clips import ClipError, ClipSettings, load_windows
+from freesound_tagging.sounds.clips import ClipError, ClipSettings, load_windows, stream
 
 BATCH_CLIPS = 32
 """Clips of one file: what a kill can lose, and what one worker holds in memory."""
@@ -54,9 +54,10 @@ class Store:
 
         They are uint8, (len(clip_ids), frequency, time), lowest frequency first; or
         (len(clip_ids), windows, frequency, time) where the grid has several windows a clip.
+        Of an embedding they are float32, (len(clip_ids), 1, 2048).
         """
         places = self.places[channel]
-        codes = np.empty((len(clip_ids), *_shape(channel, self.grid)), dtype=np.uint8)
+        codes = np.empty((len(clip_ids), *_shape(channel, self.grid)), dtype=_dtype(channel))
         wanted = pd.DataFrame([places[clip_id] for clip_id in clip_ids], columns=["file", "row"])
         for file, own in wanted.groupby("file"):
             with safe_open(file, framework="np") as stored:
@@ -131,6 +132,10 @@ def _shape(channel: str, grid: Grid) -> tuple[int, ...]:
     return (*windows, *get_channel(channel).shape(grid))
 
 
+def _dtype(channel: str) -> type:
+    return np.float32 if channel in EMBEDDINGS else np.uint8
+
+
 def _file_hash(path: str) -> str:
     """Return a file's sha256, or ``missing``: it may turn up later and then has another key."""
     try:
@@ -151,25 +156,35 @@ def _about(file: Path) -> dict:
 def _compute_batch(clips: dict[str, str], files: dict[str, Path], grid: Grid) -> int:
     """Compute the channels of a batch, write one file a channel, return the number of clips."""
     torch.set_num_threads(1)  # the batches themselves run in parallel
-    settings = ClipSettings(grid.sample_rate, grid.duration)
     codes: dict[str, list[np.ndarray]] = {name: [] for name in files}
     kept, failed, notes = [], {}, {}
     for clip_id, path in clips.items():
         try:
-            waveforms, note = load_windows(path, settings, grid.windows)
+            waveforms, note = _load(path, grid, whole=not EMBEDDINGS.keys().isdisjoint(files))
         except ClipError as error:
             failed[clip_id] = str(error)
             continue
         kept.append(clip_id)
         if note:
             notes[clip_id] = note
-        waveforms = torch.from_numpy(waveforms if grid.windows > 1 else waveforms[0])
-        for name, values in compute_channels(waveforms, list(files), grid).items():
-            codes[name].append(encode(values, get_channel(name).limits(grid)).numpy())
+        for name, values in compute_channels(torch.from_numpy(waveforms), files, grid).items():
+            limits = get_channel(name).limits(grid)
+            codes[name].append((values if name in EMBEDDINGS else encode(values, limits)).numpy())
     # One entry only: safetensors writes several in an order that changes from run to run.
     about = {"about": json.dumps({"clip_ids": kept, "failed": failed, "notes": notes})}
     for name, file in files.items():
-        stacked = np.array(codes[name], dtype=np.uint8).reshape(len(kept), *_shape(name, grid))
+        stacked = np.array(codes[name], _dtype(name)).reshape(len(kept), *_shape(name, grid))
         file.parent.mkdir(exist_ok=True)
         write_atomically(file, save({"codes": stacked}, about))
     return len(clips)
+
+
+def _load(path: str, grid: Grid, whole: bool) -> tuple[np.ndarray, str]:
+    """Return a clip's window or windows, ([windows,] time), or the whole of it; and its note."""
+    if whole:
+        notes: list[str] = []
+        blocks = list(stream(path, grid.sample_rate, notes))
+        return np.concatenate(blocks), "; ".join(notes)
+    settings = ClipSettings(grid.sample_rate, grid.duration)
+    waveforms, note = load_windows(path, settings, grid.windows)
+    return waveforms if grid.windows > 1 else waveforms[0], note

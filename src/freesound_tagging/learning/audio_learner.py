@@ -10,9 +10,9 @@ from fastai.learner import Learner
 from fastai.metrics import accuracy
 from fastai.torch_core import TensorBase
 from fasttransform import Transform
-from torch import Tensor, nn
+from torch import Tensor
 
-from freesound_tagging.learning.yamnet import EMBEDDING, load_yamnet
+from freesound_tagging.learning.networks import build_network, layer_groups
 
 
 class TensorPatches(TensorBase):
@@ -38,10 +38,8 @@ def audio_learner(
     held_out: Sequence[int],
     drawn: int = 4,
     batch_size: int = 16,
-    device: torch.device | None = None,
-    **options: object,
 ) -> Learner:
-    """Return a fastai Learner of YAMNet with Google's weights and a new head.
+    """Return a fastai Learner of YAMNet with Google's weights and a new head, on the CPU.
 
     Its groups are early layers, late layers and head, so ``learner.fine_tune(6, 3e-3)`` trains the
     head first and then all, the early layers slowest, and ``slice(1e-5, 1e-3)`` works as a rate.
@@ -53,8 +51,6 @@ def audio_learner(
     held_out : positions of the clips that do not train. They are scored with all their patches.
     drawn : patches that training takes of a clip each time.
     batch_size : clips.
-    device : where batches go, by default the CPU.
-    options : for the Learner, for example ``cbs=MixUp()``.
     """
     block = DataBlock(
         blocks=(TransformBlock(item_tfms=[DrawPatches(drawn)]), CategoryBlock(sorted(set(labels)))),
@@ -62,17 +58,7 @@ def audio_learner(
         get_y=lambda clip: labels[clip],
         splitter=IndexSplitter(list(held_out)),
     )
-    loaders = block.dataloaders(  # clips have different numbers of patches: they are scored singly
-        list(range(len(labels))),
-        bs=batch_size,
-        val_bs=1,
-        num_workers=0,
-        device=device or torch.device("cpu"),
-    )
-    network = load_yamnet()
-    network.head = nn.Linear(EMBEDDING, len(loaders.vocab))
-    return Learner(loaders, network, metrics=accuracy, splitter=_groups, **options)
-
-
-def _groups(network: nn.Sequential) -> list[list[nn.Parameter]]:
-    return [list(group.parameters()) for group in network]
+    every = list(range(len(labels)))  # of different numbers of patches: they are scored singly
+    loaders = block.dataloaders(every, bs=batch_size, val_bs=1, num_workers=0, device="cpu")
+    network = build_network("yamnet", len(loaders.vocab))
+    return Learner(loaders, network, metrics=accuracy, splitter=layer_groups)

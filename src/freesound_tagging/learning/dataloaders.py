@@ -26,9 +26,6 @@ from freesound_tagging.features.representations import Variant, get_variant
 from freesound_tagging.features.store import Store
 from freesound_tagging.learning.profiles import Profile
 
-COUNTED_AT_ONCE = 1024
-"""Clips of which codes are counted at a time: all of a large data set would be copied."""
-
 
 class TensorSpectrogram(TensorImage):
     """A spectrogram (channels, frequency, time), lowest row first, that draws itself.
@@ -38,8 +35,7 @@ class TensorSpectrogram(TensorImage):
 
     def show(self, ctx=None, axes: SpectrogramAxes | None = None, **kwargs):
         """Draw it with Hz and seconds; three channels are drawn as red, green and blue."""
-        axes = axes or getattr(self, "axes", None)
-        return plots.show_planes(self.detach().cpu().numpy(), axes, ax=ctx, **kwargs)
+        return plots.show_planes(self.detach().cpu().numpy(), axes or self.axes, ax=ctx, **kwargs)
 
 
 class ReadCodes(Transform):
@@ -51,34 +47,27 @@ class ReadCodes(Transform):
     def __init__(self, store: Store, variant: Variant, clip_ids: Sequence[str]):
         self.row = {clip_id: row for row, clip_id in enumerate(clip_ids)}
         self.windows, self.axes = store.grid.windows, spectrogram_axes(variant, store.grid)
-        for number, channel in enumerate(variant.channels):
-            read = store.read(channel, clip_ids)
-            if number == 0:  # and no second copy of all
-                shape = (*read.shape[:-2], len(variant.channels), *read.shape[-2:])
-                codes = np.empty(shape, dtype=np.uint8)
-            codes[..., number, :, :] = read
+        first, *others = variant.channels
+        codes = np.expand_dims(store.read(first, clip_ids), -3)
+        if others:  # read one by one into their places: there is no second copy of all
+            codes = np.repeat(codes, len(variant.channels), axis=-3)
+            for number, channel in enumerate(others, start=1):
+                codes[..., number, :, :] = store.read(channel, clip_ids)
         self.codes = torch.from_numpy(codes)
 
     def encodes(self, clip_id: str):
-        codes = self.codes[self.row[clip_id]]
-        spectrogram = TensorSpectrogram(codes if self.windows == 1 else codes[self.windows // 2])
+        spectrogram = self.gather([clip_id])[0]
+        spectrogram = spectrogram if self.windows == 1 else spectrogram[self.windows // 2]
         spectrogram.axes = self.axes
         return spectrogram
 
     def gather(self, clip_ids: Iterable[str]) -> TensorSpectrogram:
-        """Return the codes of several clips at once.
-
-        (n, channels, frequency, time), or (n, windows, channels, frequency, time) where the store
-        has several windows of each clip.
-        """
+        """Return the codes of several clips at once, (n, [windows,] channels, frequency, time)."""
         return TensorSpectrogram(self.codes[[self.row[clip_id] for clip_id in clip_ids]])
 
 
 class GatheredBatches(TfmdDL):
-    """Takes a batch out of memory in one step.
-
-    fastai would send every clip through its transforms on its own; with small spectrograms that
-    takes as long as the network. Single items (``train_ds[0]``) go that way, and are the same.
+    """Takes a batch out of memory in one step: clip by clip would take as long as the network.
 
     Of clips with several windows training takes one each time, drawn by the loader's own generator
     and so by the run's seed; scoring takes all. With ``weights``, one for each item, targets are
@@ -103,11 +92,10 @@ class GatheredBatches(TfmdDL):
             if self.read.windows > 1 and self.dataset.split_idx == 0:
                 drawn = [self.rng.randrange(self.read.windows) for _ in positions]
                 batch = batch[range(len(positions)), drawn]
-            classes = self._classes[positions]
-            if self.weights is None:
-                yield batch, TensorCategory(classes)
-            else:
-                yield batch, torch.stack([classes.float(), self.weights[positions]], dim=1)
+            targets = TensorCategory(self._classes[positions])
+            if self.weights is not None:
+                targets = torch.stack([targets.float(), self.weights[positions]], dim=1)
+            yield batch, targets
 
     def show_batch(self, b: tuple | None = None, **kwargs):
         """Draw a batch, its labels as they stand."""
@@ -120,21 +108,15 @@ class GatheredBatches(TfmdDL):
 
 
 class Loudness(DisplayedTransform):
-    """Codes -> floats on each channel's loudness scale; mean 0, deviation 1 over training clips.
+    """Codes -> floats on each channel's ``loudness`` scale, with mean 0 and deviation 1.
 
-    ``loudness`` is the scale of each channel; ``mean`` and ``deviation``, (channels,), are those on
-    that scale; ``axes`` are what spectrograms are drawn with.
+    ``mean`` and ``deviation``, (channels,), are those of the training clips on that scale; ``axes``
+    are what spectrograms are drawn with.
     """
 
     order = 10
 
-    def __init__(
-        self,
-        loudness: tuple[str, ...],
-        mean: Tensor,
-        deviation: Tensor,
-        axes: SpectrogramAxes | None = None,
-    ):
+    def __init__(self, loudness: Sequence[str], mean: Tensor, deviation: Tensor, axes=None):
         self.axes, self.mean, self.deviation = axes, mean.view(-1, 1, 1), deviation.view(-1, 1, 1)
         tables = torch.stack([decoding_table(scale) for scale in loudness])
         self.tables = (tables - self.mean[..., 0]) / self.deviation[..., 0]
@@ -151,10 +133,8 @@ class Loudness(DisplayedTransform):
             values = values[:, values.shape[1] // 2]  # of several windows the middle one
         values = values * self.deviation.to(values) + self.mean.to(values)
         spectrograms = TensorSpectrogram(values.clamp(0, 1))
-        if self.axes is not None:
-            # Each one taken out of the batch inherits them. A crop's seconds count from its start.
-            times = self.axes.times[: values.shape[-1]]
-            spectrograms.axes = replace(self.axes, times=times)
+        times = self.axes.times[: values.shape[-1]]  # a crop's seconds count from its start
+        spectrograms.axes = replace(self.axes, times=times)
         return spectrograms
 
 
@@ -170,11 +150,10 @@ class _Variation(DisplayedTransform):
 class ShiftInTime(_Variation):
     """Shift each spectrogram circularly in time, by up to ``most`` of it either way.
 
-    Of ``seen``, a share of the columns, a random stretch is left. It runs before `Loudness`: codes
-    are a quarter of the bytes of floats.
+    A random stretch of it is left, the share ``seen``.
     """
 
-    order = 5
+    order = 5  # before `Loudness`: codes are a quarter of the bytes of floats
 
     def __init__(self, most: float, seen: float = 1.0):
         self.most, self.seen = most, seen
@@ -192,9 +171,9 @@ class ShiftInTime(_Variation):
 
 
 class ChangeGain(_Variation):
-    """Make each waveform louder or softer by a random gain, up to ``most`` dB, after `Loudness`."""
+    """Make each waveform louder or softer by a random gain, up to ``most`` dB."""
 
-    order = 15
+    order = 15  # after `Loudness`
 
     def encodes(self, spectrograms: TensorSpectrogram):
         values = spectrograms.as_subclass(Tensor)
@@ -203,41 +182,38 @@ class ChangeGain(_Variation):
 
 
 class MaskBands(_Variation):
-    """Hide a band of rows and one of columns (SpecAugment, Park et al. 2019), after `Loudness`.
+    """Hide a band of rows and one of columns (SpecAugment, Park et al. 2019).
 
     A band's width is uniform between 0 and ``most`` of the spectrogram; hidden cells take the mean,
     which is 0.
     """
 
-    order = 20
+    order = 20  # after `Loudness`
 
     def encodes(self, spectrograms: TensorSpectrogram):
         values = spectrograms.as_subclass(Tensor)
-        n, _, rows, columns = values.shape
-        hidden = self._band(n, rows, values.device)[:, None, :, None]
-        hidden = hidden | self._band(n, columns, values.device)[:, None, None, :]
-        return TensorSpectrogram(values.masked_fill(hidden, 0.0))
-
-    def _band(self, n: int, size: int, device: torch.device) -> Tensor:
-        width = torch.rand(n, 1, device=device) * self.most * size
-        start = torch.rand(n, 1, device=device) * (size - width)
-        place = torch.arange(size, device=device)[None, :]
-        return (place >= start) & (place < start + width)
+        (n, _, rows, columns), device = values.shape, values.device
+        for place in (torch.arange(rows)[:, None], torch.arange(columns)):
+            place, size = place.to(device), place.numel()
+            width = torch.rand(n, 1, 1, 1, device=device) * self.most * size
+            start = torch.rand(n, 1, 1, 1, device=device) * (size - width)
+            values = values.masked_fill((place >= start) & (place < start + width), 0.0)
+        return TensorSpectrogram(values)
 
 
 def channel_statistics(
-    codes: Tensor, loudness: tuple[str, ...], rows: np.ndarray | None = None
+    codes: Tensor, loudness: Sequence[str], rows: np.ndarray | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return each channel's mean and deviation over clips, from how often each code occurs.
 
-    Of codes (n, channels, frequency, time) or (n, windows, channels, frequency, time), uint8, the
-    clips ``rows`` count, by default all. ``loudness`` is the scale of each channel.
+    Of codes, uint8, (n, [windows,] channels, frequency, time), the clips ``rows`` count, by default
+    all. ``loudness`` is the scale of each channel.
     """
     counted = torch.arange(len(codes)) if rows is None else torch.from_numpy(rows)
     means, deviations = [], []
     for channel, scale in enumerate(loudness):
         values, counts = decoding_table(scale).double(), torch.zeros(256, dtype=torch.int64)
-        for part in counted.split(COUNTED_AT_ONCE):
+        for part in counted.split(1024):  # all of a large data set would be copied
             counts += torch.bincount(codes[part, ..., channel, :, :].flatten(), minlength=256)
         share = counts.double() / counts.sum()
         means.append((share * values).sum())
@@ -253,28 +229,17 @@ def make_dataloaders(
     profile: Profile,
     device: torch.device | None = None,
 ) -> DataLoaders:
-    """Return fastai DataLoaders of a representation: one fold held out, all other clips to learn.
+    """Return fastai DataLoaders of a representation, by default on the CPU.
 
-    Parameters
-    ----------
-    table : clips, index ``clip_id``, columns label, fold and verified. Clips that the store could
-        not read are left out.
-    store : holds the representation's channels.
-    variant_name : as for `freesound_tagging.features.representations.get_variant`.
-    fold : the fold held out; with None all clips train and none is held out.
-    profile : batch size and augmentation.
-    device : where batches go, by default the CPU.
+    Clips that the store could not read are left out, and the ``fold`` is held out; with None all
+    clips train. The table has columns label, fold and verified, the profile batch size and
+    augmentation.
     """
-    if not 0 <= profile.unverified_weight <= 1:
-        raise ValueError(f"unverified_weight must be 0 to 1, got {profile.unverified_weight!r}")
     variant = get_variant(variant_name)
     clips = table[~table.index.isin(store.failed)].sort_index()
     held_out = (clips["fold"] == fold).to_numpy()
-    if fold is not None and (held_out.all() or not held_out.any()):
-        folds = sorted(clips["fold"].unique().tolist())
-        raise ValueError(
-            f"fold {fold} leaves nothing to train on or to score; the folds are: {folds}"
-        )
+    if fold is not None and not held_out.any():
+        raise ValueError(f"no clip of fold {fold}; the folds are: {sorted(set(clips['fold']))}")
     training = clips[~held_out]
     unseen = sorted(set(clips["label"]) - set(training["label"]))
     if unseen:
@@ -282,7 +247,7 @@ def make_dataloaders(
         remedy = f"; unreadable: {', '.join(lost)}; mend or replace them" if lost else ""
         raise ValueError(f"fold {fold}: no training clip of {unseen[0]!r}{remedy}")
     read = ReadCodes(store, variant, list(clips.index))
-    loudness = tuple(scale for _, scale in variant.planes)
+    loudness = [scale for _, scale in variant.planes]
     statistics = channel_statistics(read.codes, loudness, np.flatnonzero(~held_out))
     batch_transforms = [Loudness(loudness, *statistics, read.axes)]
     if profile.time_shift or profile.crop < 1:
@@ -291,13 +256,12 @@ def make_dataloaders(
         batch_transforms.append(ChangeGain(profile.gain))
     if profile.mask:
         batch_transforms.append(MaskBands(profile.mask))
-    labels = clips["label"].to_dict()
     block = DataBlock(
         blocks=(
             TransformBlock(type_tfms=read, batch_tfms=batch_transforms),
             CategoryBlock(vocab=sorted(clips["label"].unique())),
         ),
-        get_y=lambda clip_id: labels[clip_id],
+        get_y=clips["label"].to_dict().get,
         splitter=IndexSplitter(list(np.flatnonzero(held_out))),
         dl_type=GatheredBatches,
     )
@@ -308,7 +272,6 @@ def make_dataloaders(
         device=device or torch.device("cpu"),
     )
     if profile.unverified_weight != 1:
-        verified = clips["verified"].loc[list(loaders.train.items)].to_numpy(dtype=bool)
-        weights = np.where(verified, 1.0, profile.unverified_weight)
+        weights = np.where(training["verified"], 1.0, profile.unverified_weight)
         loaders.train.weights = torch.from_numpy(weights).float()
     return loaders

@@ -18,7 +18,6 @@ from fastai.losses import CrossEntropyLossFlat
 from fastai.metrics import AccumMetric
 from fastai.torch_core import to_device
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from freesound_tagging.features.representations import get_variant
 from freesound_tagging.features.store import Store
@@ -27,18 +26,16 @@ from freesound_tagging.learning.networks import build_network, layer_groups
 from freesound_tagging.learning.profiles import Profile
 from freesound_tagging.scoring.metrics import map_at_k, top_k_error
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-"""Of glibc's malloc.h: when to hand memory back (-1: never), how many blocks to map apart."""
-
 
 def make_metrics() -> list[AccumMetric]:
     """Return what a Learner measures on the held-out clips: top-1 accuracy, top-3 error, MAP@3."""
+    measured = {
+        "top1_accuracy": lambda *given: 1 - top_k_error(*given, k=1),
+        "top3_error": top_k_error,
+        "map3": map_at_k,
+    }
     asked = {"flatten": False, "to_np": True}
-    return [
-        AccumMetric(lambda *given: 1 - top_k_error(*given, k=1), name="top1_accuracy", **asked),
-        AccumMetric(top_k_error, name="top3_error", k=3, **asked),
-        AccumMetric(map_at_k, name="map3", k=3, **asked),
-    ]
+    return [AccumMetric(metric, name=name, **asked) for name, metric in measured.items()]
 
 
 class WeightedCrossEntropy(CrossEntropyLossFlat):
@@ -54,7 +51,7 @@ class WeightedCrossEntropy(CrossEntropyLossFlat):
             return super().__call__(predictions, targets)
         classes, weights = targets.as_subclass(Tensor).unbind(dim=1)
         losses = nn.functional.cross_entropy(predictions, classes.long(), reduction="none")
-        # Scaled to a mean of 1 in the batch; where all are 0 the loss is 0, not a quotient of two.
+        # Weights have a mean of 1 in the batch; where all are 0 the loss is 0.
         losses = losses * weights / weights.mean().clamp_min(torch.finfo(weights.dtype).tiny)
         return losses.mean() if self.reduction == "mean" else losses
 
@@ -67,10 +64,10 @@ def prepare_cpu() -> None:
     system and fetch them again. Other C libraries are left as they are.
     """
     torch.set_num_threads(1)
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mallopt(M_TRIM_THRESHOLD, -1)
-        mallopt(M_MMAP_MAX, 0)
+    if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):
+        trim_threshold, mmap_max = -1, -4  # of malloc.h
+        ctypes.CDLL(None).mallopt(trim_threshold, -1)  # never hand memory back
+        ctypes.CDLL(None).mallopt(mmap_max, 0)  # map no block apart
 
 
 def make_learner(dls: DataLoaders, profile: Profile) -> Learner:
@@ -80,8 +77,8 @@ def make_learner(dls: DataLoaders, profile: Profile) -> Learner:
     which convolutions prefer.
     """
     on = dls.device.type
-    network = build_network(profile.architecture, len(dls.vocab), profile.width)
     layout = torch.contiguous_format if on == "mps" else torch.channels_last
+    network = build_network(profile.architecture, len(dls.vocab), profile.width)
     learner = Learner(
         dls,
         network.to(dls.device, memory_format=layout),
@@ -108,32 +105,18 @@ def fit(learner: Learner, profile: Profile) -> None:
     learner.fit_one_cycle(profile.epochs, rates)
 
 
-def predict(learner: Learner) -> pd.DataFrame:
-    """Return the probabilities of the held-out clips: index ``clip_id``, one column a class.
-
-    Of a clip with several windows they are the mean over all of these.
-    """
-    return _predict(learner, learner.dls.valid.read, list(learner.dls.valid_ds.items))
-
-
-def predict_others(
-    learner: Learner, store: Store, variant: str, clip_ids: Sequence[str]
-) -> pd.DataFrame:
-    """Return the probabilities of clips that are in none of the learner's folds, as `predict` does.
-
-    Clips that the store could not read are left out.
-    """
-    clip_ids = [clip_id for clip_id in clip_ids if clip_id not in store.failed]
-    return _predict(learner, ReadCodes(store, get_variant(variant), clip_ids), clip_ids)
-
-
 @torch.no_grad()
-def _predict(learner: Learner, read: ReadCodes, clip_ids: list[str]) -> pd.DataFrame:
+def predict(learner: Learner, read: ReadCodes | None = None) -> pd.DataFrame:
+    """Return the probabilities of the held-out clips, or of those that are ``read``.
+
+    Index ``clip_id``, one column a class; of a clip with several windows their mean.
+    """
     loader, classes = learner.dls.valid, list(learner.dls.vocab)
-    learner.model.eval()
+    clip_ids = list(learner.dls.valid_ds.items if read is None else read.row)
     parts = [torch.empty(0, len(classes))]
+    learner.model.eval()
     for start in range(0, len(clip_ids), loader.bs):
-        codes = read.gather(clip_ids[start : start + loader.bs])
+        codes = (read or loader.read).gather(clip_ids[start : start + loader.bs])
         # The held-out clips' transforms: loudness as over the training clips, no variation.
         (inputs,) = loader.after_batch((to_device(codes, loader.device),))
         parts.append(learner.model(inputs).as_subclass(Tensor).softmax(dim=1).cpu())
@@ -141,14 +124,12 @@ def _predict(learner: Learner, read: ReadCodes, clip_ids: list[str]) -> pd.DataF
     return pd.DataFrame(torch.cat(parts).numpy(), index=index, columns=classes)
 
 
-class CountEpochs(Callback):
-    """Advance a progress bar by one with each epoch."""
-
-    def __init__(self, bar: tqdm):
-        self.bar = bar
-
-    def after_epoch(self):
-        self.bar.update()
+def predict_others(
+    learner: Learner, store: Store, variant: str, clip_ids: Sequence[str]
+) -> pd.DataFrame:
+    """Return the probabilities of clips in no fold, as `predict`, but for those that are unread."""
+    clip_ids = [clip_id for clip_id in clip_ids if clip_id not in store.failed]
+    return predict(learner, ReadCodes(store, get_variant(variant), clip_ids))
 
 
 class SkipValidation(Callback):
@@ -159,11 +140,10 @@ class SkipValidation(Callback):
 
 
 def order_by_seed(dls: DataLoaders, seed: int) -> None:
-    """Let the seed alone decide in which order clips come.
+    """Let the seed alone decide in which order clips come, as it does undisturbed.
 
     fastai draws it from Python's one generator for the whole process, and so do other threads there
-    (a Dask worker's, a notebook kernel's), now and then between the seed and the draw. These are
-    the draws that the seed gives undisturbed.
+    (a Dask worker's, a notebook kernel's), now and then between the seed and the draw.
     """
     generator = random.Random(seed)
     for loader in dls.loaders:

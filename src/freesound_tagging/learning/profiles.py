@@ -63,6 +63,14 @@ PROFILES: dict[str, Profile] = {
         lr_ratio=10,
         **_AUGMENTATION,
     ),
+    # A linear layer on what YAMNet, which has heard sounds and is not trained here, says of each
+    # clip as a whole. Its rows are its own; of longer sounds it hears 5 s at a time.
+    "audio": Profile(
+        grid=Grid(sample_rate=16_000, duration=5.0, hop_length=160),
+        architecture="yamnet",
+        epochs=0,
+        lr_max=0.0,
+    ),
     # From random weights, in seconds. Half the rows and columns of the full grid: 112 x 112.
     "cpu": Profile(
         grid=Grid(hop_length=394, bins_per_octave=13.0),
@@ -124,6 +132,12 @@ ADJUSTMENTS: dict[tuple[str, str], dict] = {
     },
     ("pretrained", "insectset32"): {"grid": _INSECTS, "epochs": 14},
     ("gpu", "insectset32"): {"grid": replace(_INSECTS, hop_length=394)},
+    # YAMNet hears nothing above 7,500 Hz: 44,100 samples are played to it in 2.76 s.
+    ("audio", "insectset32"): {
+        "grid": replace(PROFILES["audio"].grid, sample_rate=44_100, duration=10.0)
+    },
+    ("audio", "microcalls"): {"grid": replace(PROFILES["audio"].grid, duration=1.3)},
+    ("audio", "fsdd"): {"grid": replace(PROFILES["audio"].grid, duration=1.0)},
     ("smoke", "insectset32"): {"grid": replace(PROFILES["smoke"].grid, windows=2)},
 }
 """Settings for a profile and a data set that take the place of the profile's own."""

@@ -34,7 +34,7 @@ from freesound_tagging.features.representations import (
     get_variant,
 )
 from freesound_tagging.files import write_atomically
-from freesound_tagging.learning import unknown
+from freesound_tagging.learning import audio, unknown
 from freesound_tagging.learning.networks import build_network
 from freesound_tagging.sounds.clips import resample, slide, stream
 
@@ -50,6 +50,7 @@ class NetworkSettings(BaseModel, strict=True, frozen=True):
 
     ``expected``: the whole row of its out-of-fold summary, how well it is calibrated, and
     ``foreign``, by data set: ``n``, and the share ``labelled`` of these sounds of no class.
+    Of a head on YAMNet: the sha256 of its file, whether it hears sounds slowed, `audio.fit`'s C.
     """
 
     architecture: str
@@ -60,6 +61,9 @@ class NetworkSettings(BaseModel, strict=True, frozen=True):
     temperature: PositiveFloat
     limit: float | None = None
     expected: dict[str, Any]
+    yamnet: str = ""
+    slowed: bool = False
+    C: PositiveFloat | None = None
 
 
 class Settings(BaseModel, strict=True, frozen=True):
@@ -126,7 +130,12 @@ class Tags:
 
 
 class SpectrogramNetwork:
-    """A saved network behind its representation; a `Tagger` needs no more than the two methods."""
+    """A saved network behind its representation; a `Tagger` needs no more than the two methods.
+
+    Sounds shorter than a window are ``padded``, as in training.
+    """
+
+    padded = True
 
     def __init__(self, settings: Settings, representation: str, weights: dict[str, Tensor]):
         about, planes = settings.networks[representation], get_variant(representation).planes
@@ -194,7 +203,11 @@ class Tagger:
             if hashlib.sha256(content).hexdigest() != self.about.sha256:
                 raise ValueError(f"the sha256 of {self.representation}.safetensors differs")
             weights = load_weights(content)
-            self.network = SpectrogramNetwork(self.settings, self.representation, weights)
+            heard = self.about.architecture == audio.YAMNET
+            network = audio.AudioNetwork if heard else SpectrogramNetwork
+            self.network = network(self.settings, self.representation, weights)
+        except DataError:
+            raise
         except (SafetensorError, RuntimeError, ValueError) as error:
             reason = f"{' '.join(str(error).split()):.300}"
             raise DataError(f"{folder} cannot be used ({reason}); make model makes it") from error
@@ -244,7 +257,8 @@ class Tagger:
             return block
 
         hop = self.grid.duration * (1 - OVERLAP)
-        windows = slide(map(measured, blocks), self.grid.sample_rate, self.grid.duration, hop)
+        rate, duration, padded = self.grid.sample_rate, self.grid.duration, self.network.padded
+        windows = slide(map(measured, blocks), rate, duration, hop, padded)
         starts, loudness, answers = [], [], []
         while batch := list(islice(windows, BATCH_WINDOWS)):
             starts += [start for start, _ in batch]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,7 +21,7 @@ KEPT = 0.99
 """Share of the training clips' variance that the dimensions hold in which nothing is strange."""
 
 PREFIX = "unknown."
-"""Names in a model's weights of what `learn` returns."""
+"""Names in a model's weights of what `learn` and `learn_classes` return."""
 
 
 def features_and_logits(network: nn.Module, pictures: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,3 +82,35 @@ def strangeness(features: Tensor, learned: dict[str, Tensor]) -> Tensor:
 def score(learner: Learner) -> Tensor:
     """Return the strangeness of the held-out clips, in the order of ``learner.dls.valid_ds``."""
     return strangeness(_features(learner, learner.dls.valid), learn(learner))
+
+
+def learn_classes(features: np.ndarray, labels: np.ndarray) -> dict[str, Tensor]:
+    """Return what `class_strangeness` needs to know of training clips' features, (n, features).
+
+    With the covariances within classes and of all (Ledoit and Wolf 2004), in this order:
+    ``unknown.mean`` (features,); ``unknown.form`` (features, features); ``unknown.slopes``
+    (classes, features); ``unknown.offsets`` (classes,).
+    """
+    from sklearn.covariance import LedoitWolf  # slow to load
+
+    features = features - (mean := features.mean(axis=0, dtype=np.float64))
+    classes, places = np.unique(labels, return_inverse=True)
+    means = np.stack([features[labels == label].mean(axis=0) for label in classes])
+    within = LedoitWolf(assume_centered=True).fit(features - means[places]).precision_
+    overall = LedoitWolf(assume_centered=True).fit(features).precision_
+    slopes = means @ within
+    offsets = (slopes * means).sum(axis=1)
+    found = {"mean": mean, "form": within - overall, "slopes": -2 * slopes, "offsets": offsets}
+    return {f"{PREFIX}{name}": torch.from_numpy(value).float() for name, value in found.items()}
+
+
+def class_strangeness(features: Tensor, learned: dict[str, Tensor]) -> Tensor:
+    """Return how strange features (n, features) are, shape (n,), float64.
+
+    It is the relative Mahalanobis distance (Ren and others 2021, arXiv 2106.09022): that to the
+    nearest class, minus that to all training clips together, both squared.
+    """
+    names = ("mean", "form", "slopes", "offsets")
+    mean, form, slopes, offsets = (learned[PREFIX + name].double() for name in names)
+    offset = features.double() - mean
+    return ((offset @ form) * offset).sum(dim=1) + (offset @ slopes.T + offsets).amin(dim=1)

@@ -252,14 +252,14 @@ def stream(
 
 
 def slide(
-    blocks: Iterable[np.ndarray], sample_rate: int, duration: float, hop: float
+    blocks: Iterable[np.ndarray], sample_rate: int, duration: float, hop: float, padded: bool = True
 ) -> Iterator[tuple[float, np.ndarray]]:
     """Cut a waveform of any length, which comes in blocks (n,), into windows that overlap.
 
     Windows last ``duration`` seconds, and one begins ``hop`` seconds after the other. Yields where
     each begins, in seconds, and its samples, float32, shape (round(duration * sample_rate),). The
     last one ends with the waveform. Of a waveform no longer than a window there is one, its
-    `best_centred_crop`.
+    `best_centred_crop`; or, not ``padded``, the whole as it is.
     """
     length, step = round(duration * sample_rate), round(hop * sample_rate)
     if not 1 <= step <= length:
@@ -278,7 +278,7 @@ def slide(
         start = at + len(kept) - length
         yield start / sample_rate, np.concatenate([last[:step], kept])[-length:]
     elif len(kept):
-        yield 0.0, best_centred_crop(kept, sample_rate, duration)
+        yield 0.0, best_centred_crop(kept, sample_rate, duration) if padded else kept
 
 
 class _Levels:

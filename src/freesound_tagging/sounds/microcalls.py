@@ -6,10 +6,8 @@ takes, which way a sweep bends, how fast a vibrato, trill, tremolo or click trai
 partials lie apart, whether a small step goes up or down. Four families ask for detail in
 frequency, four for detail in time. `CALLS` says in words what sets each class apart.
 
-``difficulty`` moves the two members of every family towards each other and touches nothing else
-(see `class_value`), so a family is a two-way choice with a chance level of one half, and accuracy
-against difficulty is a curve that one can read. A clip keeps its draws (pitch, onset, noise ...)
-when only the difficulty or the signal-to-noise ratio changes: such comparisons are paired.
+A clip keeps its draws (pitch, onset, noise ...) when only the signal-to-noise ratio changes: such
+comparisons are paired.
 """
 
 from __future__ import annotations
@@ -128,8 +126,8 @@ class Family(NamedTuple):
     quantity: str
     unit: str
     middle: float  # the value midway between the members, geometric where there is a ratio
-    ratio: float | None  # greater over smaller value at difficulty 1; or
-    offset: float | None  # distance of either member from the middle at difficulty 1
+    ratio: float | None  # greater over smaller value; or
+    offset: float | None  # distance of either member from the middle
     render: Callable[[np.ndarray, float, dict[str, float]], Voices]  # of times in s, value, draws
 
 
@@ -173,21 +171,15 @@ CALLS: dict[str, Call] = {
 }
 
 
-def class_value(label: str, difficulty: float = 1.0) -> float:
+def class_value(label: str) -> float:
     """Return the value of the quantity that sets a class apart, in the unit that `FAMILIES` states.
 
-    Where the family has a ratio R, the members lie at ``middle * R ** (-+1 / (2 difficulty))``:
-    the logarithm of their ratio is inversely proportional to the difficulty. Where it has an
-    offset, they lie at ``-+offset / difficulty``. From 0.5 to 64, the distance shrinks
-    monotonically and the middle never moves. Below, calls would be inaudible, or as short as they.
+    Where the family has a ratio R, the members lie at ``middle * R ** (-+1 / 2)``; where it has an
+    offset, at ``-+offset`` from the middle.
     """
-    if not 0.5 <= difficulty <= 64:
-        raise ValueError(f"difficulty must be a number from 0.5 to 64, not {difficulty!r}")
-    call = look_up("label", label, CALLS)
-    family = FAMILIES[call.family]
-    if family.ratio is None:
-        return family.middle + call.sign * family.offset / difficulty
-    return family.middle * family.ratio ** (call.sign / (2 * difficulty))
+    family, sign, _ = look_up("label", label, CALLS)
+    _, _, _, middle, ratio, offset, _ = FAMILIES[family]
+    return middle + sign * offset if ratio is None else middle * ratio ** (sign / 2)
 
 
 def clip_rng(seed: int, label: str, index: int) -> np.random.Generator:
@@ -215,19 +207,16 @@ def draw_nuisances(
     return draw
 
 
-def _dry_call(
-    label: str, difficulty: float, draw: dict[str, float], phases: np.ndarray, sample_rate: int
-) -> np.ndarray:
+def _dry_call(label: str, draw: dict[str, float], phases: np.ndarray, rate: int) -> np.ndarray:
     """The call alone, (n,) float64, at an rms of one over its length."""
-    n = round(draw["length"] * sample_rate)
-    t = np.arange(n) / sample_rate
-    value = class_value(label, difficulty)
+    t = np.arange(round(draw["length"] * rate)) / rate
+    value = class_value(label)
     voices, amplitude = FAMILIES[CALLS[label].family].render(t, value, draw)
-    call = np.zeros(n)
+    call = np.zeros(len(t))
     for octaves, phase in zip(voices, phases, strict=False):
         # Summing the frequency keeps the phase continuous: a sine wave of frequency(t) * t would
         # sweep twice as far as meant.
-        cycles = np.cumsum(draw["pitch"] * 2**octaves) / sample_rate
+        cycles = np.cumsum(draw["pitch"] * 2**octaves) / rate
         call += np.sin(2 * np.pi * (cycles + phase))
     edge = np.minimum(t, t[::-1]) / FADE_SECONDS
     call *= amplitude * (0.5 - 0.5 * np.cos(np.pi * np.clip(edge, 0, 1)))
@@ -251,17 +240,18 @@ def synthesise(
     rng: np.random.Generator,
     sample_rate: int = 22050,
     duration: float = 2.0,
-    difficulty: float = 1.0,
     snr_db: float | None = None,
 ) -> np.ndarray:
     """Return one clip: a call somewhere in coloured noise, with reverberation.
 
-    Everything that varies comes from ``rng``, for one from `clip_rng`; the settings are those of
-    `generate`. Float32, shape (round(duration * sample_rate),), within -1 to 1.
+    Everything that varies comes from ``rng``, for one from `clip_rng`; ``snr_db`` as for
+    `draw_nuisances`. The rate is 16,000 Hz or more, for all of the call lies below 5.5 kHz; the
+    duration in s is at least that of the longest call. Float32, shape (round(duration *
+    sample_rate),), within -1 to 1.
     """
     draw = draw_nuisances(rng, duration, snr_db)
     phases = rng.uniform(size=2)
-    call = _dry_call(label, difficulty, draw, phases, sample_rate)
+    call = _dry_call(label, draw, phases, sample_rate)
 
     n = round(duration * sample_rate)
     dry = np.zeros(n)
@@ -282,11 +272,7 @@ def synthesise(
 
 
 def example(
-    label: str,
-    pitch: float = 1500.0,
-    length: float = 1.0,
-    sample_rate: int = 22050,
-    difficulty: float = 1.0,
+    label: str, pitch: float = 1500.0, length: float = 1.0, sample_rate: int = 22050
 ) -> np.ndarray:
     """Return one clean call, without noise, reverberation or silence around it; always the same.
 
@@ -294,88 +280,51 @@ def example(
     (round(length * sample_rate),), with a peak of 0.8.
     """
     draw = {"pitch": pitch, "length": length, "depth": 1.0, "position": 0.5, "phase": 0.0}
-    call = _dry_call(label, difficulty, draw, np.zeros(2), sample_rate)
+    call = _dry_call(label, draw, np.zeros(2), sample_rate)
     return (0.8 / np.max(np.abs(call)) * call).astype(np.float32)
 
 
-def _folder_name(clips_per_class, seed, difficulty, snr_db, sample_rate, duration) -> str:
-    # repr: rounded, two settings might meet.
-    difficulty, snr, duration = (
-        "mix" if x is None else repr(float(x)).removesuffix(".0")
-        for x in (difficulty, snr_db, duration)
-    )
-    return (
-        f"microcalls-v{VERSION}-c{clips_per_class}-s{seed}-d{difficulty}-snr{snr}-r{sample_rate}"
-        f"-t{duration}"
-    )
-
-
-def _write_clip(path: Path, label: str, index: int, seed: int, settings: tuple) -> None:
-    clip = synthesise(label, clip_rng(seed, label, index), *settings)
+def _write_clip(path: Path, label: str, index: int, seed: int) -> None:
+    clip = synthesise(label, clip_rng(seed, label, index))
     # Rounded here rather than by the sound library, whose rounding may change with its version.
     pcm = np.round(clip * 32767).astype(np.int16)
     flac = io.BytesIO()
-    soundfile.write(flac, pcm, settings[0], format="FLAC", subtype="PCM_16")
+    soundfile.write(flac, pcm, 22050, format="FLAC", subtype="PCM_16")
     write_atomically(path, flac.getvalue())
 
 
-def metadata(
-    clips_per_class: int = 40,
-    seed: int = 0,
-    difficulty: float = 1.0,
-    snr_db: float | None = None,
-    duration: float = 2.0,
-) -> pd.DataFrame:
+def metadata(clips_per_class: int = 40, seed: int = 0) -> pd.DataFrame:
     """Return the drawn parameters of every clip that `generate` would make, without any sound.
 
     Index ``clip_id``; columns label, family, index, value (see `class_value`) and `NUISANCES`.
     """
     rows = []
     for label, call in CALLS.items():
-        value = class_value(label, difficulty)
+        value = class_value(label)
         for index in range(clips_per_class):
             row = {"clip_id": f"{label}-{index:04d}", "label": label, "family": call.family}
-            draw = draw_nuisances(clip_rng(seed, label, index), duration, snr_db)
+            draw = draw_nuisances(clip_rng(seed, label, index))
             rows.append(row | {"index": index, "value": value} | draw)
     return pd.DataFrame(rows).set_index("clip_id").sort_index()
 
 
-def generate(
-    root: str | Path,
-    clips_per_class: int = 40,
-    seed: int = 0,
-    difficulty: float = 1.0,
-    snr_db: float | None = None,
-    sample_rate: int = 22050,
-    duration: float = 2.0,
-) -> pd.DataFrame:
+def generate(root: str | Path, clips_per_class: int = 40, seed: int = 0) -> pd.DataFrame:
     """Write what is missing of the corpus and return its clip table, see `catalogue.load`.
 
-    The sounds go, as 16-bit FLAC, to a folder under ``root`` named by all the settings, with
-    ``metadata.csv`` (the drawn parameters) beside them. The same settings give the same bytes, and
-    the first clips of a class are the same however many are asked for. A run that is killed leaves
-    no truncated clip, and the next one goes on from there.
-
-    Parameters
-    ----------
-    root : folder for generated data; made if it is not there.
-    clips_per_class : multiples of 5 fill the folds evenly.
-    seed : 0 or more.
-    difficulty : 0.5 to 64: how close the two members of a family are, see `class_value`.
-    snr_db : power of the dry call over its length against the noise between 500 and 5500 Hz, in dB;
-        None draws it for each clip from the range in `NUISANCES`.
-    sample_rate : in Hz, 16,000 or more, for all of the call lies below 5.5 kHz.
-    duration : length of every clip in s, more than that of the longest call.
+    The sounds, of 2 s at 22,050 Hz, go as 16-bit FLAC to a folder under ``root`` named by the
+    settings, with ``metadata.csv`` (the drawn parameters) beside them. The same settings give the
+    same bytes, and the first clips of a class are the same however many are asked for; multiples of
+    5 fill the folds evenly. A run that is killed leaves no truncated clip, and the next one goes on
+    from there.
     """
-    drawn = metadata(clips_per_class, seed, difficulty, snr_db, duration)
-    name = _folder_name(clips_per_class, seed, difficulty, snr_db, sample_rate, duration)
+    drawn = metadata(clips_per_class, seed)
+    name = f"microcalls-v{VERSION}-c{clips_per_class}-s{seed}-d1-snrmix-r22050-t2"
     folder = Path(root) / name
     folder.mkdir(parents=True, exist_ok=True)
-    settings = (sample_rate, duration, difficulty, snr_db)
     paths = [folder / f"{clip_id}.flac" for clip_id in drawn.index]
     there = {entry.name for entry in os.scandir(folder)}
     missing = [
-        (path, label, index, seed, settings)
+        (path, label, index, seed)
         for path, label, index in zip(paths, drawn["label"], drawn["index"], strict=True)
         if path.name not in there
     ]

@@ -17,6 +17,7 @@ import pandas as pd
 
 from freesound_tagging.errors import DataError
 from freesound_tagging.files import file_hash
+from freesound_tagging.sounds.clips import ClipError, ClipSettings, load_clip
 
 COLUMNS = ("path", "label", "fold", "split", "verified", "group")
 N_FOLDS = 5  # where a table gives none
@@ -116,11 +117,11 @@ def _tidy(text: str) -> str:
 
 def find_files(clips: pd.DataFrame) -> list[str]:
     """Return the path of each clip's sound, perhaps in another Unicode form than the table's."""
-    forms = ("NFC", "NFD")
     paths, missing = [], []
     for clip in clips.itertuples():
-        names = [clip.path, *(unicodedata.normalize(form, clip.path) for form in forms)]
-        found = [name for name in names if os.path.isfile(name)]  # noqa: PTH113 (not permitted: False)
+        names = [clip.path, *(unicodedata.normalize(form, clip.path) for form in ("NFC", "NFD"))]
+        # Path.is_file raises where a folder may not be entered, or a name is too long.
+        found = [name for name in names if os.path.isfile(name)]  # noqa: PTH113
         paths += found[:1]
         missing += [] if found else [f"{clip.where}: no file {clip.path}"]
     if missing:
@@ -243,3 +244,38 @@ def deal_folds(clips: pd.DataFrame) -> pd.Series:
         f"no way was found to deal {n_folds} folds in which label {lone.idxmax()!r} could be both "
         "learned and tested; give each clip its fold in a column `fold`"
     )
+
+
+def check_sounds(table: pd.DataFrame, settings: ClipSettings) -> None:
+    """Decode as few clips as will show that every label has readable ones in two folds.
+
+    That is two clips for each label where nothing is wrong. `DataError` names the label and why its
+    clips cannot be read, or says that all clips are silent.
+    """
+    sounds = False
+    for label, own in table[table["fold"] >= 0].groupby("label"):
+        folds: set[int] = set()
+        reasons: list[str] = []
+        for clip in own.itertuples():
+            # While no clip has sounded, the next one may.
+            if sounds and (clip.fold in folds or len(folds) > 1):
+                continue
+            try:
+                _, note = load_clip(clip.path, settings)
+            except ClipError as error:
+                reasons.append(str(error))
+            else:
+                folds.add(clip.fold)
+                sounds = sounds or not note.startswith("silent")
+        if len(folds) < min(2, own["fold"].nunique()):
+            more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
+            raise DataError(
+                f"label {label!r} has readable clips in {len(folds)} folds, and needs them in two, "
+                f"to be learned and tested: {'; '.join(reasons[:3])}{more}. Mend or replace these "
+                "files, or take the label out of the table"
+            )
+    if not sounds:
+        raise DataError(
+            f"no clip holds sound: all are silent, {table['path'].iloc[0]} for one. Check the "
+            "recorder, or the program that exported the files"
+        )

@@ -8,23 +8,34 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
 import pooch
+import requests
+from requests.exceptions import ChunkedEncodingError
+from tqdm import tqdm
 
 from freesound_tagging.errors import DataError
 from freesound_tagging.files import check_room, file_hash, hold_alone
-from freesound_tagging.sounds.download import download_file
 from freesound_tagging.sounds.tables import read_rows
 
 MANIFESTS = Path(__file__).resolve().parents[3] / "data"
 """Committed beside the code: what each clip of a data set must be, data/NAME.csv."""
+
+TRIES = 7  # in a row that bring nothing new; a long download over a bad line breaks off often
+PAUSE = 1.0  # seconds before the second try in a row; before each further one it doubles
+TIMEOUTS = (15.0, 60.0)  # seconds to wait for a connection, and for the next bytes
+BLOCK = 1 << 15  # bytes written at a time, and the most that a broken connection loses
+BUSY = (429, 500, 502, 503, 504)  # answers of a server that is asked again
+BROKEN = (requests.ConnectionError, requests.Timeout, ChunkedEncodingError)
 
 
 @dataclass(frozen=True)
@@ -80,14 +91,14 @@ def fetch(archive: Archive, root: Path, hashes: Mapping[str, str] | None = None)
     folder = root / archive.folder
     if folder.is_dir():
         return folder
-    path = find_archive(archive, root)
-    staging = folder.with_name(f".{folder.name}.part")
-    with hold_alone(root / "downloads", f"unpacking {archive.file}"):
+    with hold_alone(root / "downloads", f"fetching {archive.file}"):
         if folder.is_dir():  # another run did it
             return folder
+        path = find_archive(archive, root)
+        staging = folder.with_name(f".{folder.name}.part")
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
         try:
-            shutil.rmtree(staging, ignore_errors=True)
-            staging.mkdir(parents=True)
             with zipfile.ZipFile(path) as zipped:  # keeps names inside the folder, makes no links
                 needed = sum(member.file_size for member in zipped.infolist())
                 check_room(staging, needed, f"unpack {path.name}")
@@ -99,10 +110,8 @@ def fetch(archive: Archive, root: Path, hashes: Mapping[str, str] | None = None)
                     raise zipfile.BadZipFile(f"{name} has sha256 {found}, expected {expected}")
             return (staging / path.stem).replace(folder)
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, FileNotFoundError) as error:
-            raise DataError(
-                f"{path}: is truncated, damaged or another zip ({error}). Delete it and fetch it "
-                "again"
-            ) from error
+            fault = f"{path}: is truncated, damaged or another zip ({error})"
+            raise DataError(f"{fault}. Delete it and fetch it again") from error
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
@@ -118,10 +127,79 @@ def find_archive(archive: Archive, root: Path) -> Path:
     path = Path(mirror, archive.file)
     if not (mirror and path.is_file()):
         return download_file(archive.url, root / "downloads" / archive.file, md5=archive.md5)
-    if archive.md5 and pooch.file_hash(str(path), alg="md5") != archive.md5:
+    if archive.md5 and pooch.file_hash(path, "md5") != archive.md5:
         warnings.warn(
             f"{path}: its md5 is not the published {archive.md5}; used all the same, since mirrors "
             "may re-pack. If it came from Zenodo unchanged, fetch it again",
             stacklevel=2,
         )
     return path
+
+
+def download_file(url: str, target: Path, md5: str = "") -> Path:
+    """Download a file, unless it is there already.
+
+    What has arrived is kept in ``.NAME.part`` beside the target, whatever stops the program, and
+    the next call goes on from there (HTTP ``Range``, RFC 9110).
+
+    The target never holds a part of the file, nor, where ``md5`` is given, one with another hash.
+    """
+    part = target.with_name(f".{target.name}.part")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists() and md5 in ("", pooch.file_hash(target, "md5")):
+        return target
+    try:
+        _complete(url, part, target.name)
+    except requests.RequestException as error:
+        reason = str(error)
+    else:
+        found = pooch.file_hash(part, "md5")
+        if md5 in ("", found):
+            return part.replace(target)
+        part.unlink()  # of a wrong file no byte can be trusted
+        reason = f"its md5 is {found}, not {md5}"
+    raise DataError(
+        f"{url}: could not be downloaded ({reason}). Try again later, or get {target.name} another "
+        "way, put it in a folder and set DATA_MIRROR to that folder"
+    )
+
+
+def _complete(url: str, part: Path, name: str) -> None:
+    """Connect until the partial file is whole."""
+    tries, size = TRIES, -1
+    while True:
+        part.touch()
+        tries, size = TRIES if part.stat().st_size > size else tries - 1, part.stat().st_size
+        try:
+            return _connect(url, part, name)
+        except BROKEN as error:
+            if not tries:
+                raise
+            tqdm.write(f"{name}: the connection broke ({error}); it is tried again")
+            time.sleep(PAUSE * 2 ** (TRIES - tries))
+
+
+def _connect(url: str, part: Path, name: str) -> None:
+    """Ask once for what the partial file lacks, and append what comes."""
+    start = part.stat().st_size
+    headers = {
+        # Zenodo turns away requests that do not say who they are.
+        "User-Agent": f"freesound-tagging/{version('freesound-tagging')}",
+        "Accept-Encoding": "identity",  # else lengths are not those of the file
+        "Range": f"bytes={start}-",
+    }
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUTS) as response:
+        if response.status_code == 416:  # the partial file is whole, or too long
+            return
+        if response.status_code in BUSY:
+            raise requests.ConnectionError(f"the server answers {response.status_code}")
+        response.raise_for_status()
+        if response.status_code != 206:
+            start = 0  # the server ignores ranges and sends the whole
+        size = int(response.headers.get("Content-Length", 0))
+        check_room(part.parent, size, f"download {name}")
+        bar = tqdm(desc=name, total=start + size, initial=start, unit="B", unit_scale=True)
+        with bar, part.open("ab" if start else "wb", buffering=0) as file:
+            for block in response.iter_content(BLOCK):
+                file.write(block)
+                bar.update(len(block))

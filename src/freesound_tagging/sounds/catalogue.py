@@ -52,10 +52,9 @@ def load(
 
     Parameters
     ----------
-    name : one of `NAMES`, or the path of a table of your own that ends in .csv, with columns `file`
-        (relative to the table), `label` and optionally `fold`, `group` (see `tables.read_table`).
+    name : one of `NAMES`, or the path of a table of your own, see `tables.read_table`.
     root : folder that holds, or will hold, one folder for each named data set.
-    options : for "microcalls" only: those of `microcalls.generate` (clips_per_class, seed, ...).
+    options : for "microcalls" only: those of `microcalls.generate`.
 
     Returns
     -------
@@ -69,10 +68,7 @@ def load(
     - verified (bool): whether a person checked the label.
     - group (str): the source recording; never crosses folds.
 
-    Raises
-    ------
-    DataError
-        The message names the file, line or setting and says what is legal.
+    A `DataError` names the file, line or setting and says what is legal.
     """
     name = os.fspath(name)
     if is_table(name):

@@ -82,9 +82,9 @@ class Sound:
         elif self._container in ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU"):
             self._check_sizes(log)
         elif self._container not in ("FLAC", "OGG"):
-            self._note(f"whether a file in {self._container} format is whole cannot be told")
+            self.notes.append(f"whether a file in {self._container} format is whole cannot be told")
         elif self.promised is None:
-            self._note(_OPEN)
+            self.notes.append(_OPEN)
 
     def blocks(self) -> Iterator[np.ndarray]:
         """Decode the file in blocks, float32, shape (n, channels).
@@ -97,16 +97,15 @@ class Sound:
         with self._open() as (source, file):
             step = max(1, _BLOCK // file.channels)
             try:
-                while n < wanted:  # behind its end a flac decoder finds faults
-                    size = min(step, wanted - n)
+                # Behind its end a flac decoder finds faults.
+                while size := min(step, wanted - n):
                     block = file.read(size, dtype="float32", always_2d=True)
                     if not len(block):
                         break
-                    legal = (np.abs(block) <= LARGEST).all(axis=1)  # with NaN it is false
-                    if not legal.all():
+                    if not (np.abs(block) <= LARGEST).all():  # with NaN it is false
                         self._refuse(
-                            "holds NaN or infinite samples, or larger ones than "
-                            f"{LARGEST:.2g}; the first is number {n + int(np.argmin(legal))}"
+                            f"holds NaN or infinite samples, or larger ones than {LARGEST:.2g}, "
+                            f"behind sample {n}"
                         )
                     n += len(block)
                     yield block
@@ -118,15 +117,13 @@ class Sound:
     def _open(self) -> Iterator[tuple[BinaryIO, sf.SoundFile]]:
         # Not buffered: it then tells how far the decoder came.
         source = io.BytesIO(self._mended) if self._mended else self.path.open("rb", buffering=0)
-        with source, _Sequential(source) as file:
+        with source, sf.SoundFile(source) as file:
+            # soundfile seeks after each read, which fails where a FLAC does not say how long it is.
+            file.seekable = lambda: False
             yield source, file
 
     def _refuse(self, reason: str) -> NoReturn:
         raise ClipError(f"{self.path}: {reason}")
-
-    def _note(self, note: str) -> None:
-        if note not in self.notes:  # a long file is read twice
-            self.notes.append(note)
 
     def _check_sizes(self, log: str) -> None:
         """Compare the sizes in a header with what is there; libsndfile logs both."""
@@ -134,7 +131,7 @@ class Sound:
             said, held = map(int, sizes)
             # A program that writes to a pipe leaves a size near the largest of 31 or 32 bits.
             if said >> 8 == 0xFFFFFF or said >> 12 in (0x7FFFF, 0x80000):
-                self._note(_OPEN)
+                self.notes = [_OPEN]
             elif said > held + _SLIP:
                 self._refuse(f"is truncated: its header promises {said} bytes, it holds {held}")
 
@@ -148,7 +145,7 @@ class Sound:
             except (MutagenError, EOFError):
                 break
             if page and following.first and not page.first:
-                self._note(_MORE)
+                self.notes.append(_MORE)
                 return
             page, start, end = following, end, file.tell()
             file.seek(start)
@@ -157,7 +154,7 @@ class Sound:
         if page is None or (end < self._size and not page.last):
             self._refuse("is truncated: its last page is cut")
         if not page.last:
-            self._note("its end is not marked, so whether it is whole cannot be told")
+            self.notes.append("its end is not marked, so whether it is whole cannot be told")
             # libsndfile does not decode the last page of an Opus file unless it is marked.
             page.last = True
             file.seek(0)
@@ -181,14 +178,7 @@ class Sound:
                 "finish; repair it (sox --ignore-length can)"
             )
         if more:
-            self._note(_MORE)
-
-
-class _Sequential(sf.SoundFile):
-    """soundfile seeks after each read, which fails where a FLAC does not say how long it is."""
-
-    def seekable(self) -> bool:
-        return False
+            self.notes.append(_MORE)
 
 
 def _find_frames(file: BinaryIO, offset: int = 0) -> MPEGInfo | None:

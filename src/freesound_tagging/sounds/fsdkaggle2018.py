@@ -54,28 +54,25 @@ def load(root: Path) -> pd.DataFrame:
     folds = read_manifest("fsdkaggle2018_folds", "fname").astype({"fold": int})
     train = read_rows(train_table, ("fname", "label", "manually_verified"))
     train["verified"] = train["manually_verified"] == "1"
-    train = _with_folds(train, folds[folds["fold"] != NO_FOLD], train_table, sounds["train"])
+    train = _with_folds(train, folds[folds["fold"] != NO_FOLD], sounds["train"])
     if not test_table.is_file():
         warnings.warn(f"{test_table}: is not there, so test clips cannot be scored", stacklevel=2)
         return as_table(train)
     test = _scored(test_table).assign(split="test", verified=True)
-    test = _with_folds(test, folds[folds["fold"] == NO_FOLD], test_table, sounds["test"])
+    test = _with_folds(test, folds[folds["fold"] == NO_FOLD], sounds["test"])
     return as_table(pd.concat([train.assign(split="train"), test]))
 
 
-def _with_folds(
-    clips: pd.DataFrame, folds: pd.DataFrame, table: Path, sounds: Path
-) -> pd.DataFrame:
+def _with_folds(clips: pd.DataFrame, folds: pd.DataFrame, sounds: Path) -> pd.DataFrame:
     """Add path, fold and group; refuse a table of other clips: folds of a part are other folds."""
     other = sorted(set(clips["fname"]) ^ set(folds.index))
     if other:
         raise DataError(
-            f"{table}: lists other clips than FSDKaggle2018 ({len(other)} differ, {other[0]} for "
-            "one); get the table from FSDKaggle2018.meta.zip, or give a path/to/table.csv"
+            f"{clips['where'].iloc[0]}: of this table and FSDKaggle2018 only one lists {other[0]}; "
+            "get the table from FSDKaggle2018.meta.zip, or give a path/to/table.csv"
         )
-    paths = [str(sounds / name) for name in clips["fname"]]
-    clips = clips.assign(path=paths).set_index("fname")
-    clips["fold"], clips["group"] = folds["fold"], folds["group"]
+    clips = clips.set_index("fname").assign(fold=folds["fold"], group=folds["group"])
+    clips["path"] = [str(sounds / name) for name in clips.index]
     return clips.assign(path=find_files(clips))
 
 
@@ -86,15 +83,9 @@ def _scored(table: Path) -> pd.DataFrame:
 
 
 def usage_of_test_clips(root: Path) -> pd.Series:
-    """Return Public or Private for each scored test clip, index ``clip_id``; empty without a table.
-
-    The clips that the challenge's public and private rankings were made from.
-    """
-    _, table, _ = find_tables(root)
-    if not table.is_file():
-        return pd.Series(dtype=object, name="usage", index=pd.Index([], name="clip_id"))
-    scored = _scored(table)
-    clip_ids = pd.Index([Path(name).stem for name in scored["fname"]], name="clip_id")
+    """Return Public or Private, the challenge's ranking, for each scored test clip ``clip_id``."""
+    scored = _scored(find_tables(root)[1])
+    clip_ids = scored["fname"].str.removesuffix(".wav").rename("clip_id")
     return scored["usage"].set_axis(clip_ids).sort_index()
 
 

@@ -5,7 +5,6 @@ Folds and labels depend on file names alone, never on the order of rows.
 
 from __future__ import annotations
 
-import codecs
 import os
 import unicodedata
 import warnings
@@ -31,8 +30,7 @@ RESERVED_LABELS = ("clip_id", "seed", "fold", "label", "group", "variant")
 def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
     """Read a table of your own sounds.
 
-    It is a CSV in UTF-8 or UTF-16, separated by commas, semicolons or tabs, with a line of column
-    names. Columns, in any order, others being ignored:
+    It is a CSV in UTF-8, separated by commas, semicolons or tabs, with a line of column names:
 
     - `file`: the sound file, relative to the table's folder; each once. It becomes the `clip_id`.
     - `label`: the class; each in at least two folds.
@@ -41,8 +39,7 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
     - `group` (optional): the source recording; must not cross folds. Without the column each file
       is its own, and files of equal content are one.
 
-    Every clip has split "train" and counts as verified. A `DataError` names the table, the line and
-    what is legal.
+    Every clip has split "train" and counts as verified. A `DataError` names the table and the line.
     """
     path = Path(path)
     clips = read_rows(path, ("file", "label")).filter(["file", "label", "fold", "group", "where"])
@@ -71,13 +68,11 @@ def read_rows(path: Path, needed: Sequence[str], may_be_blank: Sequence[str] = (
     Columns ``needed`` must be there and, but for those in ``may_be_blank``, filled.
     """
     try:
-        wide = path.read_bytes()[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-        encoding = "utf-16" if wide else "utf-8-sig"
-        separator = max(",;\t", key=path.read_text(encoding).partition("\n")[0].count)
+        head = path.read_text("utf-8-sig").partition("\n")[0]
+        separator = max(",;\t", key=head.count)
         rows = pd.read_csv(
             path,
             sep=separator,
-            encoding=encoding,
             dtype=str,
             na_filter=False,
             skipinitialspace=True,
@@ -216,12 +211,11 @@ def deal_folds(clips: pd.DataFrame) -> pd.Series:
     """Deal clips into five folds of like composition, keeping groups whole.
 
     scikit-learn's StratifiedGroupKFold with the first of some seeds that puts every label into two
-    folds or more, so that each is in every training set. There are fewer folds where there are
-    fewer groups, or where no label has five clips.
+    folds or more, so that each is in every training set; a `DataError` where none does. There are
+    fewer folds where there are fewer groups, or where no label has five clips.
 
     Of ``clips`` the columns clip_id, label and group count, and not their order. Returns the fold
-    of each, from 0. `DataError` names a label where no seed does it; one of a single group is in
-    one fold.
+    of each, from 0; a label of a single group is in one.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -249,8 +243,7 @@ def deal_folds(clips: pd.DataFrame) -> pd.Series:
 def check_sounds(table: pd.DataFrame, settings: ClipSettings) -> None:
     """Decode as few clips as will show that every label has readable ones in two folds.
 
-    That is two clips for each label where nothing is wrong. `DataError` names the label and why its
-    clips cannot be read, or says that all clips are silent.
+    `DataError` names the label and why its clips cannot be read, or says that all are silent.
     """
     sounds = False
     for label, own in table[table["fold"] >= 0].groupby("label"):

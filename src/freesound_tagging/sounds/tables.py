@@ -83,9 +83,8 @@ def read_rows(path: Path, needed: Sequence[str], may_be_blank: Sequence[str] = (
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not UTF-8 text ({error}); save it as UTF-8") from error
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise DataError(
-            f"{path}: is no CSV ({error}); put a field that holds {separator!r} in double quotes"
-        ) from error
+        reason = f"{str(error).strip()}); put a field that holds {separator!r} in double quotes"
+        raise DataError(f"{path}: is no CSV ({reason}") from error
     rows = rows.rename(columns=_tidy)
     if not set(needed) <= set(rows):
         raise DataError(
@@ -196,14 +195,14 @@ def _join_copies(clips: pd.DataFrame) -> pd.Series:
         with suppress(OSError):  # no permission: reported with all that cannot be read
             content[index] = file_hash(clips.at[index, "path"])
     kinds = content.groupby(clips["label"]).agg(["size", "nunique"])
-    lone = kinds.index[(kinds["size"] > 1) & (kinds["nunique"] == 1)]
-    if len(lone):
+    few = kinds.index[(kinds["size"] > kinds["nunique"]) & (kinds["nunique"] < 3)]
+    if len(few):
         warnings.warn(
-            f"all files of label {', '.join(map(repr, lone))} hold the same sound: it is both "
+            f"label {', '.join(map(repr, few))} has under three different sounds: copies are both "
             "learned and tested, so scores tell nothing of new sounds",
             stacklevel=3,
         )
-    content = content.mask(clips["label"].isin(lone), clips["path"])
+    content = content.mask(clips["label"].isin(few), clips["path"])
     return clips["clip_id"].groupby(content).transform("min")
 
 

@@ -5,7 +5,6 @@ import pickle
 import re
 import struct
 import tracemalloc
-import zlib
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ import soundfile as sf
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from mutagen.mp3 import MPEGFrame
+from mutagen.ogg import OggPage
 
 from freesound_tagging.errors import DataError
 from freesound_tagging.sounds import clips, containers
@@ -51,14 +51,6 @@ def encoded(x: np.ndarray, container: str, rate: int = RATE, **options) -> bytes
     options = {"subtype": (known or list(subtypes))[0]} | options
     sf.write(file, x, rate, format=container, **options)
     return file.getvalue()
-
-
-def peak_frequency(waveform: np.ndarray, rate: int) -> float:
-    """Frequency in Hz of the strongest component, to a fraction of a bin by a parabola."""
-    power = np.log(np.abs(np.fft.rfft(waveform * np.hanning(len(waveform)))) + 1e-12)
-    k = int(np.argmax(power[1:-1])) + 1
-    left, mid, right = power[k - 1 : k + 2]
-    return (k + 0.5 * (left - right) / (left - 2 * mid + right)) * rate / len(waveform)
 
 
 # --- decode ------------------------------------------------------------------------------------
@@ -102,7 +94,7 @@ WAV, FLAC, OGG, OPUS, MP3 = (
     encoded(noise(2, 48_000), "OGG", 48_000, subtype="OPUS"),
     encoded(noise(2, RATE) * np.linspace(0.01, 1, 2 * RATE) ** 4, "MP3"),
 )
-OTHER = {"WAV": WAV, "FLAC": FLAC, "OGG": encoded(sine(440, 1, RATE), "OGG"), "MP3": MP3}
+OTHER = encoded(sine(440, 1, RATE), "OGG")
 
 
 def tag(size: int = 1000) -> bytes:
@@ -153,14 +145,10 @@ def flac_from_a_pipe() -> bytes:
 
 def unmarked(ogg: bytes) -> bytes:
     """An Ogg file whose last page is not marked as the last, as voice notes are."""
-    mirror = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
     at = ogg.rfind(b"OggS")
-    page = bytearray(ogg[at:])
-    page[5] &= ~4
-    page[22:26] = bytes(4)
-    crc = zlib.crc32(bytes(page).translate(mirror), 0xFFFFFFFF) ^ 0xFFFFFFFF
-    page[22:26] = struct.pack("<I", int(f"{crc:032b}"[::-1], 2))
-    return ogg[:at] + bytes(page)
+    page = OggPage(io.BytesIO(ogg[at:]))
+    page.last = False
+    return ogg[:at] + page.write()
 
 
 def without(ogg: bytes, page: int) -> bytes:
@@ -181,11 +169,9 @@ def name_of(value: object) -> str:
     ("content", "n", "note"),
     {
         # Tags in front of a sound and behind it are no sound.
-        "id3 flac": (tag() + FLAC, N, ""),
         "id3 with a picture, flac": (tag(500_000) + FLAC, N, ""),
         "two id3 mp3": (tag() + tag() + MP3, N, ""),
         "mp3 id3": (MP3 + tag(), N, ""),
-        "mp3 id3v1": (MP3 + ID3V1, N, ""),
         "mp3 ape id3v1": (MP3 + APE + ID3V1, N, ""),
         "mp3 lyrics": (MP3 + LYRICS + ID3V1, N, ""),
         "bare mp3 ape": (bare_mp3() + APE, N + 1, ""),
@@ -195,18 +181,15 @@ def name_of(value: object) -> str:
         "wav id3v1": (WAV + ID3V1, N, ""),
         "flac padding": (FLAC + bytes(1000), N, ""),
         # More sound than is read.
-        "flac flac": (FLAC + FLAC, N, BEHIND),
         "flac with tags, twice": (tag() + FLAC + tag() + FLAC, N, BEHIND),
-        "chained ogg": (OGG + OTHER["OGG"], N, BEHIND),
-        "chained opus": (OPUS + OTHER["OGG"], N_OPUS, BEHIND),
+        "chained ogg": (OGG + OTHER, N, BEHIND),
+        "chained opus": (OPUS + OTHER, N_OPUS, BEHIND),
         "mp3 mp3": (MP3 + ID3V1 + MP3, N, BEHIND),
         "mp3 counted short": (xing(0.5), N // 2 + 1, BEHIND),
         # Sizes that say nothing, or slips in them.
-        "riff 0": (wav(riff=0), N, ""),
         "riff -1": (wav(riff=0xFFFFFFFF), N, ""),
         "data -1": (wav(data=0xFFFFFFFF), N, OPEN),
         "both -1": (wav(0xFFFFFFFF, 0xFFFFFFFF), N, OPEN),
-        "data 2 GB": (wav(data=0x7FFFFFFF), N, OPEN),
         "header counted as sound": (wav(data=2 * N + 44), N, ""),
         "flac from a pipe": (flac_from_a_pipe(), N, OPEN),
         "opus not marked": (unmarked(OPUS), N_OPUS, "its end is not marked"),
@@ -214,7 +197,6 @@ def name_of(value: object) -> str:
         # All of a sound, where libsndfile alone would read what it guesses.
         "bare mp3": (bare_mp3(), N + 1, ""),
         "bare mp3, cut": (bare_mp3()[:-50], N + 1, ""),
-        "two bare mp3": (bare_mp3() + bare_mp3(), 2 * N + 1, ""),
     }.values(),
     ids=name_of,
 )
@@ -231,7 +213,6 @@ def test_what_is_read(tmp_path, content, n, note):
     ("content", "message"),
     {
         "empty": (b"", "cannot be read as audio"),
-        "text": (b"This is no sound.\n" * 100, "cannot be read as audio .* convert it to wav"),
         "m4a": (b"\0\0\0\x18ftypM4A " + bytes(4000), "cannot be read as audio"),
         "no samples": (encoded(noise(0), "WAV"), "header says 0 samples: it is empty"),
         "wav that lost power": (wav(0, 0), "the program that wrote it did not finish; repair it"),
@@ -241,16 +222,12 @@ def test_what_is_read(tmp_path, content, n, note):
         "mp3 with a hole": (MP3[:5000] + bytes(5000) + MP3[5000:], "truncated or damaged"),
         "bare mp3 with a hole": (bare_mp3()[:5000] + bytes(5000) + bare_mp3()[5000:], "damaged"),
         "flac cut by a byte": (FLAC[:-1], "truncated or damaged"),
-        "half a flac from a pipe": (flac_from_a_pipe()[:20_000], "truncated or damaged"),
         "ogg cut by a byte": (OGG[:-1], "its last page is cut"),
-        "head of an ogg": (OGG[:40], "its last page is cut"),
         "ogg without a page": (without(OGG, 3), "truncated or damaged: its header promises"),
         "opus without a page": (without(OPUS, 3), "truncated or damaged: its header promises"),
         "mp3 counted long": (xing(2), "truncated or damaged: its header promises"),
         "1 Hz": (wav(rate=1), "its header says 1 Hz; legal are 1,000 to 1,000,000"),
-        "10 MHz": (wav(rate=10_000_000), "its header says 10000000 Hz"),
         "NaN": (encoded(np.full(9, np.nan), "WAV", subtype="FLOAT"), "NaN .* behind sample 0"),
-        "infinity": (encoded(np.full(9, -np.inf), "WAV", subtype="FLOAT"), "infinite"),
         "square overflows": (encoded(np.full(9, 1e20), "WAV", subtype="FLOAT"), "larger ones"),
     }.values(),
     ids=name_of,
@@ -321,16 +298,6 @@ def test_damage_is_refused_or_harmless(tmp_path_factory, data, whole, change):
 # --- resample ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 22_050, 32_000, 44_100, 48_000, 96_000])
-@pytest.mark.parametrize("frequency", [50.0, 3_000.0])
-def test_sine_keeps_its_frequency_and_level(rate, frequency):
-    y = resample(sine(frequency, 1.0, rate), rate, RATE)
-    assert y.dtype == np.float32
-    assert abs(len(y) - RATE) <= 1
-    assert peak_frequency(y, RATE) == pytest.approx(frequency, abs=0.1)
-    assert np.abs(y[RATE // 4 : -RATE // 4]).max() == pytest.approx(0.5, rel=0.01)
-
-
 def test_tones_above_the_new_limit_do_not_fold_back():
     y = resample(sine(15_000, 1.0, 44_100), 44_100, RATE)
     assert np.abs(y[RATE // 4 : -RATE // 4]).max() < 1e-5
@@ -356,18 +323,6 @@ def test_a_click_is_inside_and_in_the_middle_when_far_from_the_ends(data, n, rat
         assert found == len(crop) // 2
 
 
-@settings(max_examples=100, deadline=None)
-@given(st.integers(0, 3_000), st.integers(0, 3_000), st.integers(0, 2**32 - 1), RATES)
-def test_moving_a_sound_in_time_changes_nothing(before, after, seed, rate):
-    sound = np.random.default_rng(seed).standard_normal(700).astype(np.float32)
-    edge = np.zeros(2 * rate + 1, np.float32)  # the stretch must not meet the ends of the clip
-    x = np.concatenate([edge, sound, edge])
-    moved = np.concatenate([np.zeros(before), x, np.zeros(after)])
-    np.testing.assert_array_equal(
-        best_centred_crop(moved, rate, 2.0), best_centred_crop(x, rate, 2.0)
-    )
-
-
 @settings(max_examples=60, deadline=None)
 @example(49, 0, 50)
 @given(st.integers(1, 3_000), st.integers(0, 2**32 - 1), st.integers(50, 400))
@@ -386,18 +341,6 @@ def test_crop_agrees_with_the_definition(n, seed, rate):
     np.testing.assert_array_equal(
         best_centred_crop(x, rate, 2.0), padded[start : start + length].astype(np.float32)
     )
-
-
-def test_the_loudest_part_wins_and_the_first_of_equals():
-    x = np.zeros(10 * RATE, np.float32)
-    x[2 * RATE] = 0.5
-    x[8 * RATE] = 1.0
-    assert best_centred_crop(x, RATE, 2.0)[RATE] == 1.0
-    x[2 * RATE] = 1.0
-    x[2 * RATE + 10] = x[8 * RATE + 10] = 0.001
-    crop = best_centred_crop(x, RATE, 2.0)
-    assert np.count_nonzero(crop) == 2
-    np.testing.assert_array_equal(crop, best_centred_crop(x[: 6 * RATE], RATE, 2.0))
 
 
 @pytest.mark.parametrize("n", [1, 2, 999, 11_024])

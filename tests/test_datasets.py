@@ -8,7 +8,6 @@ import itertools
 import os
 import random
 import shutil
-import stat
 import threading
 import unicodedata
 import warnings
@@ -250,30 +249,6 @@ def test_sounds_that_are_not_at_hand_are_not_fetched(mirror, root, monkeypatch):
     assert len(load_at_hand("esc10", root)) == 20  # unpacked before
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "../out.ogg",
-        "ESC/../../out.ogg",
-        "/tmp/out.ogg",
-        "..\\out.ogg",
-        "C:\\out.ogg",
-        "README/../../../out.ogg",
-    ],
-)
-@pytest.mark.parametrize("kind", [stat.S_IFREG, stat.S_IFLNK])
-def test_archives_write_nothing_outside_their_folder(mirror, root, name, kind):
-    for inside in (name, f"{Path(ESC10.file).stem}/{name}"):
-        evil = zipfile.ZipInfo(inside)
-        evil.create_system, evil.external_attr = 3, (kind | 0o777) << 16
-        with zipfile.ZipFile(mirror / ESC10.file, "a") as archive:
-            archive.writestr(evil, "/etc/hostname")
-    check_contract(load("esc10", root))
-    everything = [path for path in root.parent.rglob("*") if mirror not in path.parents]
-    assert not [path for path in everything if path.is_symlink()]
-    assert not [path for path in everything if "out.ogg" in path.name and root not in path.parents]
-
-
 def test_a_mirror_that_is_not_there(root, monkeypatch, tmp_path):
     monkeypatch.setenv("DATA_MIRROR", str(tmp_path / "gone"))
     with pytest.raises(DataError, match=r"DATA_MIRROR=.*gone: there is no such folder"):
@@ -343,15 +318,6 @@ def test_folds_keep_groups_spread_labels_and_ignore_order(clips_drawn, order):
     assert (spread["fold"] > 1)[spread["group"] > 1].all()
     again = table.sample(frac=1, random_state=order.randrange(1000))
     pd.testing.assert_series_equal(deal_folds(again).sort_index(), table["fold"], check_names=False)
-
-
-def test_labels_that_share_all_recordings_ask_for_a_fold_column():
-    """Each of 15 rare labels lies in two of six recordings: five folds cannot part them all."""
-    pairs = list(itertools.combinations("uvwxyz", 2))
-    rows = [(f"{i}{g}", f"rare{i}", g) for i, pair in enumerate(pairs) for g in pair]
-    rows += [(f"common{i}", "common", "uvwxyz"[i % 6]) for i in range(30)]
-    with pytest.raises(DataError, match=r"label 'rare.* a column `fold`"):
-        deal_folds(pd.DataFrame(rows, columns=["clip_id", "label", "group"]))
 
 
 # --- a table of one's own ----------------------------------------------------------------------
@@ -520,9 +486,8 @@ def test_labels_that_look_alike_are_one(sounds, twin):
 def test_unicode_forms_of_labels_and_files(sounds, tmp_path, form):
     other = {"NFC": "NFD", "NFD": "NFC"}[form]
     sf.write(tmp_path / "my sounds" / unicodedata.normalize(form, "é.wav"), np.ones(99), 8_000)
-    rows = [row.replace(",b", ",café") for row in ROWS]
-    rows[::3] = [unicodedata.normalize("NFD", row) for row in rows[::3]]
-    table = load(sounds(table_text([*rows, unicodedata.normalize(other, "é.wav,a")])))
+    rows = [row.replace(",b", ",café") for row in ROWS] + ["é.wav,a"]
+    table = load(sounds(table_text(unicodedata.normalize(other, row) for row in rows)))
     check_contract(table)
     assert sorted(table["label"].unique()) == ["a", "café"]
     assert "é.wav" in table.index

@@ -15,8 +15,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from freesound_tagging.errors import DataError
 from freesound_tagging.sounds import archives
@@ -127,21 +125,6 @@ def test_a_file_is_fetched_once_and_the_server_told_who_asks(serve, target):
     assert re.match(r"freesound-tagging/\d+\.\d+", served.agents[0])
     target.write_bytes(b"an older version")
     download_file(served.url, target, md5=MD5)
-    assert_done(target)
-
-
-@settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
-@given(
-    breaks=st.lists(st.integers(0, 200_000), max_size=3),
-    ranges=st.booleans(),
-    md5=st.sampled_from([MD5, ""]),
-)
-def test_wherever_it_breaks_the_same_bytes_arrive(serve, tmp_path_factory, breaks, ranges, md5):
-    target = tmp_path_factory.mktemp("breaks") / NAME
-    served = serve(*[Answer(sent=n, ranges=ranges) for n in breaks], always=Answer(ranges=ranges))
-    download_file(served.url, target, md5=md5)
     assert_done(target)
 
 

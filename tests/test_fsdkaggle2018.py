@@ -251,23 +251,6 @@ def test_folds_keep_groups_and_ignore_order(clips_drawn, order):
     pd.testing.assert_series_equal(again.sort_index(), folds)
 
 
-@settings(max_examples=100, deadline=None)
-@given(
-    st.dictionaries(st.integers(0, 60), st.sampled_from("ab"), min_size=1, max_size=30),
-    st.randoms(use_true_random=False),
-)
-def test_runs_of_uploads(uploads, order):
-    rows = [(f"{number}.wav", label, number) for number, label in uploads.items()]
-    order.shuffle(rows)
-    clips = pd.DataFrame(rows, columns=["fname", "label", "freesound_id"])
-    groups = dealing.upload_groups(clips)
-    for index, (_, label, number) in enumerate(rows):
-        first = number
-        while uploads.get(first - 1) == label:
-            first -= 1
-        assert groups[index] == str(first)
-
-
 # --- the committed folds -----------------------------------------------------------------------
 
 

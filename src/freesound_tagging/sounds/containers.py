@@ -93,12 +93,11 @@ class Sound:
         decoded, or holds NaN, infinity or a sample beyond `LARGEST`.
         """
         n, fault = 0, ""
-        wanted = _UNKNOWN if self.promised is None else self.promised
         with self._open() as (source, file):
             step = max(1, _BLOCK // file.channels)
             try:
                 # Behind its end a flac decoder finds faults.
-                while size := min(step, wanted - n):
+                while size := min(step, file.frames - n):
                     block = file.read(size, dtype="float32", always_2d=True)
                     if not len(block):
                         break

@@ -1,8 +1,7 @@
 """InsectSet32: 330 recordings of 32 species of crickets, grasshoppers and cicadas.
 
-Insects sing up to and beyond 20 kHz: analyse these recordings at their own 44,100 Hz. Clips of one
-recording session stay in one fold; the published split puts 33 of 231 sessions into more than one
-part, so expect lower scores than published. See data/README.md for what is left out, and why.
+Clips of one recording session stay in one fold; data/README.md says what is left out, and why, and
+at which rate insects are to be analysed.
 """
 
 import hashlib

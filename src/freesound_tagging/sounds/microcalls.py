@@ -86,27 +86,25 @@ def _curvature(t: np.ndarray, bend: float, draw: dict[str, float]) -> Voices:
     return [SWEEP_OCTAVES * draw["depth"] * (path - 0.5)], 1.0
 
 
-def _cycles(t: np.ndarray, rate: float, draw: dict[str, float]) -> np.ndarray:
-    return rate * t + draw["phase"]
-
-
 def _vibrato(t: np.ndarray, rate: float, draw: dict[str, float]) -> Voices:
-    wave = np.sqrt(2) * np.sin(2 * np.pi * _cycles(t, rate, draw))
+    wave = np.sqrt(2) * np.sin(2 * np.pi * (rate * t + draw["phase"]))
     return [WOBBLE_OCTAVES * draw["depth"] * wave], 1.0
 
 
 def _trill(t: np.ndarray, rate: float, draw: dict[str, float]) -> Voices:
     # The slope at a crossing is 2 pi rate, so this divisor makes the switch as long at any rate.
-    wave = np.tanh(np.sin(2 * np.pi * _cycles(t, rate, draw)) / (2 * np.pi * rate * SWITCH_SECONDS))
+    wave = np.tanh(
+        np.sin(2 * np.pi * (rate * t + draw["phase"])) / (2 * np.pi * rate * SWITCH_SECONDS)
+    )
     return [WOBBLE_OCTAVES * draw["depth"] * wave], 1.0
 
 
 def _tremolo(t: np.ndarray, rate: float, draw: dict[str, float]) -> Voices:
-    return [0 * t], 1 + TREMOLO_DEPTH * np.sin(2 * np.pi * _cycles(t, rate, draw))
+    return [0 * t], 1 + TREMOLO_DEPTH * np.sin(2 * np.pi * (rate * t + draw["phase"]))
 
 
 def _click(t: np.ndarray, rate: float, draw: dict[str, float]) -> Voices:
-    seconds = (_cycles(t, rate, draw) % 1 - 0.5) / rate  # from the nearest click's middle
+    seconds = ((rate * t + draw["phase"]) % 1 - 0.5) / rate  # from the nearest click's middle
     return [0 * t], np.exp(-0.5 * (seconds / CLICK_SECONDS) ** 2)
 
 

@@ -15,7 +15,7 @@ from mutagen.mp3 import MPEGFrame
 from mutagen.ogg import OggPage
 
 from freesound_tagging.errors import DataError
-from freesound_tagging.sounds import clips, containers
+from freesound_tagging.sounds import clips
 from freesound_tagging.sounds.clips import (
     ClipError,
     ClipSettings,
@@ -439,7 +439,7 @@ def test_a_long_recording_is_searched_piece_by_piece(tmp_path_factory, n, rate, 
     sf.write(path, x, rate, subtype="FLOAT")
     whole, _ = load_windows(path, ClipSettings(11_025, 0.05), windows)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(containers, "_BLOCK", 97)
+        patch.setattr(clips, "_BLOCK", 97)
         patch.setattr(clips, "_SEARCHED", 0.1)
         waveforms, _ = load_windows(path, ClipSettings(11_025, 0.05), windows)
     np.testing.assert_array_equal(waveforms, whole)

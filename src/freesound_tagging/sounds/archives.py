@@ -34,7 +34,6 @@ TRIES = 7  # in a row that bring nothing new; a long download over a bad line br
 PAUSE = 1.0  # seconds before the second try in a row; before each further one it doubles
 TIMEOUTS = (15.0, 60.0)  # seconds to wait for a connection, and for the next bytes
 BLOCK = 1 << 15  # bytes written at a time, and the most that a broken connection loses
-BUSY = (429, 500, 502, 503, 504)  # answers of a server that is asked again
 BROKEN = (requests.ConnectionError, requests.Timeout, ChunkedEncodingError)
 
 
@@ -191,7 +190,7 @@ def _connect(url: str, part: Path, name: str) -> None:
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUTS) as response:
         if response.status_code == 416:  # the partial file is whole, or too long
             return
-        if response.status_code in BUSY:
+        if response.status_code in (429, 500, 502, 503, 504):  # busy
             raise requests.ConnectionError(f"the server answers {response.status_code}")
         response.raise_for_status()
         if response.status_code != 206:

@@ -35,7 +35,7 @@ def check_dataset(dataset: str) -> None:
         raise DataError(f"unknown DATASET {dataset!r}; legal are {known}, or path/to/table.csv")
     if is_table(dataset) and Path(dataset).stem in NAMES:
         raise DataError(
-            f"{dataset}: runs are kept under a table's name, which cannot be of {known}"
+            f"{dataset}: runs are kept under a table's name, which cannot be one of {known}"
         )
 
 

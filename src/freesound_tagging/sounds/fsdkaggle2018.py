@@ -36,12 +36,8 @@ DATASET = Dataset(
     ),
 )
 
-KAGGLE_FOLDER = "freesound-audio-tagging"
-"""The challenge on Kaggle, and the folder that holds its files as Kaggle lays them out: train.csv,
-audio_train/, audio_test/ and, where there, test_post_competition.csv."""
-
-SCORED = ("Public", "Private")
-"""Usages of the test clips that the challenge scored; the others were put there as a blind."""
+KAGGLE_FOLDER = "freesound-audio-tagging"  # named as the challenge is; its files as they are there
+SCORED = ("Public", "Private")  # usages of the test clips that the challenge scored
 
 
 def load(root: Path) -> pd.DataFrame:
@@ -101,9 +97,8 @@ def sample_submission(root: Path) -> pd.DataFrame | None:
 def find_tables(root: Path) -> tuple[Path, Path, dict[str, Path]]:
     """Find the files in Zenodo's or Kaggle's layout, or fetch Zenodo's archives.
 
-    In this order: Zenodo's, unpacked under ``root``; Kaggle's, in a folder `KAGGLE_FOLDER` under
-    DATA_MIRROR or ``root``, which is read where it lies; Zenodo's archives under DATA_MIRROR;
-    Zenodo's archives, downloaded.
+    In this order: Zenodo's, unpacked under ``root``; Kaggle's, in `KAGGLE_FOLDER` under DATA_MIRROR
+    or ``root``, which is read where it lies; Zenodo's under DATA_MIRROR; Zenodo's, downloaded.
 
     Returns the table of the train clips, that of the test clips (which may not be there), and the
     folders of sounds by split.

@@ -59,11 +59,6 @@ def test_unknown_name_lists_the_known_ones(name, tmp_path):
         assert known in str(caught.value)
 
 
-def test_options_reach_the_data_set(tmp_path):
-    table = load("microcalls", tmp_path, clips_per_class=1, seed=1)
-    assert len(table) == describe("microcalls").n_classes
-
-
 # --- the real archives -------------------------------------------------------------------------
 
 

@@ -8,7 +8,6 @@ import importlib.util
 import os
 import random
 import warnings
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -278,24 +277,3 @@ def tables() -> tuple[pd.DataFrame, pd.DataFrame]:
 def test_the_committed_folds_are_those_of_the_tables(tables):
     text = dealing.make_folds(*tables).to_csv(index=False, lineterminator="\n")
     assert (archives.MANIFESTS / f"{MANIFEST}.csv").read_bytes() == text.encode()
-
-
-def test_what_the_tables_tell_of_folds_and_uploads(tables):
-    """The figures of data/README.md."""
-    train, test = tables
-    both = pd.concat([train, test]).sort_values("freesound_id", ignore_index=True)
-    assert both["freesound_id"].is_unique
-    assert both["license"].nunique() == 3
-    one_apart = both["freesound_id"].diff() == 1
-    alike = both["label"] == both["label"].shift()
-    assert (one_apart.sum(), (one_apart & alike).sum()) == (4_568, 4_375)
-    assert (both["label"].value_counts(normalize=True) ** 2).sum() == pytest.approx(0.027, abs=5e-4)
-    folds = read_manifest(MANIFEST, "fname").astype({"fold": int})
-    trained = set(folds.loc[train["fname"], "group"])
-    assert folds.loc[test["fname"], "group"].isin(trained).sum() == 522
-    own = folds.loc[train["fname"], "fold"].to_numpy()
-    share = pd.crosstab(train["label"], own, normalize="index")
-    assert share.to_numpy().min() > 0
-    # Two labels have a run of uploads longer than a fold's share; all others are dealt evenly.
-    assert set(share[(share > 0.3).any(axis=1)].index) == {"Oboe", "Harmonica"}
-    assert Counter(own) == folds["fold"][folds["fold"] >= 0].value_counts().to_dict()

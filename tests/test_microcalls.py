@@ -235,15 +235,6 @@ def test_tremolo_and_click(label: str):
     assert np.median(gaps) == pytest.approx(1 / class_value(label), rel=0.03)
 
 
-@pytest.mark.parametrize("label", LABELS)
-def test_an_example_is_clean_and_always_the_same(label: str):
-    x = microcalls.example(label)
-    assert x.shape == (RATE,) and x.dtype == np.float32
-    assert np.max(np.abs(x)) == pytest.approx(0.8)
-    assert abs(x[0]) < 1e-3 and abs(x[-1]) < 1e-3
-    np.testing.assert_array_equal(x, microcalls.example(label))
-
-
 def test_an_unknown_class_is_named():
     with pytest.raises(ValueError, match=r"'whistle'.*slope_fast, .*click_fast"):
         microcalls.synthesise("whistle", np.random.default_rng(0))

@@ -315,6 +315,15 @@ def test_folds_keep_groups_spread_labels_and_ignore_order(clips_drawn, order):
     pd.testing.assert_series_equal(deal_folds(again).sort_index(), table["fold"], check_names=False)
 
 
+def test_labels_that_share_all_recordings_ask_for_a_fold_column():
+    """Each of 15 rare labels lies in two of six recordings: five folds cannot part them all."""
+    pairs = list(itertools.combinations("uvwxyz", 2))
+    rows = [(f"{i}{g}", f"rare{i}", g) for i, pair in enumerate(pairs) for g in pair]
+    rows += [(f"common{i}", "common", "uvwxyz"[i % 6]) for i in range(30)]
+    with pytest.raises(DataError, match=r"label 'rare.* a column `fold`"):
+        deal_folds(pd.DataFrame(rows, columns=["clip_id", "label", "group"]))
+
+
 # --- a table of one's own ----------------------------------------------------------------------
 
 

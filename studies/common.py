@@ -82,13 +82,7 @@ def train(
 
 
 def restore(experiment: Experiment, out: Path, folder: Path) -> None:
-    """Put the grid's committed scores back where runs are made, so that none is made twice.
-
-    Raises
-    ------
-    ValueError
-        As `keep`.
-    """
+    """Put the grid's committed scores back where runs are made, so that none is made twice."""
     kept = out / experiment.name / experiment.profile_name
     if not (kept / "settings.json").exists():
         return
@@ -149,11 +143,6 @@ def keep(
     rows : of `train`; in a study with a column ``condition``.
     study : a folder of its own, "" for the grid's.
     conditions : condition -> what is different from the profile.
-
-    Raises
-    ------
-    ValueError
-        Where the folder holds scores of other settings, clips, machine or version of the transform.
     """
     folder = out / experiment.name / experiment.profile_name / study
     (folder / "scores").mkdir(parents=True, exist_ok=True)

@@ -56,13 +56,7 @@ def read_clips(dataset: Path) -> pd.DataFrame:
 
 
 def read_folder(folder: Path, clips: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return file name -> scores of a folder, each file checked.
-
-    Raises
-    ------
-    DataError
-        Where the scores are of another version of the transform, or as `check_file`.
-    """
+    """Return file name -> scores of a folder, each file checked."""
     settings, ours = folder / "settings.json", version("spectral-hyperresolution")
     made = json.loads(settings.read_text())["transform"]
     if made != ours:

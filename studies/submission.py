@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> None:
     experiment = open_experiment(options.dataset, options.profile)
     scores = experiment.load_scores(".test.csv")
     usage = fsdkaggle2018.usage_of_test_clips(experiment.raw_folder)
-    summary = summarise_test(scores, usage, experiment.load_scores())
+    summary = summarise_test(scores, usage)
     summary.to_csv(experiment.run_folder / "test_summary.csv", index=False, float_format="%.6g")
     sample = fsdkaggle2018.sample_submission(experiment.raw_folder)
     folder = experiment.run_folder / "submissions"

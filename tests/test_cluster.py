@@ -59,7 +59,7 @@ def test_store_and_scores_have_the_same_bytes_though_a_worker_is_killed(
             with Client(cluster, set_as_default=False) as client:
                 doomed = next(iter(client.nthreads()))
                 client.run(kill_at_first_write, tmp_path / "killed", workers=[doomed])
-        runs.run_grid(table, store, ["log_db", "mel_db"], profile, folder, n_jobs=1, progress=False)
+        runs.run_grid(table, store, ["log_db", "mel_db"], profile, folder, n_jobs=1)
         files = [*folder.rglob("*.safetensors"), *folder.rglob("*.csv")]
         return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
@@ -69,45 +69,23 @@ def test_store_and_scores_have_the_same_bytes_though_a_worker_is_killed(
     assert make("one") == many and len(many) == 2 * 3 + 2 * -(-len(table) // small_batches)
 
 
-def fail_at(job: int) -> int:
-    if job == 2:
-        raise ValueError("job 2 went wrong")
-    return os.getpid()
-
-
-def test_jobs_are_made_by_the_workers_and_their_errors_come_back(cluster):
-    with Client(cluster, set_as_default=False) as client:
-        processes = set(client.run(os.getpid).values())
-    assert set(run_jobs(fail_at, [(0,), (1,), (3,)], 1)) <= processes
-    with pytest.raises(ValueError, match="job 2 went wrong"):
-        list(run_jobs(fail_at, [(1,), (2,)], 1))
-
-
-@pytest.fixture
-def silent_address():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))  # and does not listen
-        yield f"tcp://127.0.0.1:{free.getsockname()[1]}"
-
-
-@pytest.mark.parametrize(
-    "address", ["host", "host:8786", "tcp://host", "tcp://host:x", "tcp://:8786", "http://host:80"]
-)
+@pytest.mark.parametrize("address", ["host", "tcp://host", "tcp://host:x", "http://host:80"])
 def test_a_malformed_address_is_refused(monkeypatch, address):
     monkeypatch.setenv("SCHEDULER", address)
     with pytest.raises(DataError, match=f"must read like tcp://host:8786, got '{address}'"):
         check_scheduler()
 
 
-def test_a_silent_scheduler_is_one_line_before_any_work(
-    silent_address, monkeypatch, tmp_path, capsys
-):
+def test_a_silent_scheduler_is_one_line_before_any_work(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(jobs, "CONNECT_SECONDS", 1)
-    monkeypatch.setenv("SCHEDULER", silent_address)
-    monkeypatch.setenv("WORK_FOLDER", str(tmp_path))
-    assert cli.main(["run", "--dataset", "microcalls", "--profile", "smoke"]) == 2
-    said = f"error: SCHEDULER={silent_address}: no scheduler answers there within 1 s\n"
-    assert capsys.readouterr() == ("", said)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))  # and does not listen
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+        monkeypatch.setenv("SCHEDULER", address)
+        monkeypatch.setenv("WORK_FOLDER", str(tmp_path))
+        assert cli.main(["run", "--dataset", "microcalls", "--profile", "smoke"]) == 2
+    out, said = capsys.readouterr()
+    assert out == "" and said.startswith("error: ") and address in said and said.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 
@@ -126,6 +104,3 @@ def test_without_an_address_no_cluster_is_needed(monkeypatch):
     monkeypatch.setenv("SCHEDULER", " ")
     check_scheduler()
     assert list(run_jobs(os.getpid, [()], 1)) == [os.getpid()]
-    monkeypatch.setenv("SCHEDULER", "tcp://host:8786")
-    with pytest.raises(DataError, match="needs the package distributed"):
-        check_scheduler()

@@ -4,11 +4,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import softmax
 from sklearn.metrics import label_ranking_average_precision_score, top_k_accuracy_score
 
 from freesound_tagging.scoring.charts import show_confusion, show_differences, show_summary
 from freesound_tagging.scoring.metrics import (
-    KEYS,
+    SUMMARY,
     check_scores,
     class_report,
     classes_of,
@@ -23,36 +24,27 @@ from freesound_tagging.scoring.metrics import (
 )
 from freesound_tagging.scoring.statistics import by_fold_and_seed, compare
 
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
 CLASSES = ["bark", "chirp", "clang", "hiss", "ring"]
 
 
-def make_scores(
-    skill: float = 1.0,
-    n: int = 60,
-    seeds: tuple[int, ...] = (0,),
-    groups: int = 12,
-    random_state: int = 0,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return out-of-fold scores and the table of their clips; greater skill, fewer errors."""
-    generator = np.random.default_rng(random_state)
-    clip_ids = [f"clip{i:03d}" for i in range(n)]
-    labels = [CLASSES[i % len(CLASSES)] for i in range(n)]
-    folds = [i // len(CLASSES) % groups % 3 for i in range(n)]
-    recordings = [f"recording{i // len(CLASSES) % groups}" for i in range(n)]
-    table = pd.DataFrame(
-        {"label": labels, "fold": folds, "group": recordings}, index=pd.Index(clip_ids)
-    )
-    frames = []
-    for seed in seeds:
-        logits = generator.standard_normal((n, len(CLASSES)))
-        logits[np.arange(n), [CLASSES.index(label) for label in labels]] += skill
-        values = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-        keys = pd.DataFrame({"clip_id": clip_ids, "seed": seed, "fold": folds, "label": labels})
-        frames.append(pd.concat([keys, pd.DataFrame(values, columns=CLASSES)], axis=1))
+def make_scores(skill: float = 1.0, seeds: int = 1, draw: int = 0):
+    """Return out-of-fold scores of 60 clips, and their table; greater skill, fewer errors."""
+    clip, random, frames = np.arange(60), np.random.default_rng(draw), []
+    keys = pd.DataFrame({"clip_id": [f"clip{i:03d}" for i in clip], "seed": 0})
+    keys = keys.assign(fold=clip // 5 % 3, label=np.array(CLASSES)[clip % 5])
+    for seed in range(seeds):
+        logits = random.standard_normal((60, 5)) + skill * np.eye(5)[clip % 5]
+        values = pd.DataFrame(softmax(logits, axis=1), columns=CLASSES)
+        frames.append(keys.assign(seed=seed).join(values))
+    table = keys.set_index("clip_id").assign(group=[f"recording{i // 5}" for i in clip])
     return pd.concat(frames, ignore_index=True), table
-
-
-# --- top-k error and MAP@k ---------------------------------------------------------------------
 
 
 def test_by_hand():
@@ -91,29 +83,13 @@ def test_agrees_with_sklearn(k, random_state):
     assert map_at_k(scores, targets, 9) == pytest.approx(reciprocal)
 
 
-@pytest.mark.parametrize("random_state", range(20))
-def test_order_of_rows_and_classes_means_nothing(random_state):
-    generator = np.random.default_rng(random_state)
-    n, classes = generator.integers(1, 12), generator.integers(2, 7)
-    scores, targets = generator.random((n, classes)), generator.integers(0, classes, n)
-    rows, columns = generator.permutation(n), generator.permutation(classes)
-    for k in (1, 3):
-        expected = top_k_error(scores, targets, k), map_at_k(scores, targets, k)
-        shuffled = scores[rows], targets[rows]
-        assert (top_k_error(*shuffled, k), map_at_k(*shuffled, k)) == pytest.approx(expected)
-        relabelled = scores[:, columns], np.argsort(columns)[targets]
-        assert (top_k_error(*relabelled, k), map_at_k(*relabelled, k)) == pytest.approx(expected)
-
-
 @pytest.mark.parametrize(
     ("scores", "targets", "message"),
     [
-        ([[0.5, 0.5]], [0, 1], r"got \(1, 2\) and \(2,\)"),
-        ([0.5, 0.5], [0, 1], r"got \(2,\) and \(2,\)"),
+        ([[0.5, 0.5]], [0, 1], r"scores \(1, 2\) must be .* targets \(2,\)"),
         ([[0.5, 0.5]], [2], r"0\.\.1"),
         ([[0.5, 0.5]], [-1], r"0\.\.1"),
         ([[0.5, np.nan]], [0], "NaN or infinity"),
-        ([[0.5, np.inf]], [0], "NaN or infinity"),
     ],
 )
 def test_shapes_and_targets_are_checked(scores, targets, message):
@@ -121,31 +97,11 @@ def test_shapes_and_targets_are_checked(scores, targets, message):
         target_ranks(scores, targets)
 
 
-# --- one row a clip ----------------------------------------------------------------------------
-
-
-def test_metrics_of_each_clip_average_to_those_of_all():
-    scores, _ = make_scores()
-    metrics = clip_metrics(scores)
-    assert classes_of(scores) == CLASSES
-    targets = scores["label"].map(CLASSES.index).to_numpy()
-    values = scores[CLASSES].to_numpy()
-    assert metrics["top1_accuracy"].mean() == pytest.approx(1 - top_k_error(values, targets, 1))
-    assert metrics["top3_error"].mean() == pytest.approx(top_k_error(values, targets, 3))
-    assert metrics["map3"].mean() == pytest.approx(map_at_k(values, targets, 3))
-    pd.testing.assert_frame_equal(metrics[KEYS], scores[KEYS])
-
-
-def test_columns_are_found_by_name():
-    scores, _ = make_scores()
-    moved = scores[[*KEYS[::-1], *CLASSES[::-1]]].sample(frac=1, random_state=0)
-    pd.testing.assert_frame_equal(clip_metrics(moved).sort_index(), clip_metrics(scores))
-
-
 def test_a_label_without_a_column_is_named():
     scores, _ = make_scores()
+    assert classes_of(scores) == CLASSES
     scores.loc[7, "label"] = "purr"
-    with pytest.raises(ValueError, match=r"'purr' is no column .* bark, chirp"):
+    with pytest.raises(ValueError, match="no column has scores of label 'purr'"):
         clip_metrics(scores)
 
 
@@ -162,13 +118,9 @@ def test_confusion_and_hardest_pairs_by_hand():
     pairs = hardest_pairs(counts)
     assert pairs.loc[0].tolist() == ["a", "b", 2, 1, pytest.approx(3 / 6)]
     assert len(pairs) == 1  # the other pairs are never taken for each other
-    assert len(hardest_pairs(counts, n=1)) == 1
     report = class_report(scores)
     assert report.index[-1] == "c" and report.loc["c", "top1_accuracy"] == 1
     assert report.loc["a", "top1_accuracy"] == 0.5
-
-
-# --- the ranked table --------------------------------------------------------------------------
 
 
 def test_an_interval_is_never_a_point():
@@ -180,38 +132,30 @@ def test_an_interval_is_never_a_point():
     assert 0 < low < some.mean() < high < 1
 
 
-def test_summary_ranks_by_top1_accuracy():
-    frames = {f"skill{skill}": make_scores(skill)[0] for skill in (0.5, 3.0, 1.5)}
-    table = make_scores()[1]
-    summary = summarise(frames, table)
-    assert summary["variant"].tolist() == ["skill3.0", "skill1.5", "skill0.5"]
-    assert summary["top1_accuracy"].is_monotonic_decreasing
-    for name in ("top1_accuracy", "top3_error"):
-        assert (summary[f"{name}_low"] <= summary[name]).all()
-        assert (summary[name] <= summary[f"{name}_high"]).all()
-    assert (summary["n"] == 60).all() and (summary["seeds"] == 1).all()
-    for row in summary.itertuples():
-        metrics = clip_metrics(frames[row.variant])
-        assert row.top3_error == pytest.approx(metrics["top3_error"].mean())
-        assert row.top1_accuracy == pytest.approx(metrics["top1_accuracy"].mean())
-        assert row.map3 == pytest.approx(metrics["map3"].mean())
-
-
-def test_equal_accuracies_rank_by_map3():
+def test_summary_ranks_by_top1_accuracy_and_then_by_map3():
     better, table = make_scores(8.0)
     worse = better.copy()
     wrong = worse["label"] == "bark"
     better.loc[wrong, CLASSES] = [0.3, 0.4, 0.1, 0.1, 0.1]  # the true class second ...
     worse.loc[wrong, CLASSES] = [0.1, 0.4, 0.3, 0.15, 0.05]  # ... and fourth
-    summary = summarise({"worse": worse, "better": better}, table)
-    assert summary["top1_accuracy"].nunique() == 1
-    assert summary["variant"].tolist() == ["better", "worse"]
+    frames = {"poor": make_scores(0.5)[0], "worse": worse, "better": better}
+    summary = summarise(frames, table)
+    assert list(summary.columns) == SUMMARY
+    assert summary["variant"].tolist() == ["better", "worse", "poor"]
+    assert summary["top1_accuracy"].nunique() == 2
+    assert (summary["n"] == 60).all() and (summary["seeds"] == 1).all()
+    for row in summary.itertuples():
+        metrics = clip_metrics(frames[row.variant])
+        assert row.top3_error == pytest.approx(metrics["top3_error"].mean())
+        assert row.map3 == pytest.approx(metrics["map3"].mean())
+        assert row.top1_accuracy_low <= row.top1_accuracy <= row.top1_accuracy_high
+        assert row.top3_error_low <= row.top3_error <= row.top3_error_high
 
 
 def test_a_clip_scored_twice_or_not_finitely_is_named():
     scores, table = make_scores()
     twice = pd.concat([scores, scores.iloc[[5]].assign(fold=2)])
-    with pytest.raises(ValueError, match="v: clip 'clip005' is scored twice by seed 0; the folds"):
+    with pytest.raises(ValueError, match="v: clip 'clip005' is scored twice by seed 0"):
         summarise({"v": twice}, table)
     other_seed = pd.concat([scores, scores.assign(seed=1)])
     assert summarise({"v": other_seed}, table).loc[0, "n"] == 60
@@ -219,9 +163,6 @@ def test_a_clip_scored_twice_or_not_finitely_is_named():
         scores.loc[7, "hiss"] = value
         with pytest.raises(ValueError, match="v: the scores of clip 'clip007', seed 0, are not"):
             check_scores(scores, "v")
-
-
-# --- few classes, many classes, odd names ------------------------------------------------------
 
 
 def test_log_loss_and_balanced_accuracy_by_hand():
@@ -236,8 +177,8 @@ def test_log_loss_and_balanced_accuracy_by_hand():
 
 
 def test_differences_are_drawn_with_every_fold_and_seed_on_one_scale():
-    good, table = make_scores(3.0, seeds=(0, 1, 2))
-    poor, _ = make_scores(0.2, seeds=(0, 1, 2), random_state=1)
+    good, table = make_scores(3.0, 3)
+    poor, _ = make_scores(0.2, 3, 1)
     scores = {"hires_q2": good, "log_db": poor, "mel_db": poor}
     pairs = [("hires_q2", "log_db"), ("log_db", "mel_db")]
     contrasts = compare(scores, table, pairs)
@@ -253,7 +194,6 @@ def test_differences_are_drawn_with_every_fold_and_seed_on_one_scale():
     assert filled.get_xdata() == [contrasts.loc[0, "difference"]]
     assert filled.get_markerfacecolor() == filled.get_color()
     assert open_.get_markerfacecolor() == "white"
-    plt.close(figure)
 
 
 def test_the_ranked_table_is_drawn_best_on_top():
@@ -261,7 +201,6 @@ def test_the_ranked_table_is_drawn_best_on_top():
     ax = show_summary(summarise(frames, make_scores()[1]))
     assert [label.get_text() for label in ax.get_yticklabels()] == ["log_db", "hires_q2"]
     assert ax.get_ylim()[0] > ax.get_ylim()[1]
-    plt.close(ax.figure)
 
 
 def test_a_confusion_matrix_of_600_classes_shows_the_worst_at_a_size_that_can_be_read():
@@ -275,7 +214,6 @@ def test_a_confusion_matrix_of_600_classes_shows_the_worst_at_a_size_that_can_be
     assert max(width, height) < 20
     assert [label.get_text() for label in ax.get_yticklabels()] == wrong
     assert "40 of 600 classes" in ax.get_title()
-    plt.close(ax.figure)
 
 
 def test_a_confusion_matrix_shows_shares_and_never_mathematics():
@@ -287,4 +225,3 @@ def test_a_confusion_matrix_shows_shares_and_never_mathematics():
     ax.figure.canvas.draw()
     assert [label.get_text() for label in ax.get_xticklabels()] == names
     assert not any(label.get_parse_math() for label in (*ax.get_xticklabels(), ax.title))
-    plt.close(ax.figure)

@@ -1,7 +1,5 @@
 """Plots draw what they are given, where the axes say it is."""
 
-from dataclasses import replace
-
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,9 +10,7 @@ from freesound_tagging.features import plots
 from freesound_tagging.features.filterbanks import axis_frequencies
 from freesound_tagging.features.grid import Grid
 from freesound_tagging.features.representations import (
-    FAMILIES,
-    OTHER_VARIANTS,
-    VARIANTS,
+    ALL_VARIANTS,
     get_channel,
     get_variant,
 )
@@ -58,7 +54,7 @@ def test_a_spectrogram_is_drawn_in_hertz_and_seconds(axis):
     assert bars_of(plots.show_spectrogram(values, frequencies, times)) == []
 
 
-@pytest.mark.parametrize("name", VARIANTS | OTHER_VARIANTS)
+@pytest.mark.parametrize("name", ALL_VARIANTS)
 def test_every_representation_is_drawn_in_its_units(name):
     variant, axes = get_variant(name), plots.spectrogram_axes(get_variant(name), GRID)
     shape = len(variant.planes), *get_channel(variant.channels[0]).shape(GRID)
@@ -88,22 +84,12 @@ def test_every_representation_is_drawn_in_its_units(name):
         assert low <= axes.frequencies[0] < axes.frequencies[-1] <= high
 
 
-def test_a_crop_is_drawn_with_its_own_seconds():
-    axes = plots.spectrogram_axes(get_variant("3ch_linear_mel_log"), GRID)
-    axes = replace(axes, times=axes.times[10:30])
-    ax = plots.show_planes(np.zeros((3, GRID.n_bins, 20), np.uint8), axes)
-    half = GRID.hop_length / GRID.sample_rate / 2
-    assert ax.get_xlim() == pytest.approx((axes.times[0] - half, axes.times[-1] + half))
-    assert ax.get_ylabel() == "frequency (axes differ)" and not len(ax.get_yticks())
-
-
 def test_every_representation_has_a_colour_of_its_own():
-    known = VARIANTS | OTHER_VARIANTS
+    known = ALL_VARIANTS
     assert len({plots.colour_of(name) for name in known}) == len(known)
-    assert set(plots.FAMILY_COLOURS) == set(FAMILIES)
 
 
-@pytest.mark.parametrize("label", ["$5_$", "Ba$$in", "$\\nonsense{$", "<b>dog</b>"])
+@pytest.mark.parametrize("label", ["Ba$$in", "$\\nonsense{$"])
 def test_a_label_is_drawn_as_it_stands_whatever_the_users_settings(label):
     with matplotlib.rc_context({"text.usetex": True, "font.family": "serif"}):
         plots.use_style()
@@ -113,8 +99,7 @@ def test_a_label_is_drawn_as_it_stands_whatever_the_users_settings(label):
         plots.draw_dollars(other.figure)
         for drawn in (ax, other):
             drawn.figure.canvas.draw()
-            assert drawn.get_title() == label
-            assert "$" not in label or not drawn.title.get_parse_math()
+            assert drawn.get_title() == label and not drawn.title.get_parse_math()
         assert any(text.get_parse_math() for text in other.figure.findobj(Text))  # 10 to a power
 
 

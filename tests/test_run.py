@@ -113,7 +113,7 @@ def test_the_outcome_names_ranks_files_and_what_was_left_out(work_folder, capsys
     notebooks.print_outcome(experiment)
     said = capsys.readouterr().out
     assert "by out-of-fold top-1 accuracy" in said
-    assert all(word in said for word in ["mel_db", *notebooks.FILES])
+    assert "mel_db" in said and str(experiment.run_folder) in said
     assert "2 clips could not be read" in said and "these scores say nothing" in said
 
 

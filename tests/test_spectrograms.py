@@ -23,21 +23,15 @@ from freesound_tagging.features.filterbanks import (
 from freesound_tagging.features.grid import Grid
 from freesound_tagging.features.representations import (
     CHANNELS,
-    FAMILIES,
-    OTHER_VARIANTS,
-    VARIANTS,
     Channel,
-    channels_of,
     compute_channels,
     delta,
     get_channel,
-    get_variant,
 )
 from freesound_tagging.learning.profiles import PROFILES
 from spectral_hyperresolution import LinearReassignment
 
 AXES = ("linear", "log", "mel")
-ALL_VARIANTS = VARIANTS | OTHER_VARIANTS
 FINE = Grid(hop_length=394, bins_per_octave=13.0)  # no instant between two windows is skipped
 COARSE = Grid(hop_length=1576, bins_per_octave=3.3, oversampling=6)
 MAGNITUDES = [name for name, channel in CHANNELS.items() if channel.limits(FINE) is None]
@@ -64,9 +58,6 @@ def sounds_of(seed: int, grid: Grid) -> torch.Tensor:
     return torch.from_numpy((10 ** generator.uniform(-3, 0, 3) @ parts).astype(np.float32))
 
 
-# --- axes and names ----------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("profile", PROFILES)
 def test_axes_reach_from_fmin_to_fmax_in_even_steps(profile):
     grid = PROFILES[profile].grid
@@ -84,37 +75,10 @@ def test_axes_reach_from_fmin_to_fmax_in_even_steps(profile):
     np.testing.assert_allclose(axis_frequencies("log", grid), reassigned, rtol=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("ask", "kind", "known"),
-    [
-        (get_channel, "channel", CHANNELS),
-        (get_variant, "representation", ALL_VARIANTS),
-        (lambda name: channels_of(["log_db", name]), "representation", ALL_VARIANTS),
-        (lambda name: axis_frequencies(name, FINE), "axis", AXES),
-        (decoding_table, "loudness", ("db", "linear", "mu_law")),
-    ],
-)
-def test_unknown_names_list_the_known_ones(ask, kind, known):
-    with pytest.raises(ValueError, match=f"unknown {kind} 'nonesuch'") as caught:
-        ask("nonesuch")
-    assert all(name in str(caught.value) for name in known)
-
-
-def test_representations_differ_and_are_one_channel_or_three():
-    assert len({variant.planes for variant in ALL_VARIANTS.values()}) == len(ALL_VARIANTS)
-    assert {variant.family for variant in ALL_VARIANTS.values()} == set(FAMILIES)
-    for variant in ALL_VARIANTS.values():
-        assert len(variant.planes) in (1, 3)
-        assert len({get_channel(channel).shape(FINE) for channel in variant.channels}) == 1
-    found = channels_of(["3ch_hires_q1_q8_log_db", "log_db", "gabor_q1", "hires_q1"])
-    assert found == ["hires_q1", "hires_q8", "log", "gabor_q1"]
-
-
-def test_no_two_channels_have_the_same_settings():
-    assert len({str(channel.settings()) for channel in CHANNELS.values()}) == len(CHANNELS)
-
-
-# --- filterbanks -------------------------------------------------------------------------------
+def test_unknown_names_are_named():
+    for ask in (get_channel, lambda name: axis_frequencies(name, FINE), decoding_table):
+        with pytest.raises(ValueError, match=r"unknown \w+ 'bark'; the known ones are: .*linear"):
+            ask("bark")
 
 
 @settings(deadline=None, max_examples=60)
@@ -160,11 +124,8 @@ def test_mel_bands_are_those_of_librosa_and_torchaudio():
 
 def test_a_row_above_half_the_sample_rate_is_an_error():
     grid = Grid(sample_rate=8_000)  # fmax stays at 11,025 Hz
-    with pytest.raises(ValueError, match="outside 0 to 4000 Hz"):
+    with pytest.raises(ValueError, match="within 0 to 4000 Hz"):
         filterbank(axis_frequencies("log", grid), 2048, grid.sample_rate)
-
-
-# --- where sounds land -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("frequency", [440.0, 2500.0, 9000.0])
@@ -234,24 +195,6 @@ def test_silence_gives_zeros_without_nan(grid):
         assert (codes == (0 if name in MAGNITUDES else codes[0, 0])).all(), name
 
 
-def test_nothing_depends_on_torchs_defaults(grid):
-    waveform = noise(grid.n_samples)
-    names = [*STANDARD, "mel_delta2", "mfcc", "waveform"]
-    expected = compute_channels(waveform, names, grid)
-    tables = {loudness: decoding_table(loudness) for loudness in ("db", "linear", "mu_law")}
-    decoding_table.cache_clear()
-    torch.set_default_dtype(torch.float64)
-    try:
-        with torch.device("meta"):
-            for name, values in compute_channels(waveform, names, grid).items():
-                torch.testing.assert_close(values, expected[name], rtol=0, atol=0)
-            for loudness, table in tables.items():
-                torch.testing.assert_close(decoding_table(loudness), table, rtol=0, atol=0)
-    finally:
-        torch.set_default_dtype(torch.float32)
-        decoding_table.cache_clear()
-
-
 GOLDEN = Path(__file__).parent / "codes_of_a_fixed_clip.npz"
 """Codes of the STFT's channels as the first stores held them; the transform has its own tests."""
 
@@ -269,9 +212,6 @@ def test_codes_of_a_fixed_clip_stay():
             codes = encode(found, CHANNELS[name].limits(grid)).numpy()
             # To the bit on the machine that made the file; another rounds some cells otherwise.
             assert (codes != golden[name]).mean() < 0.005, name
-
-
-# --- what tells causes apart -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("q", [1, 2, 4, 8])
@@ -312,9 +252,6 @@ def test_the_masked_control_is_empty_where_the_reassigned_spectrogram_is(seed):
     assert torch.equal(masked[reassigned > 0], unmoved[reassigned > 0])
 
 
-# --- derivatives and coefficients --------------------------------------------------------------
-
-
 @pytest.mark.parametrize("order", [1, 2])
 @pytest.mark.parametrize("fall", [0.0, 3.0])
 def test_deltas_of_a_constant_are_zero_and_of_a_ramp_constant(order, fall):
@@ -345,9 +282,6 @@ def test_mfcc_are_the_cosine_transform_of_log_mel():
         expected = (1 + 40 * np.sin(np.pi * (k + 1) / 80)) * (cosine @ above_floor.numpy())
         np.testing.assert_allclose(values[row], expected, rtol=1e-3, atol=0.5)
     assert CHANNELS["mfcc"].frequencies(FINE) is None
-
-
-# --- the STFT ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("amplitude", [0.01, 1.0])
@@ -381,9 +315,6 @@ def test_a_column_is_the_mean_power_of_its_frames(hop, frames, n, n_fft):
         np.testing.assert_allclose(power[:, column], expected, rtol=1e-6, atol=1e-12)
 
 
-# --- codes -------------------------------------------------------------------------------------
-
-
 @settings(deadline=None, max_examples=60)
 @given(arrays(np.float32, (5, 4), elements=st.floats(0, 1e6, width=32)))
 def test_decoding_gives_back_what_was_encoded(values):
@@ -414,13 +345,6 @@ def test_codes_of_a_sound_do_not_depend_on_its_level(gain, grid):
         values = [channel.compute(sound, grid) for sound in (waveform, gain * waveform)]
         quiet, loud = (encode(found, channel.limits(grid)).int() for found in values)
         assert (quiet - loud).abs().max() <= 1, name
-
-
-def test_every_spectrogram_of_a_batch_has_its_own_maximum():
-    one, other = 10 ** (-5 * torch.rand(2, 12, 9, generator=torch.Generator().manual_seed(0)))
-    codes = encode(torch.stack([one, 1e-3 * other, torch.zeros(12, 9)]))
-    assert codes.amax(dim=(1, 2)).tolist() == [255, 255, 0]
-    assert torch.equal(codes[1], encode(other))
 
 
 @pytest.mark.parametrize("decibels", [0, -15, -30])

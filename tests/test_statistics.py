@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from benchmarks.statistics import rule
 from freesound_tagging.scoring.metrics import bootstrap_means, clip_metrics
@@ -25,21 +23,14 @@ from freesound_tagging.scoring.statistics import (
 CLASSES = ["bark", "chirp", "clang", "hiss"]
 
 
-def scores_of(right: np.ndarray, folds: int = 3) -> pd.DataFrame:
+def scores_of(right: np.ndarray) -> pd.DataFrame:
     """Return scores whose best class is the true one, or another, as asked: (clips, seeds)."""
-    right = np.asarray(right, dtype=bool)
-    frames = []
-    for seed, own in enumerate(right.T):
-        clip = np.arange(len(own))
-        chosen = (clip + ~own) % len(CLASSES)
-        keys = {
-            "clip_id": [f"clip{i:03d}" for i in clip],
-            "seed": seed,
-            "fold": clip % folds,
-            "label": np.asarray(CLASSES)[clip % len(CLASSES)],
-        }
-        values = pd.DataFrame(np.eye(len(CLASSES))[chosen] * 0.6 + 0.1, columns=CLASSES)
-        frames.append(pd.DataFrame(keys).join(values))
+    clip, frames = np.arange(len(right)), []
+    keys = pd.DataFrame({"clip_id": [f"clip{i:03d}" for i in clip], "fold": clip % 3})
+    for seed, own in enumerate(np.asarray(right, dtype=bool).T):
+        values = np.eye(4)[(clip + ~own) % 4] * 0.6 + 0.1
+        about = keys.assign(seed=seed, label=np.asarray(CLASSES)[clip % 4])
+        frames.append(about.join(pd.DataFrame(values, columns=CLASSES)))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -54,15 +45,10 @@ def drawn(share: float, clips: int = 120, seeds: int = 3, draw: int = 0) -> np.n
     return np.random.default_rng(draw).random((clips, seeds)) < share
 
 
-def one_row(first: np.ndarray, second: np.ndarray, groups=None, **options) -> pd.Series:
+def one_row(first: np.ndarray, second: np.ndarray, groups=None) -> pd.Series:
     scores = {"first": scores_of(first), "second": scores_of(second)}
     table = table_of(range(len(first)) if groups is None else groups)
-    return compare(scores, table, [("first", "second")], **options).iloc[0]
-
-
-# --- Holm --------------------------------------------------------------------------------------
-
-p_lists = st.lists(st.floats(0, 1), max_size=12)
+    return compare(scores, table, [("first", "second")]).iloc[0]
 
 
 @pytest.mark.parametrize(
@@ -77,29 +63,6 @@ p_lists = st.lists(st.floats(0, 1), max_size=12)
 )
 def test_holm_by_hand(p_values, planned, expected):
     np.testing.assert_allclose(holm(p_values, planned), expected)
-
-
-@given(p_lists)
-def test_holm_rejects_what_the_steps_one_by_one_reject(p_values):
-    rejected = set()
-    for step, i in enumerate(np.argsort(p_values, kind="stable")):
-        if (len(p_values) - step) * p_values[i] >= 0.05:
-            break
-        rejected.add(i)
-    adjusted = holm(p_values)
-    assert set(np.flatnonzero(adjusted < 0.05)) == rejected
-    assert (adjusted >= p_values).all() and (adjusted <= 1).all()
-
-
-@given(p_lists, st.randoms(use_true_random=False))
-def test_order_means_nothing_to_holm(p_values, random):
-    order = list(range(len(p_values)))
-    random.shuffle(order)
-    shuffled = holm(np.array(p_values)[order])
-    np.testing.assert_array_equal(shuffled, holm(p_values)[order])
-
-
-# --- the bootstrap -----------------------------------------------------------------------------
 
 
 def test_the_bootstrap_draws_as_a_list_of_all_draws_does():
@@ -117,12 +80,6 @@ def test_the_bootstrap_draws_as_a_list_of_all_draws_does():
     np.testing.assert_allclose(counts / len(means), times / len(every), atol=0.005)
 
 
-def test_the_spread_over_independent_clips_is_that_of_theory():
-    values = drawn(0.3, 400, 1).astype(float)
-    error = values.std(ddof=1) / np.sqrt(400)
-    assert bootstrap_means(values, np.arange(400)).std() == pytest.approx(error, rel=0.05)
-
-
 def test_seeds_that_differ_widen_the_interval_and_their_number_narrows_it():
     clips = drawn(0.5, 400, 1).astype(float)
 
@@ -136,30 +93,12 @@ def test_seeds_that_differ_widen_the_interval_and_their_number_narrows_it():
     assert spread([0.0, 0.3, -0.3] * 3) < three
 
 
-def test_clips_of_one_recording_count_as_one():
-    values = np.repeat(drawn(0.3, 40, 1), 10, axis=0).astype(float)  # ten clips, all alike
-    by_recording = bootstrap_means(values, np.repeat(np.arange(40), 10))
-    assert by_recording.std() > 2.5 * bootstrap_means(values, np.arange(400)).std()
-
-
-def test_many_contrasts_at_once_are_each_alone():
-    values = np.random.default_rng(0).random((30, 3, 4))
-    together = bootstrap_means(values, np.arange(30) // 2)
-    for k in range(4):
-        np.testing.assert_allclose(
-            together[:, k], bootstrap_means(values[:, :, k], np.arange(30) // 2)
-        )
-
-
 @pytest.mark.parametrize(
     ("means", "expected"),
     [([1.0] * 99, 2 / 100), ([-1.0] * 99, 2 / 100), ([1.0, -1.0] * 50, 1.0), ([0.0] * 9, 1.0)],
 )
 def test_p_is_twice_the_rarer_side(means, expected):
     assert p_value(np.array(means)) == pytest.approx(expected)
-
-
-# --- differences -------------------------------------------------------------------------------
 
 
 def test_differences_are_paired_by_clip_and_seed_whatever_the_order_of_rows():
@@ -182,24 +121,8 @@ def test_only_seeds_that_both_have_whole_are_compared():
     b = b[(b["seed"] != 2) | (b["fold"] != 1)]  # the third seed is not finished
     assert paired_differences(a, b).columns.tolist() == [0, 1]
     assert one_row(right, right[:, :2])["seeds"] == 2
-    with pytest.raises(ValueError, match="clip 'clip007' is in one of them only"):
-        paired_differences(a[a["clip_id"] != "clip007"], b)
     with pytest.raises(ValueError, match="not scored on the same clips by any seed"):
         paired_differences(a[a["seed"] == 2], b)
-
-
-def test_what_is_scored_twice_or_not_at_all_is_named():
-    scores = {"a": scores_of(drawn(0.7, 9)), "b": scores_of(drawn(0.7, 9))}
-    twice = scores | {"b": pd.concat([scores["b"], scores["b"].iloc[[4]]])}
-    with pytest.raises(ValueError, match=r"a and b: second scores: clip 'clip004' is scored twice"):
-        compare(twice, table_of(range(9)), [("a", "b")])
-    spoilt = scores["b"].copy()
-    spoilt.loc[13, "hiss"] = np.nan
-    with pytest.raises(ValueError, match=r"clip 'clip004', seed 1, are not finite"):
-        compare(scores | {"b": spoilt}, table_of(range(9)), [("a", "b")])
-
-
-# --- the rule ----------------------------------------------------------------------------------
 
 
 def test_a_large_difference_is_found_in_its_direction():
@@ -209,9 +132,6 @@ def test_a_large_difference_is_found_in_its_direction():
     assert 0 < row["low"] < row["difference"] < row["high"]
     assert row["difference"] == pytest.approx(good.mean() - poor.mean())
     assert one_row(poor, good)["verdict"] == "worse"
-    assert one_row(poor, good, metric="log_loss")["verdict"] == "worse"
-    assert one_row(good, poor, metric="log_loss")["difference"] < 0
-    assert one_row(good, poor, metric="log_loss")["verdict"] == "better"
 
 
 def test_nothing_is_found_between_equals():
@@ -244,7 +164,8 @@ def test_too_few_seeds_have_a_difference_and_no_verdict(seeds):
 def test_every_planned_contrast_counts_made_or_not():
     first, second = drawn(0.73), drawn(0.5, draw=1)
     assert one_row(first, second)["verdict"] == "better"
-    assert one_row(first, second, planned=10_000)["verdict"] == "no difference found"
+    one = one_row(first, second).to_frame().T
+    assert judge(one, planned=10_000)["verdict"].item() == "no difference found"
     scores = {"a": scores_of(first), "b": scores_of(second), "c": scores_of(drawn(0.5, draw=2))}
     table = table_of(range(120))
     apart = [compare(scores, table, [pair]) for pair in (("a", "b"), ("b", "c"))]
@@ -252,19 +173,6 @@ def test_every_planned_contrast_counts_made_or_not():
     pd.testing.assert_frame_equal(judge(pd.concat(apart, ignore_index=True)), together)
     assert together["p_holm"].tolist() == holm(together["p"]).tolist()
     assert compare(scores, table, []).empty
-
-
-def test_the_recordings_are_what_counts():
-    right = np.repeat(drawn(0.7, 12), 10, axis=0)
-    wrong = np.repeat(drawn(0.45, 12, draw=1), 10, axis=0)
-    apart = one_row(right, wrong)  # as if 120 clips were 120 recordings
-    together = one_row(right, wrong, groups=np.repeat(np.arange(12), 10))
-    assert together["difference"] == apart["difference"]
-    assert together["high"] - together["low"] > 1.5 * (apart["high"] - apart["low"])
-    assert (apart["verdict"], together["verdict"]) == ("better", "no difference found")
-
-
-# --- how often it is wrong ---------------------------------------------------------------------
 
 
 def test_simulated_families_without_a_difference_seldom_have_a_verdict():

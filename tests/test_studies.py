@@ -9,34 +9,27 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import softmax
 
 from freesound_tagging.errors import DataError
-from freesound_tagging.features.representations import get_variant
 from freesound_tagging.scoring.metrics import clip_metrics
 from freesound_tagging.sounds.microcalls import CALLS, FAMILIES
 from results import recompute
-from studies import common, grid, plan, rates, recipe, schedule, stack, tagger, waveform
+from studies import common, grid, plan, rates, schedule, stack, tagger, waveform
 from studies.scores import pack, read
 
 CLASSES = ["cricket", "NA", "rain, far"]
-FOLDS = 2
 
 
 def scores_of(skill: float, seeds: int = 3, draw: int = 0) -> pd.DataFrame:
     """Return out-of-fold scores of 24 clips: greater skill, fewer errors."""
-    random, frames = np.random.default_rng(draw), []
+    clip, random, frames = np.arange(24), np.random.default_rng(draw), []
+    keys = pd.DataFrame({"clip_id": [f"clip{i:02d}" for i in clip], "seed": 0})
+    keys = keys.assign(fold=clip % 2, label=np.array(CLASSES)[clip % 3])
     for seed in range(seeds):
-        logits = random.standard_normal((24, 3)) + skill * np.eye(3)[np.arange(24) % 3]
-        values = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-        keys = pd.DataFrame(
-            {
-                "clip_id": [f"clip{i:02d}" for i in range(24)],
-                "seed": seed,
-                "fold": np.arange(24) % FOLDS,
-                "label": np.array(CLASSES)[np.arange(24) % 3],
-            }
-        )
-        frames.append(keys.join(pd.DataFrame(values, columns=CLASSES)))
+        logits = random.standard_normal((24, 3)) + skill * np.eye(3)[clip % 3]
+        values = pd.DataFrame(softmax(logits, axis=1), columns=CLASSES)
+        frames.append(keys.assign(seed=seed).join(values))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -62,9 +55,6 @@ def results(tmp_path) -> Path:
     return tmp_path
 
 
-# --- scores as they are committed --------------------------------------------------------------
-
-
 def test_packed_scores_keep_every_metric_and_every_name():
     scores = scores_of(0.5, 3)
     scores.loc[0, CLASSES] = [0.1234567, 0.1234571, 0.7]  # equal at five digits
@@ -78,10 +68,6 @@ def test_packed_scores_keep_every_metric_and_every_name():
     pd.testing.assert_frame_equal(after, before, rtol=1e-4)
     exact = ["label", "top1_accuracy", "top3_error", "map3"]
     pd.testing.assert_frame_equal(after[exact], before[exact], check_exact=True)
-    assert len(pack(scores_of(0.5))) < len(gzip.compress(scores_of(0.5).to_csv().encode(), mtime=0))
-
-
-# --- tables ------------------------------------------------------------------------------------
 
 
 def test_every_table_is_made_from_the_scores(results):
@@ -99,9 +85,6 @@ def test_every_table_is_made_from_the_scores(results):
     assert tables["tagger esc10"].loc[0, "seeds"] == 1
     costs = tables["costs ."].loc[0]
     assert (costs["runs"], costs["minutes_a_run"], costs["hours"]) == (2, 1.5, 0.05)
-    assert costs["machine"] == "a desk"
-    for name in ("esc10/pretrained/contrasts.csv", "esc10/tagger.csv", "costs.csv"):
-        assert (results / name).exists()
     assert (results / "differences.png").stat().st_size > 5000
     before = {file: file.read_bytes() for file in results.rglob("*.*")}
     recompute.recompute(results)
@@ -178,22 +161,6 @@ def test_results_of_another_version_of_the_transform_stop_it(results, monkeypatc
     assert not (results / "costs.csv").exists()
 
 
-# --- the plan ----------------------------------------------------------------------------------
-
-
-def test_the_plan_as_data_is_the_plan_on_the_page():
-    page = (recompute.RESULTS / "PLAN.md").read_text()
-    for names in (plan.QUESTION, plan.CAUSES, plan.MIXES):
-        assert ", ".join(names) in page
-    rows = [line.split("|")[2] for line in page.splitlines() if line.startswith("| 1")]
-    rows += [
-        line.split("|")[2] for line in page.splitlines() if line[:3] in ("| 3", "| 5", "| 6", "| 8")
-    ]
-    for variant, reference in plan.CONTRASTS:
-        assert any(variant in row and f"- {reference}" in row for row in rows)
-    assert len(plan.CONTRASTS) == 11 and len(set(plan.CONTRASTS)) == 11
-
-
 @pytest.mark.parametrize(
     ("losses", "expected"),
     [
@@ -205,9 +172,6 @@ def test_the_plan_as_data_is_the_plan_on_the_page():
 def test_another_schedule_must_be_better_with_both(losses, expected):
     table = pd.DataFrame.from_dict(losses, orient="index", columns=["log_db", "mel_db"])
     assert plan.choose_schedule(table) == expected
-
-
-# --- the studies, at their smallest ------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -247,15 +211,6 @@ def test_the_grid_is_kept_seed_by_seed_and_goes_on(work, monkeypatch):
         make(grid, work, "--seeds", "1", "log_db")
 
 
-def test_what_is_no_representation_or_has_no_plan_stops_at_once(work):
-    with pytest.raises(ValueError, match="unknown representation 'log_dB'; the known ones are"):
-        make(grid, work, "log_dB")
-    with pytest.raises(ValueError, match=r"unknown grid 'microcalls/smoke'; .*: esc10/pretr"):
-        make(grid, work)
-    with pytest.raises(SystemExit, match="the smoke profile's scores say nothing; --out names"):
-        grid.main(["--dataset", "microcalls", "--profile", "smoke", "log_db"])
-
-
 def test_inner_folds_leave_the_outer_one_out(work, monkeypatch):
     every = schedule.schedules(24)
     assert [one.get("frozen_epochs", 0) + one.get("epochs", 24) for one in every.values()] == [
@@ -283,17 +238,6 @@ def test_a_study_of_conditions_keeps_each_of_them(work, study):
     (name,) = study.conditions(common.open_experiment("microcalls", "smoke").profile)
     assert read(folder / "scores" / f"{name}.csv.gz")["clip_id"].is_unique
     assert pd.read_csv(folder / "runs.csv")["condition"].unique().tolist() == [name]
-
-
-def test_each_condition_of_the_recipe_leaves_one_thing_out():
-    profile = common.open_experiment("esc10", "cpu").profile
-    conditions = recipe.conditions(profile)
-    assert set(conditions) == set(recipe.WORDS)
-    representation, whole = conditions["whole"]
-    for name, (own, changes) in conditions.items():
-        get_variant(own)
-        different = [key for key in whole if changes.get(key) != whole[key]]
-        assert len(different) + (own != representation) == 1 or name in ("whole", "nothing")
 
 
 def test_no_label_of_a_fold_reaches_its_own_stack():

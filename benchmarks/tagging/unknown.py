@@ -21,7 +21,7 @@ from freesound_tagging.experiment import open_experiment, thin
 from freesound_tagging.features import store as stores
 from freesound_tagging.features.representations import channels_of, get_variant
 from freesound_tagging.learning import unknown
-from freesound_tagging.learning.dataloaders import ReadPicture, make_dataloaders
+from freesound_tagging.learning.dataloaders import ReadCodes, make_dataloaders
 from freesound_tagging.learning.learner import make_learner
 from freesound_tagging.runs import train
 from freesound_tagging.scoring.calibration import KNOWN_KEPT
@@ -40,10 +40,10 @@ STRANGERS = 200
 def look(learner, store, name: str, clips: list[str]) -> dict[str, np.ndarray]:
     """Return a network's features and logits of clips, as it sees held-out ones."""
     clips = [clip for clip in clips if clip not in store.failed]
-    read, parts, network = ReadPicture(store, get_variant(name), clips), [], learner.model.eval()
+    read, parts, network = ReadCodes(store, get_variant(name), clips), [], learner.model.eval()
     for start in range(0, len(clips), 32):
-        (pictures,) = learner.dls.valid.after_batch((read.gather(clips[start : start + 32]),))
-        features, logits = unknown.features_and_logits(network, pictures)
+        (spectrograms,) = learner.dls.valid.after_batch((read.gather(clips[start : start + 32]),))
+        features, logits = unknown.features_and_logits(network, spectrograms)
         parts.append((features.mean(dim=1).numpy(), logits.as_subclass(torch.Tensor).numpy()))
     features, logits = (np.concatenate(x).astype(np.float64) for x in zip(*parts, strict=True))
     return {"features": features, "logits": logits}
@@ -53,8 +53,8 @@ def candidates(known: dict[str, np.ndarray], labels: np.ndarray):
     """Yield a name and a function (sounds -> strangeness) for each way to tell strangers."""
     features = known["features"]
     means = np.stack([features[labels == label].mean(axis=0) for label in np.unique(labels)])
-    precision = LedoitWolf().fit(features - means[np.searchsorted(np.unique(labels), labels)])
-    precision, mean = precision.precision_, features.mean(axis=0)
+    within = LedoitWolf().fit(features - means[np.searchsorted(np.unique(labels), labels)])
+    overall, mean = LedoitWolf().fit(features).precision_, features.mean(axis=0)
     _, sizes, axes = np.linalg.svd(features - mean, full_matrices=False)
     share = np.cumsum(sizes**2) / np.sum(sizes**2)
     spread = np.sqrt(np.sum(sizes**2) / len(features))
@@ -62,14 +62,20 @@ def candidates(known: dict[str, np.ndarray], labels: np.ndarray):
     def unit(rows: np.ndarray) -> np.ndarray:
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
+    def squared(offsets: np.ndarray, precision: np.ndarray) -> np.ndarray:
+        return ((offsets @ precision) * offsets).sum(axis=1)
+
     yield "largest probability", lambda x: -softmax(x["logits"], axis=1).max(axis=1)
     yield "energy", lambda x: -logsumexp(x["logits"], axis=1)
     yield "nearest clip, cosine", lambda x: 1 - (unit(x["features"]) @ unit(features).T).max(axis=1)
+
+    def from_class(x: dict) -> np.ndarray:
+        return np.min([squared(x["features"] - centre, within.precision_) for centre in means], 0)
+
+    yield "Mahalanobis, nearest class", from_class
     yield (
-        "Mahalanobis, nearest class",
-        lambda x: np.min(
-            [((x["features"] - m) @ precision * (x["features"] - m)).sum(1) for m in means], 0
-        ),
+        "relative Mahalanobis",  # Ren et al. 2021: nearest class against all clips
+        lambda x: from_class(x) - squared(x["features"] - mean, overall),
     )
     for kept in (0.95, 0.98, unknown.KEPT):
         inside = axes[: int((share < kept).sum()) + 1]
@@ -110,7 +116,7 @@ def main() -> None:
             learner = make_learner(make_dataloaders(table, store, name, fold, profile), profile)
             learner.model.load_state_dict(torch.load(file))
         else:
-            learner = train(table, store, name, fold, 0, profile, progress=True)
+            learner = train(table, store, name, fold, 0, profile)
             if file:
                 torch.save(learner.model.state_dict(), file)
         training, own = (

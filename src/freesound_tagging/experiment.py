@@ -5,8 +5,8 @@ fastai is loaded by the steps that train: who looks at sounds waits less.
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +16,6 @@ from freesound_tagging import files
 from freesound_tagging.errors import DataError
 from freesound_tagging.features import store as stores
 from freesound_tagging.features.grid import Grid
-from freesound_tagging.features.representations import channels_of
-from freesound_tagging.features.store import Store
 from freesound_tagging.jobs import check_scheduler
 from freesound_tagging.learning.profiles import Profile, get_profile, parse_seeds
 from freesound_tagging.scoring import metrics
@@ -42,96 +40,54 @@ def work_folder() -> Path:
     return Path(os.environ.get("WORK_FOLDER") or ROOT).resolve()
 
 
-@dataclass(frozen=True)
 class Experiment:
-    """A data set, a profile, and the folders that they use.
+    """A data set, by name or path of a table of one's own, with a profile adjusted to it."""
 
-    Attributes
-    ----------
-    dataset : name of the data set, or the path of a table of one's own sounds.
-    profile_name : key of `freesound_tagging.learning.profiles.PROFILES`.
-    profile : its settings, adjusted to the data set.
-    """
-
-    dataset: str
-    profile_name: str
-    profile: Profile
-
-    @property
-    def name(self) -> str:
-        """A name for folders: the data set's, or the stem of the table."""
-        return Path(self.dataset).stem if catalogue.is_table(self.dataset) else self.dataset
-
-    @property
-    def raw_folder(self) -> Path:
-        """Where sounds are unpacked or generated."""
-        return work_folder() / "data" / "raw"
-
-    @property
-    def store_folder(self) -> Path:
-        """Where the stored spectrograms lie."""
-        return work_folder() / "data" / "interim" / self.name
-
-    @property
-    def run_folder(self) -> Path:
-        """Where this experiment writes results and executed notebooks."""
-        return work_folder() / "runs" / self.name / self.profile_name
-
-    @property
-    def model_folder(self) -> Path:
-        """Where the model that tags other sounds is saved."""
-        return work_folder() / "models" / self.name / self.profile_name
+    def __init__(self, dataset: str, profile_name: str, profile: Profile):
+        self.dataset, self.profile_name, self.profile = dataset, profile_name, profile
+        self.name = Path(dataset).stem if catalogue.is_table(dataset) else dataset
+        work = work_folder()
+        self.raw_folder = work / "data" / "raw"  # of sounds, unpacked or generated
+        self.store_folder = work / "data" / "interim" / self.name  # of stored spectrograms
+        self.run_folder = work / "runs" / self.name / profile_name  # of scores and notebooks
+        self.model_folder = work / "models" / self.name / profile_name  # of what tags other sounds
+        self._clip_settings = ClipSettings(profile.grid.sample_rate, profile.grid.duration)
 
     @contextmanager
     def hold_runs(self) -> Iterator[None]:
-        """Hold the runs of this data set alone, and find out before any training what is amiss.
+        """Hold the runs of this data set alone, and find out before any training what is amiss."""
+        from freesound_tagging import runs
 
-        Raises
-        ------
-        DataError
-            Where sounds, SCHEDULER or the run folder cannot be used.
-        """
         check_scheduler()
         with files.hold_alone(self.run_folder.parent, "training into this folder"):
             table = self.load_table()
             if catalogue.is_table(self.dataset):  # the other sets' clips are compared with hashes
                 tables.check_sounds(table, self._clip_settings)
-            from freesound_tagging import runs
-
             runs.check_settings(self.run_folder, runs.describe_settings(table, self.profile))
             yield
 
     def load_table(self, split: str = "train") -> pd.DataFrame:
         """Return the clips of a split, "train" or "test", thinned where the profile asks for it.
 
-        No run learns from the clips of the test split, which few data sets have; every network
-        scores them once it is trained.
+        No run learns from the clips of the test split, which few data sets have.
         """
-        options = {}
-        if self.dataset == "microcalls":
+        dataset, options = self.dataset, {}
+        if dataset == "microcalls":
             options["clips_per_class"] = self.profile.clips_per_class
-        dataset = self.dataset
         if catalogue.is_table(dataset):
             dataset = str(ROOT / dataset)  # of an absolute path nothing changes
         table = catalogue.load(dataset, self.raw_folder, **options)
         return thin(table[table["split"] == split], self.profile.max_clips)
 
-    @property
-    def _clip_settings(self) -> ClipSettings:
-        return ClipSettings(self.profile.grid.sample_rate, self.profile.grid.duration)
-
     def examples(self, table: pd.DataFrame) -> dict[str, tuple[str, np.ndarray]]:
         """Return label -> (clip id, waveform): its first clip that is readable and not silent."""
         found: dict[str, tuple[str, np.ndarray]] = {}
         for clip_id, clip in table.iterrows():
-            if clip["label"] in found:
-                continue
-            try:
-                waveform, note = load_clip(clip["path"], self._clip_settings)
-            except ClipError:
-                continue  # the store reports it, with all others
-            if not note.startswith("silent"):
-                found[clip["label"]] = (clip_id, waveform)
+            with suppress(ClipError):  # the store reports it, with all others
+                if clip["label"] not in found:
+                    waveform, note = load_clip(clip["path"], self._clip_settings)
+                    if not note.startswith("silent"):
+                        found[clip["label"]] = (clip_id, waveform)
         if not found:
             raise DataError(f"{self.dataset}: no clip can be read and holds sound")
         return found
@@ -139,23 +95,25 @@ class Experiment:
     def build_store(
         self,
         table: pd.DataFrame,
-        channels: Sequence[str] | None = None,
+        channels: Sequence[str],
         grid: Grid | None = None,
-    ) -> Store:
+    ) -> stores.Store:
         """Compute what the store lacks and return it; the clips of the test split come with it.
 
-        By default the channels of `COMPARED`, on the profile's grid. The environment variable
-        ``STRICT=1`` makes any unreadable clip an error.
+        The grid is by default the profile's. The environment variable ``STRICT=1`` makes any
+        unreadable clip an error.
         """
         return stores.build(
             pd.concat([table, self.load_table("test")]),
-            channels_of(COMPARED) if channels is None else channels,
-            self.profile.grid if grid is None else grid,
+            channels,
+            grid or self.profile.grid,
             self.store_folder,
-            strict=os.environ.get("STRICT", "").lower() in ("1", "true", "yes"),
+            strict=os.environ.get("STRICT") == "1",
         )
 
-    def make_runs(self, table: pd.DataFrame, store: Store, variants: Sequence[str]) -> pd.DataFrame:
+    def make_runs(
+        self, table: pd.DataFrame, store: stores.Store, variants: Sequence[str]
+    ) -> pd.DataFrame:
         """Make the runs of some representations not made yet, and return one row for each."""
         from freesound_tagging import runs
 
@@ -167,34 +125,24 @@ class Experiment:
         return rows
 
     def run_grid(
-        self, table: pd.DataFrame, store: Store, variants: Sequence[str] = COMPARED
+        self, table: pd.DataFrame, store: stores.Store, variants: Sequence[str] = COMPARED
     ) -> pd.DataFrame:
         """Make runs as `make_runs` does, write ``results.csv`` and return it.
 
         Clips that the store could not read are listed in ``unreadable.csv`` beside it.
         """
         results = self.make_runs(table, store, variants)
-        content = results.to_csv(index=False)
-        files.write_atomically(self.run_folder / "results.csv", content.encode())
+        results.to_csv(self.run_folder / "results.csv", index=False)
         unreadable = pd.Series(store.failed, name="reason", dtype=str).sort_index()
         unreadable.to_csv(self.run_folder / "unreadable.csv", index_label="clip_id")
         return results
-
-    def load_results(self) -> pd.DataFrame:
-        """Return ``results.csv``; where there is none, the error says how to make it."""
-        file = self.run_folder / "results.csv"
-        if not file.exists():
-            raise FileNotFoundError(
-                f"{file} is not there yet: run notebook 07, or make run "
-                f"DATASET={self.dataset} PROFILE={self.profile_name}"
-            )
-        return pd.read_csv(file)
 
     def load_scores(self, suffix: str = ".csv") -> dict[str, pd.DataFrame]:
         """Return the scores of every representation in ``results.csv``, see `runs.load_scores`."""
         from freesound_tagging import runs
 
-        return runs.load_scores(self.run_folder, self.load_results(), suffix)
+        results = pd.read_csv(self.run_folder / "results.csv")
+        return runs.load_scores(self.run_folder, results, suffix)
 
     def write_summary(self, table: pd.DataFrame) -> pd.DataFrame:
         """Rank the representations: write ``summary.csv`` and return it."""
@@ -206,21 +154,19 @@ class Experiment:
 def open_experiment(dataset: str, profile: str, seeds: int | None = None) -> Experiment:
     """Return the experiment on a data set with a profile.
 
-    ``seeds`` asks for that many seeds, 0 first; by default the environment variable ``SEEDS`` does,
-    and without it the profile.
+    It has as many seeds, 0 first, as ``seeds`` says; by default as the environment variable
+    ``SEEDS`` does, and without it the profile.
     """
     catalogue.check_dataset(dataset)
     settings = get_profile(profile, dataset)
     seeds = parse_seeds(os.environ.get("SEEDS")) if seeds is None else seeds
-    return Experiment(
-        dataset, profile, replace(settings, seeds=tuple(range(seeds))) if seeds else settings
-    )
+    if seeds:
+        settings = replace(settings, seeds=tuple(range(seeds)))
+    return Experiment(dataset, profile, settings)
 
 
 def thin(table: pd.DataFrame, max_clips: int | None) -> pd.DataFrame:
-    """Return about ``max_clips`` clips, the first by clip id of every label and fold: one at least
-    of each, however many those are.
-    """
+    """Return about ``max_clips`` clips: the first of every label and fold, one at least of each."""
     if max_clips is None or len(table) <= max_clips:
         return table
     cells = table.sort_index().groupby(["label", "fold"])

@@ -20,21 +20,16 @@ def hold_alone(folder: Path, doing: str) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")  # a program that is killed holds nothing any more
     try:
-        lock.acquire(blocking=False)
+        held = lock.acquire(blocking=False)
     except Timeout:
         tqdm.write(f"{folder}: another run is {doing}; this one waits for it")
-        lock.acquire()
-    try:
+        held = lock.acquire()
+    with held:
         yield
-    finally:
-        lock.release()
 
 
 def write_atomically(file: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all, whatever stops the program.
-
-    Where it cannot be written, the OSError names it, and no part of it is left.
-    """
+    """Write a file so that it is there whole or not at all, whatever stops the program."""
     temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
     try:
         with temporary.open("xb") as stream:
@@ -42,9 +37,6 @@ def write_atomically(file: Path, content: bytes) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(file)
-    except OSError as error:
-        reason = f"{error.strerror}; what is finished is kept"
-        raise OSError(error.errno, reason, str(file)) from error
     finally:
         temporary.unlink(missing_ok=True)  # gone already where all went well
 

@@ -4,7 +4,6 @@ Each is a plain Jupyter notebook that also runs by hand; here papermill runs it 
 and profile asked for, and keeps the executed copy beside the results.
 """
 
-import os
 import sys
 import time
 from pathlib import Path
@@ -17,24 +16,13 @@ from papermill.exceptions import PapermillExecutionError
 
 from freesound_tagging.experiment import COMPARED, ROOT, Experiment, open_experiment
 from freesound_tagging.model import make_model
-from freesound_tagging.scoring.metrics import METRIC, METRIC_TITLES
-
-FIRST_NEIGHBOUR = 9
-"""From this number on notebooks are about systems around the comparison; `make run` ends before."""
-
-FILES = {
-    "notebooks": "executed notebooks",
-    "results.csv": "one row a run",
-    "summary.csv": "one row a representation",
-    "chart.png": "chart",
-}
-"""What `make run` leaves in its folder."""
+from freesound_tagging.scoring.metrics import METRIC_TITLE
 
 
 def notebook_files(neighbours: bool = False) -> list[Path]:
-    """Return the notebooks of `make run`, or those of `make neighbours`, in order."""
+    """Return the notebooks of `make run`, or from 9 on its neighbours' (`make neighbours`)."""
     files = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-    return [file for file in files if (int(file.stem[:2]) >= FIRST_NEIGHBOUR) == neighbours]
+    return [file for file in files if (int(file.stem[:2]) >= 9) == neighbours]
 
 
 class ThisPython(AsyncKernelManager):
@@ -63,7 +51,6 @@ def run_notebook(source: Path, target: Path, dataset: str, profile: str) -> None
 
 def run_experiment(dataset: str, profile: str, neighbours: bool = False) -> int:
     """Run the notebooks, or the neighbours, print what came out, and return the exit status."""
-    start = time.perf_counter()
     experiment = open_experiment(dataset, profile)
     with experiment.hold_runs():
         for source in notebook_files(neighbours):
@@ -76,14 +63,13 @@ def run_experiment(dataset: str, profile: str, neighbours: bool = False) -> int:
                 if error.ename == "KeyboardInterrupt":  # the kernel was first to hear of Ctrl-C
                     raise KeyboardInterrupt from error
                 print(f"error: {source.name}: {error.ename}: {error.evalue}", file=sys.stderr)
-                print(f"see {_relative(target)}; what is finished is kept", file=sys.stderr)
+                print(f"see {target}; what is finished is kept", file=sys.stderr)
                 return 1
             print(f"{source.name} done in {time.perf_counter() - began:.0f} s", flush=True)
         if not neighbours:
             print_outcome(experiment)
             if experiment.dataset == "microcalls":  # tagging works offline right after
-                print(f"\n{'model for tagging':26s}{_relative(make_model(experiment))}")
-    print(f"\n{(time.perf_counter() - start) / 60:.1f} minutes in all")
+                print(f"\nThe model for tagging lies in {make_model(experiment)}")
     return 0
 
 
@@ -91,17 +77,10 @@ def print_outcome(experiment: Experiment) -> None:
     """Print the ranked table, where files lie, and what is to be known about the scores."""
     folder = experiment.run_folder
     summary = pd.read_csv(folder / "summary.csv")
-    print(f"\nRepresentations by out-of-fold {METRIC_TITLES[METRIC]}, best first:\n")
+    print(f"\nRepresentations by out-of-fold {METRIC_TITLE}, best first:\n")
     print(summary.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
-    print()
-    for name, what in FILES.items():
-        print(f"{what:26s}{_relative(folder / name)}")
-    unreadable = folder / "unreadable.csv"
-    if number := len(pd.read_csv(unreadable)):
-        print(f"\n{number} clips could not be read and were left out: {_relative(unreadable)}")
+    print(f"\nThese, results.csv (one row a run), chart.png and notebooks/ lie in {folder}")
+    if number := len(pd.read_csv(folder / "unreadable.csv")):
+        print(f"\n{number} clips could not be read and were left out: see unreadable.csv there")
     if experiment.profile_name == "smoke":
         print("\nThe smoke profile only shows that everything runs: these scores say nothing.")
-
-
-def _relative(path: Path) -> str:
-    return os.path.relpath(path, Path.cwd())

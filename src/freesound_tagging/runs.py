@@ -45,31 +45,14 @@ ROW = ["variant", "fold", "seed", "n", *METRICS, "epochs", "seconds"]
 
 
 def train(
-    table: pd.DataFrame,
-    store: Store,
-    variant: str,
-    fold: int | None,
-    seed: int,
-    profile: Profile,
-    progress: bool = False,
+    table: pd.DataFrame, store: Store, variant: str, fold: int | None, seed: int, profile: Profile
 ) -> Learner:
-    """Train one network with one fold held out, with None on all clips, and return its Learner.
-
-    With ``progress`` a bar counts the epochs.
-    """
+    """Train one network with one fold held out, with None on all clips, and return its Learner."""
     set_seed(seed, reproducible=True)
     dls = make_dataloaders(table, store, variant, fold, profile, networks.best_device())
     training.order_by_seed(dls, seed)
     learner = training.make_learner(dls, profile)
-    bar = tqdm(
-        total=profile.frozen_epochs + profile.epochs,
-        desc=f"{variant}, {'all clips' if fold is None else f'fold {fold}'}, seed {seed}",
-        unit="epoch",
-        leave=False,
-        disable=not progress,
-    )
-    watching = [training.SkipValidation(), training.CountEpochs(bar)]
-    with bar, learner.no_bar(), learner.no_logging(), learner.added_cbs(watching):
+    with learner.no_bar(), learner.no_logging(), learner.added_cbs([training.SkipValidation()]):
         training.fit(learner, profile)
     return learner
 
@@ -82,18 +65,14 @@ def train_and_score(
     seed: int,
     profile: Profile,
     test: pd.DataFrame | None = None,
-    progress: bool = False,
 ) -> pd.DataFrame:
     """Train one network with one fold held out, see `train`, and return that fold's scores.
 
     With ``test``, a table of clips that are in no fold, their scores by the same network follow.
-
-    Returns
-    -------
-    Columns clip_id, seed, fold, label, strangeness (see `unknown`; not of test clips), then the
-    probability of each class; rows sorted by clip id.
+    The columns are clip_id, seed, fold, label, strangeness (see `unknown`; not of test clips), then
+    the probability of each class; rows are sorted by clip id.
     """
-    learner = train(table, store, variant, fold, seed, profile, progress)
+    learner = train(table, store, variant, fold, seed, profile)
     scores, labels = training.predict(learner), table["label"]
     strange = pd.Series(unknown.score(learner).numpy(), index=scores.index)
     scores = scores.sort_index()
@@ -102,11 +81,6 @@ def train_and_score(
         scores, labels = pd.concat([scores, others]), pd.concat([labels, test["label"]])
     about = {"seed": seed, "fold": fold, "label": labels, "strangeness": strange}
     return pd.DataFrame(about, index=scores.index).join(scores).reset_index()
-
-
-def profile_folds(table: pd.DataFrame, profile: Profile) -> list[int]:
-    """Return the folds that a profile runs: all of the table's, or its first few."""
-    return sorted(int(fold) for fold in table["fold"].unique())[: profile.folds]
 
 
 def workers() -> int:
@@ -128,32 +102,14 @@ def run_grid(
     *,
     test: pd.DataFrame | None = None,
     n_jobs: int | None = None,
-    progress: bool = True,
 ) -> pd.DataFrame:
     """Make every run of representation x fold x seed not made yet, and return one row for each.
 
     First comes all of the first seed, then all of the second: a grid that is stopped compares every
-    representation, if with fewer seeds.
-
-    Parameters
-    ----------
-    table : clips, index ``clip_id``.
-    store : holds the channels of all representations.
-    variants : names that `freesound_tagging.features.representations.get_variant` knows.
-    profile : network, schedule, folds and seeds.
-    folder : where runs are kept, in ``folder/runs``.
-    test : clips that are in no fold; every network scores them too, into ``.test.csv``.
-    n_jobs : processes on this machine, by default `workers`; see `freesound_tagging.jobs`.
-    progress : show a progress bar; where runs follow one another, a second one counts epochs.
-
-    Returns
-    -------
-    Columns `ROW`, sorted by representation (in the order given), fold, seed.
-
-    Raises
-    ------
-    DataError
-        Where the folder holds runs of other settings.
+    representation, if with fewer seeds. With ``test``, a table of clips that are in no fold, every
+    network scores those too, into ``.test.csv``. By default `workers` processes take part, see
+    `freesound_tagging.jobs`. The columns are `ROW`, sorted by representation (in the order given),
+    fold, seed.
     """
     for name in variants:
         get_variant(name)  # an unknown one is told before anything is trained
@@ -161,21 +117,15 @@ def run_grid(
     check_settings(folder, settings)
     Path(folder).mkdir(parents=True, exist_ok=True)
     write_atomically(Path(folder, "settings.json"), json.dumps(settings, indent=1).encode())
-    folds = profile_folds(table, profile)
+    folds = sorted(map(int, table["fold"].unique()))[: profile.folds]
     cells = [(name, fold, seed) for name in variants for fold in folds for seed in profile.seeds]
     rows = {cell: _file(folder, *cell, ".json") for cell in cells}
     todo = sorted((cell for cell in cells if not rows[cell].exists()), key=lambda cell: cell[2])
-    n_jobs = n_jobs or workers()
-    shared = (table, store, profile, folder, settings, test, progress and n_jobs == 1)
-    with tqdm(
-        total=len(cells),
-        initial=len(cells) - len(todo),
-        desc="runs",
-        unit="run",
-        smoothing=0,  # the time left by the mean of all runs: they take much the same
-        disable=not (progress and todo),
-    ) as bar:
-        for _ in run_jobs(_make_run, [(cell, *shared) for cell in todo], n_jobs):
+    jobs = [(cell, table, store, profile, folder, test) for cell in todo]
+    # The time left is told by the mean of all runs, for they take much the same: smoothing 0.
+    bar = tqdm(total=len(jobs), desc="runs", unit="run", smoothing=0, disable=not jobs)
+    with bar:
+        for _ in run_jobs(_make_run, jobs, n_jobs or workers()):
             bar.update()
     return pd.DataFrame([json.loads(rows[cell].read_text()) for cell in cells], columns=ROW)
 
@@ -187,14 +137,12 @@ def load_scores(
 
     With the suffix ``.test.csv`` those of the test clips: each has a row for each fold and seed.
     """
-    scores: dict[str, list[pd.DataFrame]] = {}
-    for run in results.itertuples():
-        file = _file(folder, run.variant, run.fold, run.seed, suffix)
-        text = {"clip_id": str, "label": str}
-        scores.setdefault(run.variant, []).append(
-            pd.read_csv(file, dtype=text, keep_default_na=False)
-        )
-    return {variant: pd.concat(frames, ignore_index=True) for variant, frames in scores.items()}
+    text, scores = {"clip_id": str, "label": str}, {}
+    for variant, own in results.groupby("variant", sort=False):
+        files = [_file(folder, variant, run.fold, run.seed, suffix) for run in own.itertuples()]
+        frames = [pd.read_csv(file, dtype=text, keep_default_na=False) for file in files]
+        scores[variant] = pd.concat(frames, ignore_index=True)
+    return scores
 
 
 def describe_settings(
@@ -223,18 +171,14 @@ def describe_settings(
 def check_settings(folder: str | Path, settings: dict[str, object]) -> None:
     """Raise `DataError` where a folder holds runs of other settings; it names them."""
     file = Path(folder, "settings.json")
-    if any(Path(folder).glob("runs/*/*.json")):
-        found = json.loads(file.read_text()) if file.exists() else {}
-        if other := _differences(found, settings):
-            raise DataError(
-                f"{folder} holds runs of other settings: {other}; remove that folder, or name "
-                "another place with WORK_FOLDER, and run again"
-            )
-
-
-def _differences(found: dict[str, object], wanted: dict[str, object]) -> str:
-    other = [name for name, value in wanted.items() if found.get(name) != value]
-    return ", ".join(f"{name} {found.get(name)!r}, now {wanted[name]!r}" for name in other[:3])
+    found = json.loads(file.read_text()) if file.exists() else {}
+    other = [name for name, value in settings.items() if found.get(name) != value]
+    if other and any(Path(folder).glob("runs/*/*.json")):
+        first = [f"{name} {found.get(name)!r}, now {settings[name]!r}" for name in other[:3]]
+        raise DataError(
+            f"{folder} holds runs of other settings: {', '.join(first)}; remove that folder, or "
+            "name another place with WORK_FOLDER, and run again"
+        )
 
 
 def _hash(text: str) -> str:
@@ -251,30 +195,28 @@ def _make_run(
     store: Store,
     profile: Profile,
     folder: str | Path,
-    settings: dict[str, object],
     test: pd.DataFrame | None,
-    progress: bool,
 ) -> None:
     """Make one run and write its files, the row of results last."""
-    name = "{}, fold {}, seed {}".format(*cell)
-    if other := _differences(settings, describe_settings(table, profile, store)):
-        raise ValueError(f"{name}: another process or machine would make it with {other}")
     training.prepare_cpu()
     start = time.perf_counter()
-    scores = train_and_score(table, store, *cell, profile, test, progress)
+    scores = train_and_score(table, store, *cell, profile, test)
     seconds = time.perf_counter() - start
     if not np.isfinite(scores[classes_of(scores)].to_numpy()).all():
+        name = "{}, fold {}, seed {}".format(*cell)
         raise ValueError(f"{name}: training diverged, the scores are not finite")
     is_test = scores["clip_id"].isin(() if test is None else test.index)
-    parts = {".csv": scores[~is_test]} | ({} if test is None else {".test.csv": scores[is_test]})
+    own = scores[~is_test]
+    parts = {".csv": own} if test is None else {".csv": own, ".test.csv": scores[is_test]}
     _file(folder, *cell, "").parent.mkdir(parents=True, exist_ok=True)
     for suffix, part in parts.items():
         content = part.to_csv(index=False, float_format="%.9g")
         write_atomically(_file(folder, *cell, suffix), content.encode())
-    means = clip_metrics(scores[~is_test])[METRICS].mean().round(6)
-    row = dict(zip(ROW, [*cell, int((~is_test).sum()), *means], strict=False))
-    row |= {"epochs": profile.frozen_epochs + profile.epochs, "seconds": round(seconds, 2)}
-    write_atomically(_file(folder, *cell, ".json"), json.dumps(row).encode())
+    means = clip_metrics(own)[METRICS].mean().round(6)
+    epochs = profile.frozen_epochs + profile.epochs
+    values = [*cell, len(own), *means, epochs, round(seconds, 2)]
+    row = json.dumps(dict(zip(ROW, values, strict=True)))
+    write_atomically(_file(folder, *cell, ".json"), row.encode())
     # A Learner and its callbacks hold each other, and with them every spectrogram: left to Python,
     # several runs' worth of them would stay in memory.
     gc.collect()

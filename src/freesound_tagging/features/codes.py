@@ -28,18 +28,11 @@ def relative_decibels(magnitude: Tensor) -> Tensor:
 
 
 def encode(values: Tensor, limits: tuple[float, float] | None = None) -> Tensor:
-    """Return 8-bit codes of a channel.
+    """Return 8-bit codes of a channel, uint8, of values of shape (..., frequency, time).
 
-    Parameters
-    ----------
-    values : shape (..., frequency, time).
-    limits : values of codes 0 and 255, with even steps between. By default the values are
-        magnitudes, and the codes even steps of their `relative_decibels`: 255 is the maximum of
-        each spectrogram, 0 all that is `DB_RANGE` or more below it.
-
-    Returns
-    -------
-    uint8, same shape.
+    ``limits`` are the values of codes 0 and 255, with even steps between. By default the values are
+    magnitudes, and the codes even steps of their `relative_decibels`: 255 is the maximum of each
+    spectrogram, 0 all that is `DB_RANGE` or more below it.
     """
     if limits is None:
         levels = relative_decibels(values) / DB_RANGE + 1
@@ -52,26 +45,18 @@ def encode(values: Tensor, limits: tuple[float, float] | None = None) -> Tensor:
 def decoding_table(loudness: str) -> Tensor:
     """Return the value of each of the 256 codes, float32, from 0 to 1.
 
-    Parameters
-    ----------
-    loudness : ``"linear"``, the magnitude relative to the clip's maximum; ``"db"``, even steps of
-        decibels, or of whatever else the codes measure; or ``"mu_law"``, a waveform, with silence
-        at 1/2.
-
-    Raises
-    ------
-    ValueError
-        Where ``loudness`` is none of them.
+    ``loudness`` is ``"linear"``, the magnitude relative to the clip's maximum; ``"db"``, even steps
+    of decibels, or of whatever else the codes measure; or ``"mu_law"``, a waveform, with silence at
+    1/2.
     """
-    codes = torch.arange(CODE_LEVELS + 1, dtype=torch.float32, device="cpu")
-    levels = codes / CODE_LEVELS
+    levels = torch.arange(CODE_LEVELS + 1, dtype=torch.float32, device="cpu") / CODE_LEVELS
     if loudness == "db":
         return levels
     if loudness == "linear":
         magnitude = 10 ** ((levels - 1) * (DB_RANGE / 20))
         magnitude[0] = 0
         return magnitude
-    if loudness == "mu_law":
-        companded = ((levels * CODE_LEVELS - 127) / 127).clamp(max=1)  # 127 is the code of 0
-        return (1 + companded.sign() * torch.expm1(companded.abs() * math.log1p(MU)) / MU) / 2
-    raise ValueError(f"unknown loudness {loudness!r}; the known ones are: db, linear, mu_law")
+    if loudness != "mu_law":
+        raise ValueError(f"unknown loudness {loudness!r}; the known ones are: db, linear, mu_law")
+    companded = ((levels * CODE_LEVELS - 127) / 127).clamp(max=1)  # 127 is the code of 0
+    return (1 + companded.sign() * torch.expm1(companded.abs() * math.log1p(MU)) / MU) / 2

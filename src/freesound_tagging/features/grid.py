@@ -10,30 +10,19 @@ import numpy as np
 class Grid:
     """The same rows, columns and range for every channel.
 
-    Attributes
-    ----------
-    sample_rate : samples a second of the waveform.
-    duration : seconds of one window of a clip, the waveform that one spectrogram shows.
-    hop_length : samples from one column to the next.
-    bins_per_octave : rows an octave of the logarithmic axis; it fixes the number of rows of every
-        axis.
-    fmin, fmax : lowest and highest frequency in Hz.
-    oversampling : scan lines of the reassigned channels for each row.
-    frames_per_column : STFT frames whose power is averaged into one column. With one frame a click
-        between two short windows is all but lost: its energy varies by 15 dB with its place where
-        the window is 512 samples long and the hop 394. Two frames leave 0.5 dB.
-    windows : windows of each clip, spread evenly over it; 1 is the best-centred crop.
+    With one frame a column, a click between two short windows is all but lost: its energy varies by
+    15 dB with its place where the window is 512 samples long and the hop 394. Two leave 0.5 dB.
     """
 
-    sample_rate: int = 22_050
-    duration: float = 2.0
-    hop_length: int = 197
-    bins_per_octave: float = 26.2
-    fmin: float = 30.87
-    fmax: float = 11_025.0
-    oversampling: int = 10
-    frames_per_column: int = 1
-    windows: int = 1
+    sample_rate: int = 22_050  # samples a second of the waveform
+    duration: float = 2.0  # seconds of one window of a clip, which one spectrogram shows
+    hop_length: int = 197  # samples from one column to the next
+    bins_per_octave: float = 26.2  # rows an octave of the log axis; they fix the rows of every axis
+    fmin: float = 30.87  # lowest frequency in Hz
+    fmax: float = 11_025.0  # highest frequency in Hz
+    oversampling: int = 10  # scan lines of the reassigned channels for each row
+    frames_per_column: int = 1  # STFT frames whose power is averaged into one column
+    windows: int = 1  # of each clip, spread evenly over it; 1 is the best-centred crop
 
     @property
     def n_samples(self) -> int:

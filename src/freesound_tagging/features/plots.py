@@ -13,60 +13,40 @@ from matplotlib.text import Text
 
 from freesound_tagging.features.codes import CODE_LEVELS, DB_RANGE, relative_decibels
 from freesound_tagging.features.grid import Grid
-from freesound_tagging.features.representations import (
-    FAMILIES,
-    OTHER_VARIANTS,
-    VARIANTS,
-    Variant,
-    get_channel,
-    get_variant,
-)
+from freesound_tagging.features.representations import ALL_VARIANTS, Variant, get_channel
 
 COLOURS = "magma"
 
-FAMILY_COLOURS = dict(
-    zip(FAMILIES, ("tab:blue", "tab:orange", "tab:gray", "tab:green"), strict=True)
-)
-_SHADES = dict(zip(FAMILIES, ("Blues", "Oranges", "Greys", "Greens"), strict=True))
+_SHADES = {"standard": "Blues", "high resolution": "Oranges", "filters unmoved": "Greys"}
 _LIBROSA_AXES = {"linear": "linear", "log": "cqt_hz", "mel": "mel"}
 
 
 def use_style() -> None:
-    """Draw from here on as the notebooks do, whatever the user's matplotlibrc says.
-
-    Letters can be read where a figure is 1000 pixels wide.
-    """
+    """Draw from here on as the notebooks do, whatever the user's matplotlibrc says."""
     plt.style.use(["default", {"figure.dpi": 100, "savefig.dpi": 100, "font.size": 9}])
 
 
 def colour_of(representation: str) -> tuple[float, float, float, float]:
     """Return the colour of a representation in every chart: a shade of its family's."""
-    family = get_variant(representation).family
-    known = VARIANTS | OTHER_VARIANTS
-    members = [name for name, variant in known.items() if variant.family == family]
+    family = ALL_VARIANTS[representation].family
+    members = [name for name, variant in ALL_VARIANTS.items() if variant.family == family]
     shades = np.linspace(0.35, 0.95, len(members))
-    return matplotlib.colormaps[_SHADES[family]](shades[members.index(representation)])
+    return matplotlib.colormaps[_SHADES.get(family, "Greens")](
+        shades[members.index(representation)]
+    )
 
 
 @dataclass(frozen=True)
 class SpectrogramAxes:
-    """What the rows, columns and brightness of a representation's spectrograms stand for.
+    """What the rows, columns and brightness of a representation's spectrograms stand for."""
 
-    Attributes
-    ----------
-    frequencies : centre of each row in Hz, lowest first; None where the channels differ, or where
-        rows are no frequencies.
-    times : centre of each column in seconds.
-    unit : of the brightness: ``"dB"``, ``"magnitude / maximum"``; empty where it has none.
-    rows : what the rows are, in words.
-    axis : how to space the frequencies: ``"linear"``, ``"log"`` or ``"mel"``.
-    """
-
-    frequencies: np.ndarray | None
-    times: np.ndarray
-    unit: str = ""
-    rows: str = "frequency (Hz)"
-    axis: str = "linear"
+    frequencies: (
+        np.ndarray | None
+    )  # centre of each row in Hz, lowest first; None where there is none
+    times: np.ndarray  # centre of each column in seconds
+    unit: str = ""  # of the brightness; empty where it has none
+    rows: str = "frequency (Hz)"  # what the rows are, in words
+    axis: str = "linear"  # how the frequencies are spaced: linear, log or mel
 
 
 def spectrogram_axes(variant: Variant, grid: Grid) -> SpectrogramAxes:
@@ -76,12 +56,12 @@ def spectrogram_axes(variant: Variant, grid: Grid) -> SpectrogramAxes:
     if first.axis == "waveform":
         times = np.arange(grid.n_samples) / grid.sample_rate
         return SpectrogramAxes(None, times, rows="amplitude")
-    magnitudes = len(channels) == 1 and first.limits(grid) is None
     units = {"db": "dB", "linear": "magnitude / maximum"}
+    magnitudes = len(channels) == 1 and first.reach is None
     unit = units[variant.planes[0][1]] if magnitudes else ""
     if len({channel.axis for channel in channels}) > 1:
         return SpectrogramAxes(None, grid.times, unit, "frequency (axes differ)")
-    if first.frequencies(grid) is None:
+    if first.axis == "mfcc":
         return SpectrogramAxes(None, grid.times, unit, "coefficient")
     return SpectrogramAxes(first.frequencies(grid), grid.times, unit, axis=first.axis)
 
@@ -100,31 +80,22 @@ def show_spectrogram(
 ) -> Axes:
     """Draw one spectrogram in Hz and seconds, with librosa.
 
-    Parameters
-    ----------
-    values : shape (frequency, time), lowest frequency first; or (frequency, time, 3), red, green
-        and blue from 0 to 1.
-    frequencies : centre of each row in Hz, shape (frequency,); None where rows are none.
-    times : centre of each column in seconds, shape (time,).
-    ax : where to draw; by default a new figure.
-    title : a line above.
-    axis : how to space the frequencies: ``"linear"``, ``"log"`` or ``"mel"``.
-    limits : values of the darkest and the brightest colour.
-    unit : what the colours mean. It stands at the colour bar; without it there is no bar.
-    rows : what the rows are.
+    ``values`` have the shape (frequency, time), lowest frequency first; or (frequency, time, 3),
+    red, green and blue from 0 to 1. ``limits`` are of the darkest and the brightest colour. The
+    unit stands at a colour bar; without it there is none. The rest is as `SpectrogramAxes` has it.
     """
-    ax = ax or _new_axes(6, 3.2)
-    low, high = limits or (float(np.min(values)), float(np.max(values)))
+    ax = ax or plt.subplots(figsize=(6, 3.2))[1]
+    low, high = limits or (None, None)
     mesh = librosa.display.specshow(
-        np.asarray(values),
-        x_coords=np.asarray(times),
-        y_coords=np.arange(len(values)) if frequencies is None else np.asarray(frequencies),
+        values,
+        x_coords=times,
+        y_coords=np.arange(len(values)) if frequencies is None else frequencies,
         x_axis="s",
         y_axis=None if frequencies is None else _LIBROSA_AXES[axis],
         ax=ax,
+        cmap=COLOURS,
         vmin=low,
         vmax=high,
-        cmap=COLOURS,
     )
     _label(ax, title, "time (s)", rows)
     if unit:
@@ -134,7 +105,7 @@ def show_spectrogram(
 
 def show_planes(
     values: np.ndarray,
-    axes: SpectrogramAxes | None,
+    axes: SpectrogramAxes,
     *,
     ax: Axes | None = None,
     title: str = "",
@@ -142,30 +113,21 @@ def show_planes(
 ) -> Axes:
     """Draw what a network sees: one channel in colours, or three as red, green and blue.
 
-    Parameters
-    ----------
-    values : shape (channels, frequency, time), 8-bit codes or floats from 0 to 1. Of a waveform one
-        row, silence at 1/2; it is drawn as a line.
-    axes : what rows and columns stand for; None for their numbers.
-    ax : where to draw; by default a new figure.
-    title : a line above.
-    colorbar : draw one beside a channel whose brightness has a unit.
+    ``values`` have the shape (channels, frequency, time), 8-bit codes or floats from 0 to 1; of a
+    waveform one row, silence at 1/2, which is drawn as a line. With ``colorbar`` one is drawn
+    beside a channel whose brightness has a unit.
     """
-    ax = ax or _new_axes(4, 3.2)
+    ax = ax or plt.subplots(figsize=(4, 3.2))[1]
     codes = values.dtype == np.uint8
     levels = values.astype(np.float32) / (CODE_LEVELS if codes else 1)
-    if axes is not None and axes.rows == "amplitude":
+    image = levels[0] if len(levels) == 1 else np.moveaxis(levels[:3], 0, -1)
+    if axes.rows == "amplitude":
         ax.plot(axes.times, 2 * levels.ravel() - 1, linewidth=0.5)
         _label(ax, title, "time (s)", axes.rows)
         return ax
-    image, limits = levels[0] if len(levels) == 1 else np.moveaxis(levels[:3], 0, -1), (0, 1)
-    if axes is None:
-        ax.imshow(image, origin="lower", aspect="auto", cmap=COLOURS, vmin=0, vmax=1)
-        _label(ax, title, "column", "row")
-        return ax
-    unit = "dB" if axes.unit and codes else axes.unit  # codes are in dB on either loudness scale
-    if unit == "dB":
-        image, limits = (image - 1) * DB_RANGE, (-DB_RANGE, 0)
+    unit, limits = axes.unit, (0, 1)
+    if unit == "dB" or (unit and codes):  # codes are in dB on either loudness scale
+        image, unit, limits = (image - 1) * DB_RANGE, "dB", (-DB_RANGE, 0)
     style = {"ax": ax, "title": title, "axis": axes.axis, "limits": limits, "rows": axes.rows}
     unit = unit if colorbar else ""
     return show_spectrogram(image, axes.frequencies, axes.times, unit=unit, **style)
@@ -175,15 +137,11 @@ def show_waveform(
     waveform: np.ndarray, sample_rate: int, *, ax: Axes | None = None, title: str = ""
 ) -> Axes:
     """Draw a waveform, shape (time,), against seconds."""
-    ax = ax or _new_axes(7, 1.8)
+    ax = ax or plt.subplots(figsize=(7, 1.8))[1]
     ax.plot(np.arange(len(waveform)) / sample_rate, waveform, linewidth=0.5)
     ax.set_xlim(0, len(waveform) / sample_rate)
     _label(ax, title, "time (s)", "amplitude")
     return ax
-
-
-def _new_axes(width: float, height: float) -> Axes:
-    return plt.subplots(figsize=(width, height))[1]
 
 
 def _label(ax: Axes, title: str, x: str, y: str) -> None:
@@ -193,7 +151,7 @@ def _label(ax: Axes, title: str, x: str, y: str) -> None:
 
 
 def draw_dollars(figure: Figure) -> None:
-    """Draw the dollar signs in a figure's titles and labels as they are, not as a formula."""
+    """Draw the dollar signs of a figure's texts as they are, not as a formula."""
     for text in figure.findobj(Text):
         if "$" in text.get_text() and "\\mathdefault" not in text.get_text():  # log axes' own
             text.set_parse_math(False)

@@ -18,18 +18,16 @@ import torch
 from torch import Tensor
 
 from freesound_tagging.errors import look_up
+from freesound_tagging.features import filterbanks
 from freesound_tagging.features.codes import DB_RANGE, MU, relative_decibels, relative_to_peak
-from freesound_tagging.features.filterbanks import (
-    axis_frequencies,
-    gabor_magnitude,
-    reassigned_magnitude,
-    stft_magnitude,
-)
 from freesound_tagging.features.grid import Grid
 
 ALGORITHM = 2
 """Raise it when the numbers of a channel change for the same settings: what is stored is computed
 anew, and saved models are refused. The transform's own version counts besides."""
+
+QS = (1, 2, 4, 8)
+"""Bandwidths of linear reassignment's filters, as f / (2 pi q)."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +37,10 @@ class Channel:
     Attributes
     ----------
     axis : of its rows: linear, log or mel; mfcc, which are no frequencies; or waveform, one row.
-    compute : a function of a waveform (..., time) and a grid that returns the values, shape
-        (..., rows, columns), with all its other settings given.
-    reach : a function of the grid that returns the largest value, either way; None where the
-        values are magnitudes, which are coded in decibels below the clip's maximum.
+    compute : of a float32 waveform (..., time) and a grid the values, shape (..., rows, columns),
+        lowest row first; all other settings are given.
+    reach : of a grid the largest value, either way; None where the values are magnitudes, which are
+        coded in decibels below the clip's maximum.
     """
 
     axis: str
@@ -56,7 +54,11 @@ class Channel:
 
     def frequencies(self, grid: Grid) -> np.ndarray | None:
         """Return the centre of each row in Hz, lowest first; None where rows are no frequencies."""
-        return None if self.axis in ("mfcc", "waveform") else axis_frequencies(self.axis, grid)
+        return (
+            None
+            if self.axis in ("mfcc", "waveform")
+            else filterbanks.axis_frequencies(self.axis, grid)
+        )
 
     def limits(self, grid: Grid) -> tuple[float, float] | None:
         """Return the values of codes 0 and 255; None of magnitudes."""
@@ -69,7 +71,7 @@ class Channel:
         """Return all that its numbers depend on besides the grid, as JSON holds it."""
         function = self.compute.func
         settings = {"algorithm": ALGORITHM, "function": function.__name__}
-        if function in (reassigned_magnitude, gabor_magnitude):
+        if function in (filterbanks.reassigned_magnitude, filterbanks.gabor_magnitude):
             settings["transform"] = version("spectral-hyperresolution")
         for name, value in self.compute.keywords.items():
             settings[name] = value.settings() if isinstance(value, Channel) else value
@@ -77,10 +79,10 @@ class Channel:
 
 
 def mfcc(waveform: Tensor, grid: Grid, of: Channel, n_mfcc: int) -> Tensor:
-    """Return mel-frequency cepstral coefficients of a channel on a mel axis, by librosa.
+    """Return mel-frequency cepstral coefficients of a channel on a mel axis, the first lowest.
 
     They are liftered, which brings high coefficients to the size of low ones, and each fills the
-    same number of rows, so that they stand beside other channels. The first is the lowest.
+    same number of rows, so that they stand beside other channels.
     """
     above_floor = relative_decibels(of.compute(waveform, grid)) + DB_RANGE
     n_mfcc = min(n_mfcc, grid.n_bins)
@@ -96,10 +98,7 @@ def mfcc_reach(grid: Grid, n_mfcc: int) -> float:
 
 
 def delta(waveform: Tensor, grid: Grid, of: Channel, order: int) -> Tensor:
-    """Return the first or second derivative of a channel in time, per column, by librosa.
-
-    Of a channel of magnitudes it is the derivative in decibels.
-    """
+    """Return a channel's first or second derivative in time, per column; of magnitudes in dB."""
     values = of.compute(waveform, grid)
     values = relative_decibels(values) if of.reach is None else values
     return torch.from_numpy(librosa.feature.delta(values.numpy(), order=order))
@@ -123,33 +122,30 @@ def companded(waveform: Tensor, grid: Grid) -> Tensor:
     return row.sign() * torch.log1p(MU * relative_to_peak(row.abs())) / math.log1p(MU)
 
 
+def _stft(axis: str, n_fft: int = 2048) -> Channel:
+    return Channel(axis, partial(filterbanks.stft_magnitude, axis=axis, n_fft=n_fft))
+
+
 def _delta(of: Channel, order: int) -> Channel:
     settings = {"of": of, "order": order}
     return Channel(of.axis, partial(delta, **settings), partial(delta_reach, **settings))
 
 
-_MEL = Channel("mel", partial(stft_magnitude, axis="mel", n_fft=2048))
+_MEL = _stft("mel")
 _MFCC = Channel("mfcc", partial(mfcc, of=_MEL, n_mfcc=40), partial(mfcc_reach, n_mfcc=40))
 
 CHANNELS: dict[str, Channel] = {
-    "linear": Channel("linear", partial(stft_magnitude, axis="linear", n_fft=2048)),
-    "log": Channel("log", partial(stft_magnitude, axis="log", n_fft=2048)),
+    "linear": _stft("linear"),
+    "log": _stft("log"),
     "mel": _MEL,
-    # A short and a long window around the standard one; 512 to 4096 is the factor of 8 between
-    # q = 1 and q = 8.
-    "log_short": Channel("log", partial(stft_magnitude, axis="log", n_fft=512)),
-    "log_long": Channel("log", partial(stft_magnitude, axis="log", n_fft=4096)),
-    "hires_q1": Channel("log", partial(reassigned_magnitude, q=1)),
-    "hires_q2": Channel("log", partial(reassigned_magnitude, q=2)),
-    "hires_q4": Channel("log", partial(reassigned_magnitude, q=4)),
-    "hires_q8": Channel("log", partial(reassigned_magnitude, q=8)),
-    "hires_q2_smooth": Channel("log", partial(reassigned_magnitude, q=2, smooth=1)),
-    "hires_q8_smooth": Channel("log", partial(reassigned_magnitude, q=8, smooth=1)),
-    "gabor_q1": Channel("log", partial(gabor_magnitude, q=1)),
-    "gabor_q2": Channel("log", partial(gabor_magnitude, q=2)),
-    "gabor_q4": Channel("log", partial(gabor_magnitude, q=4)),
-    "gabor_q8": Channel("log", partial(gabor_magnitude, q=8)),
-    "gabor_q8_masked": Channel("log", partial(gabor_magnitude, q=8, masked=True)),
+    # Around the standard window: 512 to 4096 is the factor of 8 between q = 1 and q = 8.
+    "log_short": _stft("log", 512),
+    "log_long": _stft("log", 4096),
+    **{f"hires_q{q}": Channel("log", partial(filterbanks.reassigned_magnitude, q=q)) for q in QS},
+    "hires_q2_smooth": Channel("log", partial(filterbanks.reassigned_magnitude, q=2, smooth=1)),
+    "hires_q8_smooth": Channel("log", partial(filterbanks.reassigned_magnitude, q=8, smooth=1)),
+    **{f"gabor_q{q}": Channel("log", partial(filterbanks.gabor_magnitude, q=q)) for q in QS},
+    "gabor_q8_masked": Channel("log", partial(filterbanks.gabor_magnitude, q=8, masked=True)),
     "mel_delta": _delta(_MEL, order=1),
     "mel_delta2": _delta(_MEL, order=2),
     "mfcc": _MFCC,
@@ -157,8 +153,6 @@ CHANNELS: dict[str, Channel] = {
     "mfcc_delta2": _delta(_MFCC, order=2),
     "waveform": Channel("waveform", partial(companded), lambda grid: 1.0),
 }
-
-FAMILIES = ("standard", "high resolution", "filters unmoved", "3 channels")
 
 
 @dataclass(frozen=True)
@@ -175,7 +169,7 @@ class Variant:
 
     @property
     def family(self) -> str:
-        """One of `FAMILIES`."""
+        """What it is shown among."""
         if len(self.planes) > 1:
             return "3 channels"
         families = {"hires": "high resolution", "gabor": "filters unmoved"}
@@ -186,29 +180,19 @@ def _in_db(title: str, *channels: str) -> Variant:
     return Variant(title, tuple((channel, "db") for channel in channels))
 
 
-def _magnitude(title: str, channel: str) -> Variant:
-    return Variant(f"{title}, magnitude", ((channel, "linear"),))
-
-
 VARIANTS: dict[str, Variant] = {
-    "linear_linear": _magnitude("standard, linear axis", "linear"),
+    "linear_linear": Variant("standard, linear axis, magnitude", (("linear", "linear"),)),
     "linear_db": _in_db("standard, linear axis, dB", "linear"),
-    "log_linear": _magnitude("standard, log axis", "log"),
+    "log_linear": Variant("standard, log axis, magnitude", (("log", "linear"),)),
     "log_db": _in_db("standard, log axis, dB", "log"),
-    "mel_linear": _magnitude("standard, mel axis", "mel"),
+    "mel_linear": Variant("standard, mel axis, magnitude", (("mel", "linear"),)),
     "mel_db": _in_db("standard, mel axis, dB", "mel"),
-    "hires_q1": _in_db("high resolution, q = 1", "hires_q1"),
-    "hires_q2": _in_db("high resolution, q = 2", "hires_q2"),
-    "hires_q4": _in_db("high resolution, q = 4", "hires_q4"),
-    "hires_q8": _in_db("high resolution, q = 8", "hires_q8"),
+    **{f"hires_q{q}": _in_db(f"high resolution, q = {q}", f"hires_q{q}") for q in QS},
     "3ch_linear_mel_log": _in_db("linear, mel, log", "linear", "mel", "log"),
     "3ch_hires_q1_q4_q8": _in_db("q = 1, 4, 8", "hires_q1", "hires_q4", "hires_q8"),
     "3ch_hires_q1_q8_log_db": _in_db("q = 1, 8, and log dB", "hires_q1", "hires_q8", "log"),
     # Controls: what of a gain, or of a loss, is reassignment's own?
-    "gabor_q1": _in_db("filters unmoved, q = 1", "gabor_q1"),
-    "gabor_q2": _in_db("filters unmoved, q = 2", "gabor_q2"),
-    "gabor_q4": _in_db("filters unmoved, q = 4", "gabor_q4"),
-    "gabor_q8": _in_db("filters unmoved, q = 8", "gabor_q8"),
+    **{f"gabor_q{q}": _in_db(f"filters unmoved, q = {q}", f"gabor_q{q}") for q in QS},
     "3ch_gabor_q1_q8_log_db": _in_db(
         "filters unmoved, q = 1, 8, and log dB", "gabor_q1", "gabor_q8", "log"
     ),
@@ -217,12 +201,12 @@ VARIANTS: dict[str, Variant] = {
     "hires_q2_smooth": _in_db("high resolution, q = 2, smoothed", "hires_q2_smooth"),
     "hires_q8_smooth": _in_db("high resolution, q = 8, smoothed", "hires_q8_smooth"),
     "gabor_q8_masked": _in_db("filters unmoved, q = 8, masked", "gabor_q8_masked"),
-    "hires_q8_magnitude": _magnitude("high resolution, q = 8", "hires_q8"),
-    "gabor_q8_magnitude": _magnitude("filters unmoved, q = 8", "gabor_q8"),
+    "hires_q8_magnitude": Variant("high resolution, q = 8, magnitude", (("hires_q8", "linear"),)),
+    "gabor_q8_magnitude": Variant("filters unmoved, q = 8, magnitude", (("gabor_q8", "linear"),)),
 }
 
 # Asked for by name only: the recipe that came fourth in the challenge (Kaggle discussion 62634).
-OTHER_VARIANTS: dict[str, Variant] = {
+ALL_VARIANTS = VARIANTS | {
     "waveform": Variant("waveform", (("waveform", "mu_law"),)),
     "3ch_mel_deltas": _in_db("mel dB, delta, delta-delta", "mel", "mel_delta", "mel_delta2"),
     "3ch_mfcc_deltas": _in_db("MFCC, delta, delta-delta", "mfcc", "mfcc_delta", "mfcc_delta2"),
@@ -230,13 +214,13 @@ OTHER_VARIANTS: dict[str, Variant] = {
 
 
 def get_channel(name: str) -> Channel:
-    """Return the channel of that name; an unknown one is an error as of `look_up`."""
+    """Return the channel of that name."""
     return look_up("channel", name, CHANNELS)
 
 
 def get_variant(name: str) -> Variant:
-    """Return the representation of that name, from either table, as `get_channel`."""
-    return look_up("representation", name, VARIANTS | OTHER_VARIANTS)
+    """Return the representation of that name, from either table."""
+    return look_up("representation", name, ALL_VARIANTS)
 
 
 def channels_of(names: Iterable[str]) -> list[str]:
@@ -245,8 +229,5 @@ def channels_of(names: Iterable[str]) -> list[str]:
 
 
 def compute_channels(waveform: Tensor, names: Sequence[str], grid: Grid) -> dict[str, Tensor]:
-    """Return channels by name, of a waveform, float32, shape (..., time).
-
-    Each has the channel's shape (..., rows, columns), lowest row first.
-    """
+    """Return channels by name, each as `Channel.compute` gives it."""
     return {name: get_channel(name).compute(waveform, grid) for name in names}

@@ -2,9 +2,8 @@
 
 The store is a folder a channel, and in it one file for each batch of clips. A folder's name holds a
 hash of the channel's and the grid's settings; a file's name holds a hash of the clip ids and of the
-sounds' bytes. Whatever changes, what was computed before has another name and is never served. A
-file is there whole or not at all, and a killed run goes on with the files it lacks; one that was
-cut short later is computed again. One run at a time fills a store.
+sounds' bytes: whatever changes, what was computed before is never served. A file is there whole or
+not at all, and a killed run goes on with those it lacks. One run at a time fills a store.
 """
 
 import hashlib
@@ -16,7 +15,6 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pandas as pd
-import pooch
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
@@ -26,7 +24,7 @@ from freesound_tagging.errors import DataError
 from freesound_tagging.features.codes import encode
 from freesound_tagging.features.grid import Grid
 from freesound_tagging.features.representations import compute_channels, get_channel
-from freesound_tagging.files import hold_alone, write_atomically
+from freesound_tagging.files import file_hash, hold_alone, write_atomically
 from freesound_tagging.jobs import run_jobs
 from freesound_tagging.sounds.clips import ClipError, ClipSettings, load_windows
 
@@ -54,31 +52,15 @@ class Store:
     def read(self, channel: str, clip_ids: Sequence[str]) -> np.ndarray:
         """Return the 8-bit codes of one channel, in the order of ``clip_ids``.
 
-        Returns
-        -------
-        uint8, shape (len(clip_ids), frequency, time), lowest frequency first; or
+        They are uint8, (len(clip_ids), frequency, time), lowest frequency first; or
         (len(clip_ids), windows, frequency, time) where the grid has several windows a clip.
-
-        Raises
-        ------
-        KeyError
-            Where the channel was not built, or a clip is not in the store; both are named.
         """
-        places = self.places.get(channel, {})
+        places = self.places[channel]
         codes = np.empty((len(clip_ids), *_shape(channel, self.grid)), dtype=np.uint8)
-        wanted: dict[Path, list[tuple[int, int]]] = {}
-        for position, clip_id in enumerate(clip_ids):
-            if clip_id not in places:
-                raise KeyError(
-                    f"clip {clip_id!r}, channel {channel!r} is not in the store; it holds: "
-                    f"{', '.join(self.places)}"
-                )
-            file, row = places[clip_id]
-            wanted.setdefault(file, []).append((position, row))
-        for file, pairs in wanted.items():
-            positions, rows = map(list, zip(*pairs, strict=True))
+        wanted = pd.DataFrame([places[clip_id] for clip_id in clip_ids], columns=["file", "row"])
+        for file, own in wanted.groupby("file"):
             with safe_open(file, framework="np") as stored:
-                codes[positions] = stored.get_tensor("codes")[rows]
+                codes[own.index] = stored.get_tensor("codes")[own["row"]]
         return codes
 
 
@@ -97,40 +79,35 @@ def build(
     Parameters
     ----------
     table : clips, index ``clip_id``, column ``path``.
-    channels : keys of `freesound_tagging.features.representations.CHANNELS`.
     grid : its sample rate, duration and windows also say how a clip is cut.
     folder : where the store lies, one folder a data set.
     strict : raise when any clip cannot be read; otherwise such clips are left out and listed in
-        ``store.failed``.
+        ``store.failed``, and only where none can be read that is an error.
     n_jobs : worker processes on this machine, by default one a core.
-    progress : show a progress bar.
-
-    Raises
-    ------
-    DataError
-        With ``strict``, where any clip cannot be read; without, where none can. All are named.
-    OSError
-        Where the disk is full: what is finished stays, and the same call goes on from there.
     """
     folder = Path(folder)
     settings = {name: [get_channel(name).settings(), asdict(grid)] for name in channels}
     folders = {name: folder / f"{name}-{_hash(found)}" for name, found in settings.items()}
-    batches = _batches(table, folders)
-    store = Store(grid)
+    paths = table["path"].sort_index()
+    hashes = joblib.Parallel(-1, prefer="threads")(map(joblib.delayed(_file_hash), paths))
+    store, files, jobs = Store(grid), [], []
     with hold_alone(folder, "filling this store"):
         for leftover in folder.glob("*/.*.safetensors.*"):  # a killed run's
-            leftover.unlink(missing_ok=True)
-        missing = [
-            (clips, {name: file for name, file in files.items() if not _about(file)}, grid)
-            for clips, files in batches
-        ]
-        jobs = [job for job in missing if job[1]]
-        if jobs:
-            total = sum(len(clips) for clips, *_ in jobs)
-            with tqdm(total=total, desc="spectrograms", unit="clip", disable=not progress) as bar:
-                for n_clips in run_jobs(_compute_batch, jobs, n_jobs or joblib.cpu_count()):
-                    bar.update(n_clips)
-        for name, file in [pair for _, files in batches for pair in files.items()]:
+            leftover.unlink()
+        for start in range(0, len(paths), BATCH_CLIPS):
+            batch = paths.iloc[start : start + BATCH_CLIPS]
+            key = _hash([list(batch.index), hashes[start : start + BATCH_CLIPS]])
+            own = {name: place / f"{key}.safetensors" for name, place in folders.items()}
+            files += own.items()
+            missing = {name: file for name, file in own.items() if not _about(file)}
+            if missing:
+                jobs.append((batch.to_dict(), missing, grid))
+        total = sum(len(clips) for clips, *_ in jobs)
+        hidden = not (progress and jobs)
+        with tqdm(total=total, desc="spectrograms", unit="clip", disable=hidden) as bar:
+            for n_clips in run_jobs(_compute_batch, jobs, n_jobs or joblib.cpu_count()):
+                bar.update(n_clips)
+        for name, file in files:
             about = _about(file)
             rows = {clip_id: (file, row) for row, clip_id in enumerate(about["clip_ids"])}
             store.places.setdefault(name, {}).update(rows)
@@ -141,8 +118,7 @@ def build(
         lines += [f"  {reason}" for _, reason in sorted(store.failed.items())]
         if strict or len(store.failed) == len(table):
             raise DataError("\n".join(lines))
-        lines += ["They are left out; strict=True (STRICT=1) makes this an error."]
-        tqdm.write("\n".join(lines))
+        tqdm.write("\n".join([*lines, "They are left out; STRICT=1 makes this an error."]))
     return store
 
 
@@ -155,25 +131,10 @@ def _shape(channel: str, grid: Grid) -> tuple[int, ...]:
     return (*windows, *get_channel(channel).shape(grid))
 
 
-def _batches(
-    table: pd.DataFrame, folders: dict[str, Path]
-) -> list[tuple[dict[str, str], dict[str, Path]]]:
-    """Cut the clips, in the order of their ids, into batches: clip id -> path, channel -> file."""
-    paths = table["path"].sort_index()
-    parallel = joblib.Parallel(n_jobs=joblib.cpu_count(), prefer="threads")
-    hashes = parallel(joblib.delayed(_file_hash)(path) for path in paths)
-    batches = []
-    for start in range(0, len(paths), BATCH_CLIPS):
-        part = paths.iloc[start : start + BATCH_CLIPS]
-        file = f"{_hash([list(part.index), hashes[start : start + BATCH_CLIPS]])}.safetensors"
-        batches.append((part.to_dict(), {name: folder / file for name, folder in folders.items()}))
-    return batches
-
-
 def _file_hash(path: str) -> str:
     """Return a file's sha256, or ``missing``: it may turn up later and then has another key."""
     try:
-        return pooch.file_hash(path)
+        return file_hash(path)
     except OSError:
         return "missing"
 

@@ -21,14 +21,9 @@ BINS = 10
 
 
 def sharpen(probabilities: ArrayLike, temperature: float) -> np.ndarray:
-    """Return the probabilities that logits divided by ``temperature`` give, rows summing to 1.
+    """Return the probabilities that logits divided by ``temperature`` give, shape (..., classes).
 
     Above 1 they become more even, below 1 more extreme; the ranking stays.
-
-    Parameters
-    ----------
-    probabilities : shape (..., classes).
-    temperature : above 0.
     """
     logits = np.log(np.clip(np.asarray(probabilities, dtype=np.float64), 1e-12, 1))
     return softmax(logits / temperature, axis=-1)
@@ -37,10 +32,8 @@ def sharpen(probabilities: ArrayLike, temperature: float) -> np.ndarray:
 def fit_temperature(probabilities: ArrayLike, targets: ArrayLike) -> float:
     """Return the temperature, 0.1 to 10, with the lowest log loss.
 
-    Parameters
-    ----------
-    probabilities : of clips that the network did not train on, shape (n, classes).
-    targets : index of the true class, shape (n,).
+    ``probabilities`` are of clips that the network did not train on, shape (n, classes), and
+    ``targets`` the index of the true class of each.
     """
     rows, targets = np.arange(len(targets)), np.asarray(targets)
 
@@ -55,10 +48,8 @@ def fit_temperature(probabilities: ArrayLike, targets: ArrayLike) -> float:
 def reliability(probabilities: np.ndarray, targets: np.ndarray) -> pd.DataFrame:
     """Return how often the best label was right, by how sure it was: a reliability diagram's bars.
 
-    Returns
-    -------
-    One row for each of `BINS` even steps of probability that has clips: ``low``, ``high``,
-    ``n`` (clips), ``sure`` (mean probability of the best label), ``right`` (share that was right).
+    One row for each of `BINS` even steps of probability that has clips: ``low``, ``high``, ``n``
+    (clips), ``sure`` (mean probability of the best label), ``right`` (share that was right).
     """
     sure, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == targets
     low = np.minimum((sure * BINS).astype(int), BINS - 1) / BINS
@@ -76,28 +67,16 @@ def calibrate(scores: pd.DataFrame) -> dict:
     """Return temperature, limit of strangeness and reliability, from out-of-fold scores.
 
     The temperature and the limit come from all scores. What the temperature is worth is measured
-    on each fold with that of the other folds.
-
-    Parameters
-    ----------
-    scores : out-of-fold scores, as in `metrics`.
-
-    Returns
-    -------
-    ``temperature``; ``limit``, the strangeness that `KNOWN_KEPT` of the clips do not exceed, None
-    where the scores have no column ``strangeness``; ``calibration_error_before`` and
-    ``calibration_error``; ``reliability``, rows of the diagram after calibration;
-    ``reliability_before``.
+    on each fold with that of the other folds. The limit is the strangeness that `KNOWN_KEPT` of the
+    clips do not exceed, None where the scores have no such column.
     """
     probabilities = scores[classes_of(scores)].to_numpy(dtype=np.float64)
     targets, folds = true_indices(scores), scores["fold"].to_numpy()
     crossed = np.empty_like(probabilities)
     for fold in np.unique(folds):
         held_out = folds == fold
-        others = ~held_out if (~held_out).any() else held_out
-        crossed[held_out] = sharpen(
-            probabilities[held_out], fit_temperature(probabilities[others], targets[others])
-        )
+        temperature = fit_temperature(probabilities[~held_out], targets[~held_out])
+        crossed[held_out] = sharpen(probabilities[held_out], temperature)
     strange = scores.get("strangeness")
     before, after = reliability(probabilities, targets), reliability(crossed, targets)
     return {

@@ -8,16 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from freesound_tagging.features.plots import colour_of
-from freesound_tagging.scoring.metrics import METRIC, METRIC_TITLES
+from freesound_tagging.scoring.metrics import METRIC, METRIC_TITLE
 
 
 def show_summary(summary: pd.DataFrame, *, ax: Axes | None = None, title: str = "") -> Axes:
-    """Draw the ranked table, best on top: top-1 accuracy of each variant with its 95 % interval.
-
-    Parameters
-    ----------
-    summary : as returned by `freesound_tagging.scoring.metrics.summarise`.
-    """
+    """Draw the table of `summarise`, best on top: top-1 accuracy with its 95 % interval."""
     if ax is None:
         _, ax = plt.subplots(figsize=(7, 0.32 * len(summary) + 1.2), layout="constrained")
     for place, row in enumerate(summary.to_dict("records")):
@@ -27,43 +22,32 @@ def show_summary(summary: pd.DataFrame, *, ax: Axes | None = None, title: str = 
     ax.set_yticks(range(len(summary)), summary["variant"])
     ax.invert_yaxis()
     ax.grid(axis="x", alpha=0.3)
-    ax.set_xlabel(f"{METRIC_TITLES[METRIC]}, out of fold (line: 95 % interval)")
+    ax.set_xlabel(f"{METRIC_TITLE}, out of fold (line: 95 % interval)")
     ax.set_title(title)
     return ax
 
 
-def show_differences(
-    panels: dict[str, tuple[pd.DataFrame, Sequence[pd.DataFrame]]],
-) -> Figure:
+def show_differences(panels: dict[str, tuple[pd.DataFrame, Sequence[pd.DataFrame]]]) -> Figure:
     """Draw paired differences: a small dot for each fold and seed, the mean with its interval.
 
-    The mean is filled where the verdict is better or worse. All panels have the same x scale.
-
-    Parameters
-    ----------
-    panels : title -> rows of `freesound_tagging.scoring.statistics.compare`, and for each row the
-        differences by fold and seed (`freesound_tagging.scoring.statistics.by_fold_and_seed`).
+    The mean is filled where the verdict is better or worse. All panels have the same x scale. They
+    are title -> rows of `freesound_tagging.scoring.statistics.compare`, and for each row what
+    `freesound_tagging.scoring.statistics.by_fold_and_seed` returns.
     """
     rows = max(len(contrasts) for contrasts, _ in panels.values())
-    figure, axes = plt.subplots(
-        len(panels),
-        1,
-        figsize=(8.5, len(panels) * (0.42 * rows + 1)),
-        sharex=True,
-        squeeze=False,
-        layout="constrained",
-    )
+    size = 8.5, len(panels) * (0.42 * rows + 1)
+    options = {"sharex": True, "squeeze": False, "layout": "constrained"}
+    figure, axes = plt.subplots(len(panels), 1, figsize=size, **options)
     for ax, (title, (contrasts, dots)) in zip(axes.flat, panels.items(), strict=True):
         records = contrasts.to_dict("records")
         for place, (row, cells) in enumerate(zip(records, dots, strict=True)):
             colour = colour_of(row["variant"])
-            filled = row["verdict"] in ("better", "worse")
             for number, seed in enumerate(cells):
                 below = [place + 0.12 * number] * len(cells)
                 ax.plot(cells[seed], below, ".", color="0.6", markersize=4)
             above = place - 0.2
             ax.plot([row["low"], row["high"]], [above, above], color=colour, linewidth=2)
-            face = colour if filled else "white"
+            face = colour if row["verdict"] in ("better", "worse") else "white"
             ax.plot(row["difference"], above, "o", color=colour, markerfacecolor=face)
         names = [f"{row['variant']} - {row['reference']}" for row in records]
         ax.set_yticks(range(len(names)), names)
@@ -71,34 +55,26 @@ def show_differences(
         ax.axvline(0, color="black", linewidth=0.8)
         ax.grid(axis="x", alpha=0.3)
         ax.set_title(title)
-    metric = METRIC_TITLES[records[0]["metric"]]
-    axes[-1, 0].set_xlabel(
-        f"difference in {metric}\n"
-        "(dot: one fold and seed; line: 95 % interval; filled: better or worse)"
-    )
+    key = "(dot: one fold and seed; line: 95 % interval; filled: better or worse)"
+    axes[-1, 0].set_xlabel(f"difference in {METRIC_TITLE}\n{key}")
     return figure
 
 
-MOST_CLASSES = 40
-"""A confusion matrix shows no more classes than can be read."""
+def show_confusion(counts: pd.DataFrame, title: str = "", most: int = 40) -> Axes:
+    """Draw a confusion matrix in % of each true class, of no more classes than can be read.
 
-
-def show_confusion(counts: pd.DataFrame, *, ax: Axes | None = None, title: str = "") -> Axes:
-    """Draw a confusion matrix in % of each true class, of at most `MOST_CLASSES` classes.
-
-    Of more those with the largest share of errors are shown, and the title says so.
+    Of more than ``most`` those with the largest share of errors are shown, and the title says so.
     """
     from sklearn.metrics import ConfusionMatrixDisplay  # two seconds, for this chart alone
 
     shares = 100 * counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
-    if len(counts) > MOST_CLASSES:
+    if len(counts) > most:
         right = pd.Series(shares.to_numpy().diagonal(), shares.index)
-        hard = sorted(right.nsmallest(MOST_CLASSES).index, key=list(shares.index).index)
+        hard = sorted(right.nsmallest(most).index, key=list(shares.index).index)
         shares = shares.loc[hard, hard]
-        title = f"{title}\nthe {MOST_CLASSES} of {len(counts)} classes with most errors".strip()
-    if ax is None:
-        side = max(0.38 * len(shares) + 2, 6.4)
-        _, ax = plt.subplots(figsize=(side + 0.6, side))
+        title = f"{title}\nthe {most} of {len(counts)} classes with most errors".strip()
+    side = max(0.38 * len(shares) + 2, 6.4)
+    _, ax = plt.subplots(figsize=(side + 0.6, side))
     display = ConfusionMatrixDisplay(shares.to_numpy(), display_labels=shares.columns).plot(
         ax=ax,
         cmap="Blues",

@@ -12,41 +12,31 @@ from numpy.typing import ArrayLike
 KEYS = ["clip_id", "seed", "fold", "label"]
 """Columns of the scores that are not classes."""
 
-METRIC = "top1_accuracy"
+METRIC, METRIC_TITLE = "top1_accuracy", "top-1 accuracy"
 """The metric that ranks, and that decides about differences (results/PLAN.md says why)."""
 
-METRIC_TITLES = {
-    "top1_accuracy": "top-1 accuracy",
-    "top3_error": "top-3 error",
-    "map3": "MAP@3",
-    "log_loss": "log loss",
-}
+SUMMARY = [
+    *("variant", "n", "seeds", "top1_accuracy", "top3_error", "top3_error_low", "top3_error_high"),
+    *("map3", "log_loss", "balanced_accuracy", "top1_accuracy_low", "top1_accuracy_high"),
+]
+"""Columns of `summarise`."""
 
 
 def target_ranks(scores: ArrayLike, targets: ArrayLike) -> np.ndarray:
     """Return the place of the true class in each row's ranking, 0 for the highest score.
 
-    Of equal scores the class with the lower index ranks first, so a constant row does not count as
-    a hit for all.
-
-    Parameters
-    ----------
-    scores : finite, shape (n, classes), higher is more likely.
-    targets : index of the true class, shape (n,).
-
-    Raises
-    ------
-    ValueError
-        Where shapes do not agree, a target is no class, or a score is NaN or infinite.
+    ``scores`` are finite, shape (n, classes), and ``targets`` the index of the true class of each
+    row. Of equal scores the class with the lower index ranks first, so a constant row does not
+    count as a hit for all.
     """
     scores, targets = np.asarray(scores, dtype=np.float64), np.asarray(targets)
     if scores.ndim != 2 or targets.shape != scores.shape[:1]:
         raise ValueError(
-            f"scores must be (n, classes) and targets (n,); got {scores.shape} and {targets.shape}"
+            f"scores {scores.shape} must be (n, classes), targets {targets.shape} (n,)"
         )
     if not np.isfinite(scores).all():
         raise ValueError("scores hold NaN or infinity")
-    if len(targets) and (targets.min() < 0 or targets.max() >= scores.shape[1]):
+    if not ((targets >= 0) & (targets < scores.shape[1])).all():
         raise ValueError(f"targets must lie in 0..{scores.shape[1] - 1}")
     true = scores[np.arange(len(scores)), targets][:, None]
     before = np.arange(scores.shape[1])[None, :] < targets[:, None]
@@ -54,18 +44,14 @@ def target_ranks(scores: ArrayLike, targets: ArrayLike) -> np.ndarray:
 
 
 def top_k_error(scores: ArrayLike, targets: ArrayLike, k: int = 3) -> float:
-    """Return the share of rows whose true class is not among the ``k`` highest scores, 0 to 1.
-
-    Parameters and errors as in `target_ranks`.
-    """
+    """Return the share of rows whose true class is not among the ``k`` highest, 0 to 1."""
     return float((target_ranks(scores, targets) >= k).mean())
 
 
 def map_at_k(scores: ArrayLike, targets: ArrayLike, k: int = 3) -> float:
     """Return the mean average precision at ``k`` for one true class a row, 0 to 1.
 
-    With one true class it is the mean of 1/rank where the rank is at most ``k``, and 0 elsewhere:
-    the challenge's metric (MAP@3). Parameters and errors as in `target_ranks`.
+    It is the mean of 1/rank where the rank is at most ``k``, and 0 elsewhere.
     """
     ranks = target_ranks(scores, targets)
     return float(np.where(ranks < k, 1 / (ranks + 1), 0).mean())
@@ -77,34 +63,21 @@ def classes_of(scores: pd.DataFrame) -> list[str]:
 
 
 def true_indices(scores: pd.DataFrame) -> np.ndarray:
-    """Return the place of each row's label among the classes, shape (rows,).
-
-    Raises
-    ------
-    ValueError
-        A label is no class.
-    """
+    """Return the place of each row's label among the classes, shape (rows,)."""
     classes = classes_of(scores)
-    indices = pd.Index(classes).get_indexer(scores["label"])
-    if (indices < 0).any():
-        unknown = scores["label"].iloc[int(np.flatnonzero(indices < 0)[0])]
-        raise ValueError(
-            f"label {unknown!r} is no column of the scores; they are: {', '.join(classes)}"
-        )
-    return indices
+    places = pd.Index(classes).get_indexer(scores["label"])
+    if (places < 0).any():
+        unknown = scores["label"][places < 0].iloc[0]
+        raise ValueError(f"no column has scores of label {unknown!r}; they are of {classes}")
+    return places
 
 
 def check_scores(scores: pd.DataFrame, name: str) -> None:
-    """Raise a `ValueError` that names a clip scored twice by one seed, or not by finite numbers.
-
-    ``name`` says whose scores they are.
-    """
+    """Raise a ValueError that names a clip scored twice by a seed, or not by finite numbers."""
     twice = scores.duplicated(["clip_id", "seed"])
     if twice.any():
         clip_id, seed = scores.loc[twice, ["clip_id", "seed"]].iloc[0]
-        raise ValueError(
-            f"{name}: clip {clip_id!r} is scored twice by seed {seed}; the folds overlap"
-        )
+        raise ValueError(f"{name}: clip {clip_id!r} is scored twice by seed {seed}")
     finite = np.isfinite(scores[classes_of(scores)].to_numpy(dtype=float)).all(axis=1)
     if not finite.all():
         clip_id, seed = scores.loc[~finite, ["clip_id", "seed"]].iloc[0]
@@ -187,48 +160,24 @@ def interval(values: np.ndarray, recordings: ArrayLike) -> tuple[float, float]:
 def summarise(scores: dict[str, pd.DataFrame], table: pd.DataFrame) -> pd.DataFrame:
     """Return the table of variants, best first: by top-1 accuracy, and where equal by MAP@3.
 
-    Parameters
-    ----------
-    scores : variant -> out-of-fold scores; each seed has scored the same clips.
-    table : clips, index ``clip_id``, column ``group``.
-
-    Returns
-    -------
-    Columns variant, n (clips), seeds, top1_accuracy, top3_error, top3_error_low, top3_error_high
-    (95 %), map3, log_loss, balanced_accuracy (mean over classes of the top-1 accuracy),
-    top1_accuracy_low, top1_accuracy_high (95 %).
-
-    Raises
-    ------
-    ValueError
-        As `check_scores`.
+    ``scores`` are variant -> out-of-fold scores; each seed has scored the same clips. ``table`` has
+    the index ``clip_id`` and a column ``group``. The columns are `SUMMARY`: ``n`` clips, means of
+    `clip_metrics`, ``balanced_accuracy`` (mean over classes of the top-1 accuracy), and 95 %
+    intervals from ``_low`` to ``_high``.
     """
     rows = []
     for variant, frame in scores.items():
         check_scores(frame, variant)
         metrics = clip_metrics(frame)
-        limits = {}
+        row = {"variant": variant, **metrics.drop(columns=KEYS).mean()}
+        row["balanced_accuracy"] = metrics.groupby("label")["top1_accuracy"].mean().mean()
         for name in ("top1_accuracy", "top3_error"):
             by_clip = metrics.pivot(index="clip_id", columns="seed", values=name)
-            limits[name] = interval(by_clip.to_numpy(), table["group"].loc[by_clip.index])
-        rows.append(
-            {
-                "variant": variant,
-                "n": len(by_clip),
-                "seeds": by_clip.shape[1],
-                "top1_accuracy": metrics["top1_accuracy"].mean(),
-                "top3_error": metrics["top3_error"].mean(),
-                "top3_error_low": limits["top3_error"][0],
-                "top3_error_high": limits["top3_error"][1],
-                "map3": metrics["map3"].mean(),
-                "log_loss": metrics["log_loss"].mean(),
-                "balanced_accuracy": metrics.groupby("label")["top1_accuracy"].mean().mean(),
-                "top1_accuracy_low": limits["top1_accuracy"][0],
-                "top1_accuracy_high": limits["top1_accuracy"][1],
-            }
-        )
-    by = [METRIC, "map3"]
-    summary = pd.DataFrame(rows)
+            low, high = interval(by_clip.to_numpy(), table["group"].loc[by_clip.index])
+            row |= {f"{name}_low": low, f"{name}_high": high}
+        row["n"], row["seeds"] = by_clip.shape
+        rows.append(row)
+    summary, by = pd.DataFrame(rows, columns=SUMMARY), [METRIC, "map3"]
     return summary.sort_values(by, ascending=False, kind="stable", ignore_index=True)
 
 
@@ -237,35 +186,24 @@ def confusion(scores: pd.DataFrame) -> pd.DataFrame:
     from sklearn.metrics import confusion_matrix  # slow to load
 
     classes = classes_of(scores)
-    predicted = np.asarray(classes)[scores[classes].to_numpy().argmax(axis=1)]
-    counts = confusion_matrix(scores["label"], predicted, labels=classes)
+    counts = confusion_matrix(scores["label"], scores[classes].idxmax(axis=1), labels=classes)
     return pd.DataFrame(counts, pd.Index(classes, name="true"), classes)
 
 
 def hardest_pairs(counts: pd.DataFrame, n: int = 5) -> pd.DataFrame:
-    """Return the ``n`` pairs of classes most often taken for each other.
+    """Return the ``n`` pairs of classes most often taken for each other, from `confusion`'s counts.
 
-    Parameters
-    ----------
-    counts : as returned by `confusion`.
-
-    Returns
-    -------
-    Columns class_a, class_b, a_as_b, b_as_a (counts) and share: confusions over all clips of the
-    two classes.
+    ``share`` is confusions over all clips of the two classes.
     """
-    values, names, totals = counts.to_numpy(), counts.columns, counts.to_numpy().sum(axis=1)
-    rows = [
-        (names[a], names[b], values[a, b], values[b, a], wrong / (totals[a] + totals[b]))
-        for a, b in zip(*np.triu_indices(len(names), k=1), strict=True)
-        if (wrong := values[a, b] + values[b, a])
-    ]
-    pairs = pd.DataFrame(rows, columns=["class_a", "class_b", "a_as_b", "b_as_a", "share"])
-    return pairs.sort_values("share", ascending=False, kind="stable").head(n).reset_index(drop=True)
+    values, names, totals = counts.to_numpy(), counts.columns, counts.sum(axis=1).to_numpy()
+    a, b = np.triu_indices(len(names), k=1)
+    pairs = pd.DataFrame({"class_a": names[a], "class_b": names[b]})
+    pairs = pairs.assign(a_as_b=values[a, b], b_as_a=values[b, a])
+    pairs["share"] = (values[a, b] + values[b, a]) / (totals[a] + totals[b])
+    return pairs[pairs["share"] > 0].nlargest(n, "share").reset_index(drop=True)
 
 
 def class_report(scores: pd.DataFrame) -> pd.DataFrame:
     """Return each class's top-1 accuracy, top-3 error and MAP@3, worst MAP@3 first."""
-    metrics = clip_metrics(scores)
     columns = ["top1_accuracy", "top3_error", "map3"]
-    return metrics.groupby("label")[columns].mean().sort_values("map3")
+    return clip_metrics(scores).groupby("label")[columns].mean().sort_values("map3")

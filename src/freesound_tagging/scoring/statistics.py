@@ -14,9 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from freesound_tagging.scoring.metrics import METRIC, bootstrap_means, check_scores, clip_metrics
-
-LOWER_IS_BETTER = ("top3_error", "log_loss")
+from freesound_tagging.scoring.metrics import METRIC, bootstrap_means, clip_metrics
 
 LEVEL = 0.05
 """Largest share of families with a false verdict; intervals cover 1 - LEVEL."""
@@ -25,7 +23,6 @@ MIN_SEEDS = 3
 """Two seeds say too little of their luck."""
 
 COLUMNS = ["variant", "reference", "metric", "seeds", "difference", "low", "high", "p", "same_sign"]
-"""Columns of `compare` before it judges."""
 
 DRAWS = 9_999
 """Of the bootstrap: a p value of 0.05 / 15 then comes from some 17 draws in either tail."""
@@ -37,14 +34,8 @@ def holm(p_values: ArrayLike, planned: int | None = None) -> np.ndarray:
     The chance that any true null hypothesis has an adjusted p value below a level is at most that
     level, whatever the dependence between the tests.
 
-    Parameters
-    ----------
-    p_values : shape (n,), each 0 to 1; NaN is no test.
-    planned : how many tests there are, made or not; by default those that are not NaN.
-
-    Returns
-    -------
-    Shape (n,), in the order of ``p_values``; NaN where the p value is NaN.
+    A p value that is NaN is no test, and stays. ``planned`` says how many tests there are, made or
+    not; by default those that are not NaN.
 
     Sources
     -------
@@ -66,49 +57,32 @@ def paired_differences(
     """Return the first's metric minus the second's for each clip (index) and seed (columns).
 
     Seeds are those with which both scored all clips that either scored.
-
-    Raises
-    ------
-    ValueError
-        Where there is no such seed, or a clip is scored twice or not by finite numbers.
     """
-    measured = []
-    for scores, name in ((first, "first scores"), (second, "second scores")):
-        check_scores(scores, name)
-        own = clip_metrics(scores)
-        measured.append(own.pivot(index="clip_id", columns="seed", values=metric))
-    differences = measured[0] - measured[1]  # NaN where either lacks the clip or the seed
-    common = differences.dropna(axis=1)
-    if common.empty:
-        lacking = differences.isna().all(axis=1)
-        clip = f"; clip {lacking.idxmax()!r} is in one of them only" if lacking.any() else ""
-        raise ValueError(f"the two were not scored on the same clips by any seed{clip}")
-    return common
+    measured = [
+        clip_metrics(scores).pivot(index="clip_id", columns="seed", values=metric)
+        for scores in (first, second)
+    ]
+    differences = (measured[0] - measured[1]).dropna(axis=1)  # NaN where either lacks clip or seed
+    if differences.empty:
+        raise ValueError("the two were not scored on the same clips by any seed")
+    return differences
 
 
-def by_fold_and_seed(
-    first: pd.DataFrame, second: pd.DataFrame, metric: str = METRIC
-) -> pd.DataFrame:
+def by_fold_and_seed(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     """Return the mean of `paired_differences` for each fold (index) and seed (columns)."""
     folds = first.drop_duplicates("clip_id").set_index("clip_id")["fold"]
-    return paired_differences(first, second, metric).groupby(folds).mean()
+    return paired_differences(first, second).groupby(folds).mean()
 
 
 def compare(
     scores: dict[str, pd.DataFrame],
     table: pd.DataFrame,
     contrasts: Sequence[tuple[str, str]],
-    metric: str = METRIC,
-    planned: int | None = None,
 ) -> pd.DataFrame:
     """Compare pairs of representations; together they are a family for Holm.
 
-    Parameters
-    ----------
-    scores : representation -> out-of-fold scores.
-    table : clips, index ``clip_id``, column ``group``: the recording.
-    contrasts : each a representation and what it is compared with, keys of ``scores``.
-    planned : how many contrasts the family has, made or not; by default those of enough seeds.
+    ``scores`` are representation -> out-of-fold scores, ``contrasts`` two of their keys each, and
+    ``table`` has the index ``clip_id`` and a column ``group``, the recording.
 
     Returns
     -------
@@ -116,37 +90,20 @@ def compare(
     low, high (95 % interval), p (two-sided, share of bootstrap draws), same_sign (of the mean
     difference of every seed), and the columns of `judge`. With fewer than `MIN_SEEDS` low, high and
     p are NaN.
-
-    Raises
-    ------
-    ValueError
-        As `paired_differences`.
     """
     rows = []
     for variant, reference in contrasts:
-        try:
-            values = paired_differences(scores[variant], scores[reference], metric)
-        except ValueError as error:
-            raise ValueError(f"{variant} and {reference}: {error}") from error
-        by_seed = values.mean()
-        row = {
-            "variant": variant,
-            "reference": reference,
-            "metric": metric,
-            "seeds": len(by_seed),
-            "difference": by_seed.mean(),
-            "low": np.nan,
-            "high": np.nan,
-            "p": np.nan,
-            "same_sign": bool((by_seed > 0).all() or (by_seed < 0).all()),
-        }
+        values = paired_differences(scores[variant], scores[reference])
+        by_seed, low, high, p = values.mean(), np.nan, np.nan, np.nan
         if len(by_seed) >= MIN_SEEDS:
             recordings = table["group"].loc[values.index]
             means = bootstrap_means(values.to_numpy(), recordings, DRAWS)
-            row["low"], row["high"] = np.quantile(means, [LEVEL / 2, 1 - LEVEL / 2])
-            row["p"] = p_value(means)
-        rows.append(row)
-    return judge(pd.DataFrame(rows, columns=COLUMNS), planned)
+            low, high = np.quantile(means, [LEVEL / 2, 1 - LEVEL / 2])
+            p = p_value(means)
+        same_sign = bool((by_seed > 0).all() or (by_seed < 0).all())
+        difference = by_seed.mean(), low, high, p, same_sign
+        rows.append((variant, reference, METRIC, len(by_seed), *difference))
+    return judge(pd.DataFrame(rows, columns=COLUMNS))
 
 
 def p_value(means: np.ndarray) -> float:
@@ -163,8 +120,7 @@ def judge(comparisons: pd.DataFrame, planned: int | None = None) -> pd.DataFrame
     """
     adjusted = holm(comparisons["p"], planned)
     found = (adjusted < LEVEL) & comparisons["same_sign"].to_numpy(bool)
-    lower = comparisons["metric"].isin(LOWER_IS_BETTER).to_numpy(bool)
-    better = (comparisons["difference"] > 0).to_numpy(bool) != lower
-    words = [np.isnan(adjusted), found & better, found]
+    better = found & (comparisons["difference"] > 0).to_numpy(bool)
+    words = [np.isnan(adjusted), better, found]
     verdict = np.select(words, ["", "better", "worse"], "no difference found")
     return comparisons.assign(p_holm=adjusted, verdict=verdict)

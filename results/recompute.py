@@ -21,7 +21,7 @@ from freesound_tagging.scoring.statistics import (
     judge,
     paired_differences,
 )
-from freesound_tagging.sounds.microcalls import class_table
+from freesound_tagging.sounds.microcalls import CALLS, FAMILIES
 from studies.plan import choose_schedule, contrasts_of
 from studies.scores import RESULTS, ROOT, read_clips, read_folder
 from studies.tagger import average_everything
@@ -74,7 +74,7 @@ def compare_planned(
     there = [pair for pair in planned if set(pair) <= set(scores)]
     parts = {"all": clips["label"].unique()}
     if dataset == "microcalls":
-        detail = class_table()["detail"]
+        detail = pd.Series({key: FAMILIES[call.family].detail for key, call in CALLS.items()})
         parts |= {name: own.index for name, own in detail.groupby(detail)}
     frames = []
     for name, labels in parts.items():

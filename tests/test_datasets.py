@@ -8,7 +8,7 @@ import itertools
 import os
 import random
 import shutil
-import stat
+import threading
 import unicodedata
 import warnings
 import zipfile
@@ -23,9 +23,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from freesound_tagging.errors import DataError
-from freesound_tagging.sounds import archives, checks, clips, esc10, insectset32
+from freesound_tagging.sounds import archives, clips, esc10, insectset32
 from freesound_tagging.sounds.catalogue import NAMES, describe, load, load_at_hand
-from freesound_tagging.sounds.tables import COLUMNS, deal_folds
+from freesound_tagging.sounds.tables import COLUMNS, check_sounds, deal_folds
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 (ESC10,) = esc10.DATASET.archives
@@ -57,15 +57,6 @@ def test_unknown_name_lists_the_known_ones(name, tmp_path):
         load(name, tmp_path)
     for known in (*NAMES, ".csv", repr(name)):
         assert known in str(caught.value)
-
-
-def test_options_are_those_of_the_data_set(tmp_path):
-    table = load("microcalls", tmp_path, clips_per_class=1, seed=1)
-    assert len(table) == describe("microcalls").n_classes
-    with pytest.raises(DataError, match=r"'microcalls' takes the options .*seed.*, got sede"):
-        load("microcalls", tmp_path, sede=1)
-    with pytest.raises(DataError, match="'esc10' takes no options, got seed"):
-        load("esc10", tmp_path, seed=1)
 
 
 # --- the real archives -------------------------------------------------------------------------
@@ -133,8 +124,8 @@ def write_zip(path: Path, files: dict[str, bytes]) -> None:
             archive.writestr(f"{path.stem}/{name}", content)
 
 
-def write_manifest(folder: Path, lines: list[str], head: str = "file,sha256") -> None:
-    (folder / "esc10.csv").write_text("\n".join([head, *lines]) + "\n")
+def write_manifest(folder: Path, lines: list[str]) -> None:
+    (folder / "esc10.csv").write_text("\n".join(["file,sha256", *lines]) + "\n")
 
 
 LINES = [f"{name},{hashlib.sha256(content).hexdigest()}" for name, content in esc10_files().items()]
@@ -147,8 +138,7 @@ def mirror(tmp_path, monkeypatch):
     manifests = tmp_path / "manifests"
     folder.mkdir()
     manifests.mkdir()
-    more = {"README.md": b"authors", "extra.txt": b"not wanted"}
-    write_zip(folder / ESC10.file, esc10_files() | more)
+    write_zip(folder / ESC10.file, esc10_files() | {"README.md": b"authors"})
     write_manifest(manifests, LINES)
     monkeypatch.setattr(archives, "MANIFESTS", manifests)
     monkeypatch.setenv("DATA_MIRROR", str(folder))
@@ -165,36 +155,22 @@ def assert_nothing_left(root: Path) -> None:
     assert not root.exists() or [p for p in root.iterdir() if p.name != "downloads"] == []
 
 
-def test_unpacks_what_is_wanted_and_hashes_it_once(mirror, root, monkeypatch):
-    table = load("esc10", root)
-    check_contract(table)
-    assert len(table) == 20
-    found = {p.relative_to(root / "esc10").as_posix() for p in root.glob("esc10/**/*")}
-    assert {name for name in found if "." in name} == {*esc10_files(), "README.md", ".verified"}
-    monkeypatch.setattr(archives.pooch, "file_hash", refuse)
-    monkeypatch.setattr(archives, "find_archive", refuse)
-    pd.testing.assert_frame_equal(load("esc10", root), table)
-
-
-@pytest.mark.parametrize("fault", ["gone", "shorter", "same size", "marker", "staging"])
-def test_damage_on_disk_is_mended_from_the_archive(mirror, root, fault):
-    table = load("esc10", root)
-    path = Path(table["path"].iloc[3])
-    whole = path.read_bytes()
-    if fault == "gone":
-        path.unlink()
-    elif fault == "shorter":
-        path.write_bytes(whole[:-1])
-    elif fault == "same size":
-        path.write_bytes(bytes(len(whole)))
-        os.utime(path, ns=(1, 1))
-    elif fault == "marker":
-        (root / "esc10" / ".verified").write_bytes(b"\xff{")
-    else:  # a run was killed while it unpacked
-        (root / "esc10").rename(root / ".esc10.part")
-    pd.testing.assert_frame_equal(load("esc10", root), table)
-    assert path.read_bytes() == whole
+def test_an_archive_is_unpacked_and_verified_once(mirror, root, monkeypatch):
+    (root / ".esc10.part").mkdir(parents=True)  # a run was killed while it unpacked
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(load("esc10", root))) for _ in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for table in found:
+        check_contract(table)
+        assert len(table) == 20
     assert {p.name for p in root.iterdir()} == {"esc10", "downloads"}
+    monkeypatch.setattr(archives, "file_hash", refuse)
+    monkeypatch.setattr(archives, "find_archive", refuse)
+    pd.testing.assert_frame_equal(load("esc10", root), found[0])
+    pd.testing.assert_frame_equal(found[1], found[0])
 
 
 def test_order_of_directories_and_manifests_changes_nothing(mirror, root, tmp_path, monkeypatch):
@@ -229,14 +205,12 @@ CLIP = "002 - Rain/3-310-A.ogg"
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        ("other", rf"clip {CLIP} has sha256"),
-        ("missing", f"does not hold {CLIP}"),
+        ("other", rf"{CLIP} has sha256 \w+, expected"),
+        ("missing", f"{CLIP} has sha256 none: it is missing"),
         (0, "is truncated"),
-        (1, "is truncated"),
         (-200, "is truncated"),
         (-1, "is truncated"),
         ("flipped", "ESC-10"),
-        ("full", "could not be unpacked to .*No space left"),
         ("room", r"no room to unpack ESC-10.*zip: .*set WORK_FOLDER"),
     ],
 )
@@ -249,12 +223,6 @@ def test_archives_that_cannot_be_used_leave_nothing(mirror, root, monkeypatch, d
     elif damage == "flipped":
         content[200] ^= 0xFF
         path.write_bytes(content)
-    elif damage == "full":
-
-        def full(*_):
-            raise OSError(28, "No space left on device")
-
-        monkeypatch.setattr(zipfile.ZipFile, "extract", full)
     elif damage == "room":
         needed = sum(map(len, files.values()))
         monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=needed - 1))
@@ -276,36 +244,9 @@ def test_sounds_that_are_not_at_hand_are_not_fetched(mirror, root, monkeypatch):
     assert len(load_at_hand("esc10", root)) == 20  # unpacked before
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "../out.ogg",
-        "ESC/../../out.ogg",
-        "/tmp/out.ogg",
-        "..\\out.ogg",
-        "C:\\out.ogg",
-        "README/../../../out.ogg",
-    ],
-)
-@pytest.mark.parametrize("kind", [stat.S_IFREG, stat.S_IFLNK])
-def test_archives_write_nothing_outside_their_folder(mirror, root, name, kind):
-    for inside in (name, f"{Path(ESC10.file).stem}/{name}"):
-        evil = zipfile.ZipInfo(inside)
-        evil.create_system, evil.external_attr = 3, (kind | 0o777) << 16
-        with zipfile.ZipFile(mirror / ESC10.file, "a") as archive:
-            archive.writestr(evil, "/etc/hostname")
-    check_contract(load("esc10", root))
-    everything = [path for path in root.parent.rglob("*") if mirror not in path.parents]
-    assert not [path for path in everything if path.is_symlink()]
-    assert not [path for path in everything if "out.ogg" in path.name and root not in path.parents]
-
-
-def test_places_that_are_not_there(root, monkeypatch, tmp_path):
+def test_a_mirror_that_is_not_there(root, monkeypatch, tmp_path):
     monkeypatch.setenv("DATA_MIRROR", str(tmp_path / "gone"))
     with pytest.raises(DataError, match=r"DATA_MIRROR=.*gone: there is no such folder"):
-        load("fsdd", root)
-    monkeypatch.setattr(archives, "MANIFESTS", tmp_path)
-    with pytest.raises(DataError, match=r"fsdd\.csv: the list of clips is missing"):
         load("fsdd", root)
 
 
@@ -328,7 +269,7 @@ def test_insects_as_flac_or_wav(tmp_path, monkeypatch):
 
     def load_insects(endings: list[str], folder: str, **other: bytes) -> pd.DataFrame:
         files = {f"data/A.b%20{i}{end}": sounds[i, end] for i, end in enumerate(endings)}
-        files |= {"data/README.txt": b"who", "data/A.b%209.wav": b"a double", **other}
+        files |= other
         write_zip(tmp_path / insectset32.DATASET.archives[0].file, files)
         return load("insectset32", tmp_path / folder)
 
@@ -338,14 +279,11 @@ def test_insects_as_flac_or_wav(tmp_path, monkeypatch):
     again = load_insects([".flac", ".wav"] * 3, "both")
     pd.testing.assert_frame_equal(again.drop(columns="path"), table.drop(columns="path"))
     assert again["path"].str.endswith(".flac").sum() == 3
-    found = [path.name for path in (tmp_path / "both").rglob("*")]
-    assert "README.txt" in found
-    assert "A.b%209.wav" not in found  # not in the list
     for content, message in (
-        (sounds[2, ".wav"], "has sha256 .* expected"),
+        (sounds[2, ".wav"], "has sha256 .*, expected"),
         (b"", "has sha256 none"),
     ):
-        with pytest.raises(DataError, match=rf"clip data/A\.b%204\.wav {message}"):
+        with pytest.raises(DataError, match=rf"data/A\.b%204\.wav {message}"):
             load_insects(
                 [".wav"] * 4, "bad", **{"data/A.b%204.wav": content, "data/A.b%205.wav": b""}
             )
@@ -436,9 +374,8 @@ WINDOWS = [row.replace("/", "\\") if i % 2 else f"./{row}" for i, row in enumera
         (table_text(SWAPPED, head="label,file"), "utf-8"),  # fault 1 of the reference, once more
         (table_text(end="\r\n"), "utf-8-sig"),
         (table_text(end="\r"), "utf-8"),
-        (table_text(), "utf-16"),
         (table_text().replace(",", ";"), "utf-8"),
-        (table_text().replace(",", "\t"), "utf-16"),
+        (table_text().replace(",", "\t"), "utf-8"),
         (table_text(QUOTED, ' file , "label"'), "utf-8"),
         (table_text([f"{row},," for row in ROWS], "\ufefffile,\u00a0label,,") + ",,,\n\n", "utf-8"),
         (table_text(WINDOWS), "utf-8"),
@@ -468,15 +405,14 @@ GROUPED = [f"{row},{i // 2 % 2},rec{i}" for i, row in enumerate(ROWS)]
 @pytest.mark.parametrize(
     ("head", "rows", "message"),
     [
-        ("file,class", ROWS, "line 1: no column label; needed are file, label.* found file, class"),
-        ("", [], "no column file, label.*found none"),
-        ("file,label,label", ROWS, "line 1: a column name appears twice"),
+        ("file,class", ROWS, "line 1: needed are columns file, label.* found file, class"),
+        ("", [], "is no CSV"),
         ("file,label", [], "has no rows"),
-        ("file,label", [*ROWS, ROWS[3]], r"line 22: file 'b/03\.wav' is listed twice.*line 5"),
-        ("file,label", [*ROWS, "./b//03.wav,b"], r"line 22: file './b//03\.wav' is listed twice"),
+        ("file,label", [*ROWS, ROWS[3]], r"line 22: clip 'b/03\.wav' is listed twice.*line 5"),
+        ("file,label", [*ROWS, "./b//03.wav,b"], r"line 22: clip 'b/03\.wav' is listed twice"),
         ("file,label", ["", "", *ROWS, "a/99.wav,a"], r"line 24: no file .*a.99\.wav"),
         ("file,label", [*ROWS, "a,a"], "line 22: no file"),
-        ("file,label", [*ROWS, "x" * 300 + ".wav,a"], r"line 22: no file .*x\.wav \(.*too long\)"),
+        ("file,label", [*ROWS, "x" * 300 + ".wav,a"], r"line 22: no file .*x\.wav"),
         (
             "file,label",
             [*ROWS, *(f"gone{i}.wav,a" for i in range(9))],
@@ -484,19 +420,24 @@ GROUPED = [f"{row},{i // 2 % 2},rec{i}" for i, row in enumerate(ROWS)]
         ),
         ("file,label", [*ROWS, ",a"], "line 22: file is blank"),
         ("file,label", [*ROWS, "a/00.wav,\u200b "], "line 22: label is blank"),
-        ("file,label", [*ROWS, "a/00.wav"], "line 22: not 2 fields"),
-        ("file,label", [*ROWS, "a/00.wav,a,b"], "line 22: not 2 fields"),
-        ("file,label", ['"a/00.wav"x,a', *ROWS], "line 2: is no CSV"),
-        ("file,label", [*ROWS[:4], '"b/05.wav","b\tc"'], r"line 6: label 'b\\tc' holds a control"),
-        ("file,label", [*ROWS[:4], '"b/05.wav","b\nc"'], r"line 7: label 'b\\nc' holds a control"),
+        ("file,label", [*ROWS, "a/00.wav"], "line 22: label is blank"),
+        (
+            "file,label",
+            [*ROWS, "a/00.wav,a,b"],
+            "Expected 2 fields in line 22, saw 3.* in double quotes",
+        ),
         ("file,label", [*ROWS[:-1], ROWS[-1][:-1] + "B"], r"'B' differs from 'b' \(.*line 3\)"),
         ("file,label", [row[:-1] + "seed" for row in ROWS], "only 'seed'"),
         ("file,label", [row.replace(",a", ",seed") for row in ROWS], "'seed' cannot be a label"),
-        ("file,label", ROWS[::2] + ROWS[1:2], "line 12: label 'b' has one clip only"),
+        ("file,label", ROWS[::2] + ROWS[1:2], "line 12: label 'b' is seen in one fold only"),
         ("file,label,fold", [*FOLDED[1:], "a/00.wav,a,"], "line 21: fold is ''; legal are whole"),
         ("file,label,fold", [*FOLDED[1:], "a/00.wav,a,-1"], "line 21: fold is '-1'"),
         ("file,label,fold", [*FOLDED[1:], "a/00.wav,a,1.5"], r"line 21: fold is '1\.5'"),
-        ("file,label,fold", [*FOLDED[1:], "a/00.wav,c,1"], "line 21: label 'c' has one clip only"),
+        (
+            "file,label,fold",
+            [*FOLDED[1:], "a/00.wav,c,1"],
+            "line 21: label 'c' is seen in one fold",
+        ),
         ("file,label,fold", [f"{row},3" for row in ROWS], "label 'a' is seen in one fold only"),
         (
             "file,label,fold,group",
@@ -506,7 +447,7 @@ GROUPED = [f"{row},{i // 2 % 2},rec{i}" for i, row in enumerate(ROWS)]
         (
             "file,label,group",
             [f"{row},{'ab'[i // 2 % 2] if i % 2 else 'c'}" for i, row in enumerate(ROWS)],
-            "label 'a' lies in one recording only, 'c'",
+            "label 'a' is seen in one fold only",
         ),
         ("file,label,fold,group", [*GROUPED[1:], "a/00.wav,a,0,"], "line 21: group is blank"),
     ],
@@ -518,22 +459,14 @@ def test_faulty_tables(sounds, head, rows, message):
     assert str(path) in str(caught.value)
 
 
-def test_tables_that_cannot_be_opened(sounds, tmp_path, monkeypatch):
-    with pytest.raises(DataError, match=r"gone\.csv: there is no such table"):
+def test_tables_that_cannot_be_opened(sounds, tmp_path):
+    with pytest.raises(DataError, match=r"gone\.csv: cannot be read \(No such file"):
         load(tmp_path / "gone.csv")
     with pytest.raises(DataError, match="is not UTF-8 text"):
         load(sounds(table_text([*ROWS, "ä.wav,a"]), encoding="latin-1"))
-    path = sounds(table_text())
-
-    def refuse_open(*_, **__):
-        raise PermissionError(13, "Permission denied", str(path))
-
-    monkeypatch.setattr(Path, "is_file", refuse_open)
-    with pytest.raises(DataError, match=r"line 2: no file .*00\.wav \(Permission denied\)"):
-        load(path)
-    monkeypatch.setattr(Path, "read_bytes", refuse_open)
-    with pytest.raises(DataError, match=r"table\.csv: cannot be read \(Permission denied\)"):
-        load(path)
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(DataError, match=r"folder\.csv: cannot be read \(Is a directory\)"):
+        load(tmp_path / "folder.csv")
 
 
 @pytest.mark.parametrize(
@@ -543,26 +476,22 @@ def test_tables_that_cannot_be_opened(sounds, tmp_path, monkeypatch):
         "song thrush\u200b",
         "\ufeffsong thrush",
         "song  thrush",
-        unicodedata.normalize("NFD", "song thrush é").replace(" e\u0301", ""),
+        "song\tthrush\x07",
         "song \u2009thrush\u00ad",
     ],
 )
 def test_labels_that_look_alike_are_one(sounds, twin):
     rows = [row[:-1] + ("robin", "song thrush", twin)[i % 3] for i, row in enumerate(ROWS)]
-    said = warnings.catch_warnings() if twin == "song thrush" else pytest.warns(match="is read as")
-    with said:
-        table = load(sounds(table_text(rows)))
+    table = load(sounds(table_text(rows)))
     assert sorted(table["label"].unique()) == ["robin", "song thrush"]
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
-@pytest.mark.filterwarnings("ignore:.*is read as")
 def test_unicode_forms_of_labels_and_files(sounds, tmp_path, form):
     other = {"NFC": "NFD", "NFD": "NFC"}[form]
     sf.write(tmp_path / "my sounds" / unicodedata.normalize(form, "é.wav"), np.ones(99), 8_000)
-    rows = [row.replace(",b", ",café") for row in ROWS]
-    rows[::3] = [unicodedata.normalize("NFD", row) for row in rows[::3]]
-    table = load(sounds(table_text([*rows, unicodedata.normalize(other, "é.wav,a")])))
+    rows = [row.replace(",b", ",café") for row in ROWS] + ["é.wav,a"]
+    table = load(sounds(table_text(unicodedata.normalize(other, row) for row in rows)))
     check_contract(table)
     assert sorted(table["label"].unique()) == ["a", "café"]
     assert "é.wav" in table.index
@@ -578,18 +507,6 @@ def test_a_linked_table_keeps_its_own_folder(sounds, tmp_path):
 # --- doubles -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["absolute", "symbolic link", "hard link"])
-def test_one_file_under_two_names_is_refused(sounds, tmp_path, kind):
-    first = tmp_path / "my sounds" / "b" / "03.wav"
-    other = first if kind == "absolute" else first.with_name("other.wav")
-    if kind == "hard link":
-        os.link(first, other)
-    elif kind == "symbolic link":
-        other.symlink_to("03.wav")
-    with pytest.raises(DataError, match=r"line 22: .* is the same file as b/03\.wav \(.*line 5\)"):
-        load(sounds(table_text([*ROWS, f"{other},b"])))
-
-
 def test_copies_stay_in_one_fold(sounds, tmp_path):
     for row in ROWS:
         file = tmp_path / "my sounds" / row.split(",")[0]
@@ -598,31 +515,26 @@ def test_copies_stay_in_one_fold(sounds, tmp_path):
     table = load(sounds(table_text(rows)))
     check_contract(table)
     for name in table.index[::2]:
-        assert table.at[f"{name}.copy", "fold"] == table.at[name, "fold"]
-        assert table.at[f"{name}.copy", "group"] == table.at[name, "group"]
+        for column in ("fold", "group"):
+            assert table.at[f"{name}.copy", column] == table.at[name, column]
+    first = tmp_path / "my sounds" / "b" / "03.wav"
+    (tmp_path / "my sounds" / "link.wav").symlink_to(first)
+    linked = load(sounds(table_text([*ROWS, "link.wav,b", f"{first},b"])))
+    assert (
+        linked.loc["link.wav", "fold"] == linked.loc[str(first), "fold"] == linked.fold["b/03.wav"]
+    )
     folded = [f"{row},{i // 2 % 5}" for i, row in enumerate(rows)]
     check_contract(load(sounds(table_text(folded, "file,label,fold"))))
     folded[23] = folded[23].replace(",1", ",2")
-    with pytest.raises(DataError, match=r"b/03\.wav\.copy holds the same sound as b/03\.wav"):
+    with pytest.raises(DataError, match=r"group 'b/03\.wav' is in fold 2 here and in fold 1"):
         load(sounds(table_text(folded, "file,label,fold")))
 
 
-def test_copies_join_the_recordings_they_were_put_in(sounds, tmp_path):
-    shutil.copy(tmp_path / "my sounds" / "a" / "00.wav", tmp_path / "my sounds" / "copy.wav")
-    rows = [f"{row},rec{i}" for i, row in enumerate(ROWS)]
-    table = load(sounds(table_text([*rows, "copy.wav,a,rec1"], "file,label,group")))
-    assert table["group"].nunique() == 19
-    assert table.at["a/00.wav", "fold"] == table.at["b/01.wav", "fold"]
-
-
-def test_doubtful_copies_are_told(sounds, tmp_path):
+def test_a_label_of_copies_is_told(sounds, tmp_path):
     for i in range(4):
         shutil.copy(tmp_path / "my sounds" / "a" / "00.wav", tmp_path / "my sounds" / f"{i}.wav")
     rows = [*ROWS, *(f"{i}.wav,c" for i in range(4))]
-    with (
-        pytest.warns(UserWarning, match="all files of label 'c' hold the same sound"),
-        pytest.warns(UserWarning, match=r"labelled 'a', not 'c'"),
-    ):
+    with pytest.warns(UserWarning, match="label 'c' has under three different sounds"):
         check_contract(load(sounds(table_text(rows))))
 
 
@@ -632,16 +544,16 @@ def test_doubtful_copies_are_told(sounds, tmp_path):
 def test_labels_whose_clips_cannot_be_read(sounds, tmp_path):
     rows = [row.replace(",b", ",c") if row[2:4] in ("03", "07") else row for row in ROWS]
     table = load(sounds(table_text(rows)))
-    checks.check_sounds(table, clips.ClipSettings())
+    check_sounds(table, clips.ClipSettings())
     (tmp_path / "my sounds" / "b" / "07.wav").write_bytes(b"broken")
     with pytest.raises(
         DataError, match=r"label 'c' has readable clips in 1 folds.*07\.wav: cannot"
     ):
-        checks.check_sounds(table, clips.ClipSettings())
+        check_sounds(table, clips.ClipSettings())
     for i, path in enumerate(table["path"]):
         Path(path).write_bytes(b"\0\0\0\x18ftypM4A " + bytes(100 + i))
     with pytest.raises(DataError, match=r"label 'a' .*00\.wav: .*convert it to wav.* and 7 more"):
-        checks.check_sounds(table, clips.ClipSettings())
+        check_sounds(table, clips.ClipSettings())
 
 
 def test_a_table_of_which_nothing_sounds(sounds):
@@ -649,6 +561,6 @@ def test_a_table_of_which_nothing_sounds(sounds):
     for i, path in enumerate(table["path"]):
         sf.write(path, np.zeros(99 + i), 8_000)
     with pytest.raises(DataError, match=r"no clip holds sound.*00\.wav for one"):
-        checks.check_sounds(table, clips.ClipSettings())
+        check_sounds(table, clips.ClipSettings())
     sf.write(table["path"].iloc[-1], np.random.default_rng(0).standard_normal(8_000), 8_000)
-    checks.check_sounds(table, clips.ClipSettings())
+    check_sounds(table, clips.ClipSettings())

@@ -8,7 +8,6 @@ import importlib.util
 import os
 import random
 import warnings
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -153,13 +152,11 @@ HEADS = (TRAIN_HEAD, TEST_HEAD)
     ("train", "test", "heads", "message"),
     [
         ([*TRAIN, TRAIN[4]], TEST, HEADS, r"clip '00000004' is listed twice .*line 6"),
-        (TRAIN[:-2], TEST, HEADS, r"does not list 0000003a\.wav and 1 more clips"),
-        ([*TRAIN, STRANGER], TEST, HEADS, r"line 62: clip 'zzzz\.wav' is not .*path/to/table\.csv"),
-        ([*TRAIN, f"f0000000{STRANGER[4:]}"], TEST, HEADS, r"line 62: clip 'f0000000\.wav' is not"),
-        ([TRAIN[0].replace(",1,", ",yes,"), *TRAIN[1:]], TEST, HEADS, "is 'yes'; legal are 0 and"),
-        (TRAIN, [TEST[0].replace("Public", "Secret"), *TEST[1:]], HEADS, "line 2: usage is 'Secre"),
-        (TRAIN, TEST, ("fname,class,c,d,e", TEST_HEAD), r"train_.*line 1: no column label"),
-        (TRAIN, TEST, (TRAIN_HEAD, "fname,label,c,d,e"), r"test_.*csv, line 1: no column usage"),
+        (TRAIN[:-2], TEST, HEADS, r"train_.*only one lists 0000003a\.wav"),
+        ([*TRAIN, STRANGER], TEST, HEADS, r"only one lists zzzz\.wav; .*path/to/table\.csv"),
+        ([*TRAIN, f"f0000000{STRANGER[4:]}"], TEST, HEADS, r"only one lists f0000000\.wav"),
+        (TRAIN, TEST, ("fname,class,c,d,e", TEST_HEAD), r"train_.*line 1: needed are .*label"),
+        (TRAIN, TEST, (TRAIN_HEAD, "fname,label,c,d,e"), r"test_.*csv, line 1: needed are .*usage"),
     ],
 )
 def test_faulty_tables(fsd, root, train, test, heads, message):
@@ -171,7 +168,7 @@ def test_faulty_tables(fsd, root, train, test, heads, message):
 # --- Kaggle's layout ---------------------------------------------------------------------------
 
 
-def write_kaggle(folder: Path, *, extra_columns: bool = True, train_name="train.csv") -> None:
+def write_kaggle(folder: Path, *, extra_columns: bool = True) -> None:
     """The challenge's files as Kaggle has them, with ignored test clips, some of them empty."""
     train, test = fsd_rows()
     test += [f"1gnored{i}.wav,None,Ignored,," for i in range(4)]
@@ -185,24 +182,19 @@ def write_kaggle(folder: Path, *, extra_columns: bool = True, train_name="train.
     if not extra_columns:
         train = [line.rsplit(",", 2)[0] for line in train]
     head = TRAIN_HEAD if extra_columns else "fname,label,manually_verified"
-    (folder / train_name).write_bytes(table_bytes(head, train))
+    (folder / "train.csv").write_bytes(table_bytes(head, train))
     (folder / "test_post_competition.csv").write_bytes(table_bytes(TEST_HEAD, test))
 
 
-@pytest.mark.parametrize(
-    ("extra_columns", "place", "train_name"),
-    [(True, "mirror", "train.csv"), (False, "raw", "train_post_competition.csv")],
-)
-def test_kaggle_layout_gives_zenodos_table(
-    fsd, root, tmp_path, monkeypatch, extra_columns, place, train_name
-):
+@pytest.mark.parametrize(("extra_columns", "place"), [(True, "mirror"), (False, "raw")])
+def test_kaggle_layout_gives_zenodos_table(fsd, root, tmp_path, monkeypatch, extra_columns, place):
     write_fsd(fsd, *fsd_rows())
     zenodo = load("fsdkaggle2018", root)
     write_kaggle(fsd / KAGGLE_FOLDER)
     pd.testing.assert_frame_equal(load("fsdkaggle2018", root), zenodo)  # it goes first, unpacked
     own = tmp_path / "own"
     folder = (own if place == "mirror" else own / "raw") / KAGGLE_FOLDER
-    write_kaggle(folder, extra_columns=extra_columns, train_name=train_name)
+    write_kaggle(folder, extra_columns=extra_columns)
     monkeypatch.setenv("DATA_MIRROR", str(own) if place == "mirror" else "")
     monkeypatch.setattr(archives, "find_archive", lambda *_: pytest.fail("no archive is needed"))
     with warnings.catch_warnings():
@@ -221,28 +213,20 @@ def test_kaggle_without_a_table_of_the_test_clips(fsd, root):
         table = load("fsdkaggle2018", root)
     assert table["split"].eq("train").all()
     assert len(table) == 60
-    assert usage_of_test_clips(root).empty
 
 
 @pytest.mark.parametrize(
     ("gone", "message"),
     [
-        ("train.csv", r"no train\.csv; put there the files of the challenge"),
-        ("audio_train", r"no folder audio_train; unpack audio_train\.zip there"),
-        ("audio_test", r"no folder audio_test; unpack audio_test\.zip there"),
-        ("audio_train/00000007.wav", r"train\.csv, line 9: no file .*00000007\.wav"),
+        ("train.csv", r"train\.csv: cannot be read"),
+        ("audio_train", r"train\.csv, line 2: no file .*and 55 more"),
         ("audio_test/f0000003.wav", r"test_post_competition\.csv, line 5: no file .*f0000003"),
-        ("Saxophone,Public", r"test_post_competition\.csv, line 3: label is blank"),
     ],
 )
 def test_kaggle_folder_that_is_not_whole(fsd, root, gone, message):
     folder = fsd / KAGGLE_FOLDER
     write_kaggle(folder)
-    if "," in gone:
-        table = folder / "test_post_competition.csv"
-        table.write_text(table.read_text().replace(gone, ",Public"))
-    else:
-        (folder / gone).rename(folder / "gone")
+    (folder / gone).rename(folder / "gone")
     with pytest.raises(DataError, match=message):
         load("fsdkaggle2018", root)
     assert not root.exists()
@@ -264,23 +248,6 @@ def test_folds_keep_groups_and_ignore_order(clips_drawn, order):
     mixed = clips.sample(frac=1, random_state=order.randrange(1000))
     again = dealing.deal(mixed["stratum"], mixed["group"])
     pd.testing.assert_series_equal(again.sort_index(), folds)
-
-
-@settings(max_examples=100, deadline=None)
-@given(
-    st.dictionaries(st.integers(0, 60), st.sampled_from("ab"), min_size=1, max_size=30),
-    st.randoms(use_true_random=False),
-)
-def test_runs_of_uploads(uploads, order):
-    rows = [(f"{number}.wav", label, number) for number, label in uploads.items()]
-    order.shuffle(rows)
-    clips = pd.DataFrame(rows, columns=["fname", "label", "freesound_id"])
-    groups = dealing.upload_groups(clips)
-    for index, (_, label, number) in enumerate(rows):
-        first = number
-        while uploads.get(first - 1) == label:
-            first -= 1
-        assert groups[index] == str(first)
 
 
 # --- the committed folds -----------------------------------------------------------------------
@@ -310,24 +277,3 @@ def tables() -> tuple[pd.DataFrame, pd.DataFrame]:
 def test_the_committed_folds_are_those_of_the_tables(tables):
     text = dealing.make_folds(*tables).to_csv(index=False, lineterminator="\n")
     assert (archives.MANIFESTS / f"{MANIFEST}.csv").read_bytes() == text.encode()
-
-
-def test_what_the_tables_tell_of_folds_and_uploads(tables):
-    """The figures of data/README.md."""
-    train, test = tables
-    both = pd.concat([train, test]).sort_values("freesound_id", ignore_index=True)
-    assert both["freesound_id"].is_unique
-    assert both["license"].nunique() == 3
-    one_apart = both["freesound_id"].diff() == 1
-    alike = both["label"] == both["label"].shift()
-    assert (one_apart.sum(), (one_apart & alike).sum()) == (4_568, 4_375)
-    assert (both["label"].value_counts(normalize=True) ** 2).sum() == pytest.approx(0.027, abs=5e-4)
-    folds = read_manifest(MANIFEST, "fname").astype({"fold": int})
-    trained = set(folds.loc[train["fname"], "group"])
-    assert folds.loc[test["fname"], "group"].isin(trained).sum() == 522
-    own = folds.loc[train["fname"], "fold"].to_numpy()
-    share = pd.crosstab(train["label"], own, normalize="index")
-    assert share.to_numpy().min() > 0
-    # Two labels have a run of uploads longer than a fold's share; all others are dealt evenly.
-    assert set(share[(share > 0.3).any(axis=1)].index) == {"Oboe", "Harmonica"}
-    assert Counter(own) == folds["fold"][folds["fold"] >= 0].value_counts().to_dict()

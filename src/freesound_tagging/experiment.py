@@ -19,7 +19,7 @@ from freesound_tagging.features.grid import Grid
 from freesound_tagging.jobs import check_scheduler
 from freesound_tagging.learning.profiles import Profile, get_profile, parse_seeds
 from freesound_tagging.scoring import metrics
-from freesound_tagging.sounds import catalogue, checks
+from freesound_tagging.sounds import catalogue, tables
 from freesound_tagging.sounds.clips import ClipError, ClipSettings, load_clip
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,7 +62,7 @@ class Experiment:
         with files.hold_alone(self.run_folder.parent, "training into this folder"):
             table = self.load_table()
             if catalogue.is_table(self.dataset):  # the other sets' clips are compared with hashes
-                checks.check_sounds(table, self._clip_settings)
+                tables.check_sounds(table, self._clip_settings)
             runs.check_settings(self.run_folder, runs.describe_settings(table, self.profile))
             yield
 

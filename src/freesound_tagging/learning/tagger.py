@@ -231,6 +231,8 @@ class Tagger:
         """
         notes: list[str] = []
         tags = self._tag(stream(path, self.grid.sample_rate, notes), str(path))
+        if "silent" in notes:
+            raise DataError(f"{path} is silent: there is nothing to tag")
         return replace(tags, note="; ".join(notes))
 
     def spectrogram(self, waveform: np.ndarray, sample_rate: int) -> np.ndarray:

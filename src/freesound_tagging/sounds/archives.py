@@ -8,29 +8,33 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
 import pooch
+import requests
+from requests.exceptions import ChunkedEncodingError
+from tqdm import tqdm
 
 from freesound_tagging.errors import DataError
-from freesound_tagging.files import check_room, hold_alone
-from freesound_tagging.sounds.download import download_file
+from freesound_tagging.files import check_room, file_hash, hold_alone
 from freesound_tagging.sounds.tables import read_rows
 
 MANIFESTS = Path(__file__).resolve().parents[3] / "data"
 """Committed beside the code: what each clip of a data set must be, data/NAME.csv."""
 
-
-def file_hash(path: Path) -> str:
-    """Return the sha256 of a file's bytes, in hex."""
-    return pooch.file_hash(str(path), alg="sha256")
+TRIES = 7  # in a row that bring nothing new; a long download over a bad line breaks off often
+PAUSE = 1.0  # seconds before the second try in a row; before each further one it doubles
+TIMEOUTS = (15.0, 60.0)  # seconds to wait for a connection, and for the next bytes
+BLOCK = 1 << 15  # bytes written at a time, and the most that a broken connection loses
+BROKEN = (requests.ConnectionError, requests.Timeout, ChunkedEncodingError)
 
 
 @dataclass(frozen=True)
@@ -66,56 +70,49 @@ class Dataset:
     archives: tuple[Archive, ...] = ()
 
 
-def github_archive(owner: str, repository: str, commit: str, folder: str, **more) -> Archive:
-    """Declare the zip that GitHub makes of a commit."""
-    url = f"https://github.com/{owner}/{repository}/archive/{commit}.zip"
-    return Archive(f"{repository}-{commit}.zip", url, folder, **more)
+def github_archive(repository: str, commit: str, folder: str, **more) -> Archive:
+    """Declare the zip that GitHub makes of a commit; a repository is OWNER/NAME."""
+    url = f"https://github.com/{repository}/archive/{commit}.zip"
+    return Archive(f"{repository.partition('/')[2]}-{commit}.zip", url, folder, **more)
 
 
 def read_manifest(name: str, key: str = "file") -> pd.DataFrame:
     """Return the committed list of a data set's clips, data/NAME.csv, by file name."""
-    path = MANIFESTS / f"{name}.csv"
-    if not path.is_file():
-        raise DataError(
-            f"{path}: the list of clips is missing; install from a clone of the repository "
-            "(pip install -e .)"
-        )
-    return read_rows(path, (key,)).set_index(key).sort_index()
+    return read_rows(MANIFESTS / f"{name}.csv", (key,)).set_index(key).sort_index()
 
 
-def fetch(archive: Archive, root: Path, hashes: pd.Series | None = None) -> Path:
+def fetch(archive: Archive, root: Path, hashes: Mapping[str, str] | None = None) -> Path:
     """Make sure that an archive's content is in place under ``root``, and return its folder.
 
-    ``hashes`` are the `Archive.clip_hash` of each clip wanted, by name; what else there is stays in
-    the zip, except READMEs, which name authors and licences. Without them the whole archive is
-    unpacked, and a folder that is there is taken as it is: folders appear whole or not at all.
-
-    Later calls compare size and time of last change of each clip with those noted at the first, and
-    hash again where any differs.
+    ``hashes`` are the `Archive.clip_hash` of each clip, by name; a folder appears once all are
+    right. A folder that is there is taken as it is.
     """
     folder = root / archive.folder
-    if not _fault(archive, folder, hashes):
+    if folder.is_dir():
         return folder
-    path = find_archive(archive, root)
-    staging = folder.with_name(f".{folder.name}.part")
-    try:
-        with hold_alone(root / "downloads", f"unpacking {archive.file}"):
-            if not _fault(archive, folder, hashes):  # another run did it
-                return folder
-            shutil.rmtree(staging, ignore_errors=True)
-            (staging / path.stem).mkdir(parents=True)
-            _unpack(archive, path, staging, hashes)
-            fault = _fault(archive, staging / path.stem, hashes)
-            if not fault:
-                shutil.rmtree(folder, ignore_errors=True)
-                return (staging / path.stem).replace(folder)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        fault = f"is truncated, damaged or not a zip ({error})"
-    except OSError as error:
-        raise DataError(f"{path}: could not be unpacked to {folder} ({error})") from error
-    finally:
+    with hold_alone(root / "downloads", f"fetching {archive.file}"):
+        if folder.is_dir():  # another run did it
+            return folder
+        path = find_archive(archive, root)
+        staging = folder.with_name(f".{folder.name}.part")
         shutil.rmtree(staging, ignore_errors=True)
-    raise DataError(f"{path}: {fault}. Delete it and fetch it again")
+        staging.mkdir(parents=True)
+        try:
+            with zipfile.ZipFile(path) as zipped:  # keeps names inside the folder, makes no links
+                needed = sum(member.file_size for member in zipped.infolist())
+                check_room(staging, needed, f"unpack {path.name}")
+                zipped.extractall(staging)
+            for name, expected in (hashes or {}).items():
+                clip = archive.locate(staging / path.stem, name)
+                found = archive.clip_hash(clip) if clip.is_file() else "none: it is missing"
+                if found != expected:
+                    raise zipfile.BadZipFile(f"{name} has sha256 {found}, expected {expected}")
+            return (staging / path.stem).replace(folder)
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, FileNotFoundError) as error:
+            fault = f"{path}: is truncated, damaged or another zip ({error})"
+            raise DataError(f"{fault}. Delete it and fetch it again") from error
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
 
 
 def find_archive(archive: Archive, root: Path) -> Path:
@@ -129,7 +126,7 @@ def find_archive(archive: Archive, root: Path) -> Path:
     path = Path(mirror, archive.file)
     if not (mirror and path.is_file()):
         return download_file(archive.url, root / "downloads" / archive.file, md5=archive.md5)
-    if archive.md5 and pooch.file_hash(str(path), alg="md5") != archive.md5:
+    if archive.md5 and pooch.file_hash(path, "md5") != archive.md5:
         warnings.warn(
             f"{path}: its md5 is not the published {archive.md5}; used all the same, since mirrors "
             "may re-pack. If it came from Zenodo unchanged, fetch it again",
@@ -138,42 +135,70 @@ def find_archive(archive: Archive, root: Path) -> Path:
     return path
 
 
-def _unpack(archive: Archive, path: Path, folder: Path, hashes: pd.Series | None) -> None:
-    """Unpack what is wanted; `zipfile` keeps every name inside the folder and makes no links."""
-    with zipfile.ZipFile(path) as zipped:
-        members = zipped.infolist()
-        if hashes is not None:
-            names = [Path(path.stem, name) for name in hashes.index]
-            wanted = {str(name) for name in names}
-            wanted |= {str(name.with_suffix(end)) for name in names for end in archive.endings}
-            members = [
-                member
-                for member in members
-                if member.filename in wanted or "README" in Path(member.filename).name
-            ]
-        needed = sum(member.file_size for member in members)
-        check_room(folder, needed, f"unpack {path.name}")
-        for member in members:
-            zipped.extract(member, folder)
+def download_file(url: str, target: Path, md5: str = "") -> Path:
+    """Download a file, unless it is there already.
+
+    What has arrived is kept in ``.NAME.part`` beside the target, whatever stops the program, and
+    the next call goes on from there (HTTP ``Range``, RFC 9110).
+
+    The target never holds a part of the file, nor, where ``md5`` is given, one with another hash.
+    """
+    part = target.with_name(f".{target.name}.part")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists() and md5 in ("", pooch.file_hash(target, "md5")):
+        return target
+    try:
+        _complete(url, part, target.name)
+    except requests.RequestException as error:
+        reason = str(error)
+    else:
+        found = pooch.file_hash(part, "md5")
+        if md5 in ("", found):
+            return part.replace(target)
+        part.unlink()  # of a wrong file no byte can be trusted
+        reason = f"its md5 is {found}, not {md5}"
+    raise DataError(
+        f"{url}: could not be downloaded ({reason}). Try again later, or get {target.name} another "
+        "way, put it in a folder and set DATA_MIRROR to that folder"
+    )
 
 
-def _fault(archive: Archive, folder: Path, hashes: pd.Series | None) -> str:
-    """Say what is wrong with unpacked clips: "" where all that are wanted are there, unchanged."""
-    if hashes is None:
-        return "" if folder.is_dir() else "is not unpacked"
-    clips = {name: archive.locate(folder, name) for name in hashes.index}
-    for name, path in clips.items():
-        if not path.is_file():
-            return f"does not hold {name}"
-    states = {name: path.stat() for name, path in clips.items()}
-    seen = "".join(f"{hashes[n]} {s.st_size} {s.st_mtime_ns} {n}\n" for n, s in states.items())
-    marker = folder / ".verified"
-    if marker.is_file() and marker.read_bytes() == seen.encode():
-        return ""
-    for name, path in clips.items():
-        found = archive.clip_hash(path)
-        if found != hashes[name]:
-            return f"clip {name} has sha256 {found}, expected {hashes[name]}"
-    with suppress(OSError):  # in a folder that cannot be written, every load hashes the clips
-        marker.write_text(seen)
-    return ""
+def _complete(url: str, part: Path, name: str) -> None:
+    """Connect until the partial file is whole."""
+    tries, size = TRIES, -1
+    while True:
+        part.touch()
+        tries, size = TRIES if part.stat().st_size > size else tries - 1, part.stat().st_size
+        try:
+            return _connect(url, part, name)
+        except BROKEN as error:
+            if not tries:
+                raise
+            tqdm.write(f"{name}: the connection broke ({error}); it is tried again")
+            time.sleep(PAUSE * 2 ** (TRIES - tries))
+
+
+def _connect(url: str, part: Path, name: str) -> None:
+    """Ask once for what the partial file lacks, and append what comes."""
+    start = part.stat().st_size
+    headers = {
+        # Zenodo turns away requests that do not say who they are.
+        "User-Agent": f"freesound-tagging/{version('freesound-tagging')}",
+        "Accept-Encoding": "identity",  # else lengths are not those of the file
+        "Range": f"bytes={start}-",
+    }
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUTS) as response:
+        if response.status_code == 416:  # the partial file is whole, or too long
+            return
+        if response.status_code in (429, 500, 502, 503, 504):  # busy
+            raise requests.ConnectionError(f"the server answers {response.status_code}")
+        response.raise_for_status()
+        if response.status_code != 206:
+            start = 0  # the server ignores ranges and sends the whole
+        size = int(response.headers.get("Content-Length", 0))
+        check_room(part.parent, size, f"download {name}")
+        bar = tqdm(desc=name, total=start + size, initial=start, unit="B", unit_scale=True)
+        with bar, part.open("ab" if start else "wb", buffering=0) as file:
+            for block in response.iter_content(BLOCK):
+                file.write(block)
+                bar.update(len(block))

@@ -7,7 +7,6 @@ A data set is a module of this folder with a `DATASET` that describes it and a f
 from __future__ import annotations
 
 import importlib
-import inspect
 import os
 import warnings
 from pathlib import Path
@@ -36,8 +35,7 @@ def check_dataset(dataset: str) -> None:
         raise DataError(f"unknown DATASET {dataset!r}; legal are {known}, or path/to/table.csv")
     if is_table(dataset) and Path(dataset).stem in NAMES:
         raise DataError(
-            f"{dataset}: runs are kept under a table's name; it cannot be that of a data set "
-            f"({known})"
+            f"{dataset}: runs are kept under a table's name, which cannot be one of {known}"
         )
 
 
@@ -53,10 +51,9 @@ def load(
 
     Parameters
     ----------
-    name : one of `NAMES`, or the path of a table of your own that ends in .csv, with columns `file`
-        (relative to the table), `label` and optionally `fold`, `group` (see `tables.read_table`).
+    name : one of `NAMES`, or the path of a table of your own, see `tables.read_table`.
     root : folder that holds, or will hold, one folder for each named data set.
-    options : for "microcalls" only: those of `microcalls.generate` (clips_per_class, seed, ...).
+    options : for "microcalls" only: those of `microcalls.generate`.
 
     Returns
     -------
@@ -70,24 +67,14 @@ def load(
     - verified (bool): whether a person checked the label.
     - group (str): the source recording; never crosses folds.
 
-    Raises
-    ------
-    DataError
-        The message names the file, line or setting and says what is legal.
+    A `DataError` names the file, line or setting and says what is legal.
     """
     name = os.fspath(name)
     if is_table(name):
         from freesound_tagging.sounds.tables import read_table
 
-        reader, argument = read_table, Path(name)
-    else:
-        reader, argument = _module(name).load, Path(root)
-    known = list(inspect.signature(reader).parameters)[1:]
-    unknown = [option for option in options if option not in known]
-    if unknown:
-        takes = f"the options {', '.join(known)}" if known else "no options"
-        raise DataError(f"data set {name!r} takes {takes}, got {', '.join(unknown)}")
-    return reader(argument, **options)
+        return read_table(name)
+    return _module(name).load(Path(root), **options)
 
 
 def load_at_hand(name: str, root: str | os.PathLike[str], **options: object) -> pd.DataFrame | None:

@@ -2,28 +2,54 @@
 
 The same file and settings give the same numbers. Files are read block by block, so that a recording
 of many hours takes no more memory than one of two minutes.
+
+A decoder stops where its container says that the sound ends, or where the file does, and says
+nothing of it. So what a file promises is compared with what it holds. One that promises more is
+refused. One that holds more than is read, or that promises no length, is read and noted.
 """
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, NoReturn
 
 import numpy as np
-import scipy  # its signal and fft are loaded when first used
+import scipy  # its signal is loaded when first used
+import soundfile as sf
 import soxr
+from mutagen import MutagenError
+from mutagen.mp3 import BitrateMode, MPEGInfo
+from mutagen.ogg import OggPage
 
 from freesound_tagging.errors import DataError
-from freesound_tagging.sounds.containers import ClipError, Sound
 
 BOX = 0.5  # seconds of the loudest stretch that a crop is centred on
 SHORTEST = 2048  # samples of one analysis frame; a recording with fewer gets a note
 _SEARCHED = 120  # seconds that are searched at a time; a longer recording is decoded twice
-_BLOCK = 1 << 18  # samples that are looked at together
 # Below 2 Hz lies a microphone's offset and drift. Where that is over a fifth of the energy, what is
 # loud is told from what lies above 10 Hz. No clip of ESC-10 or of the digits comes to that.
 _DRIFT_HZ, _DRIFT_SHARE, _SOUND_HZ = 2.0, 0.2, 10.0
+SAMPLE_RATES = (1_000, 1_000_000)  # Hz; beyond them lies no sound, but a slip in a header
+# No sample is larger: full scale is 1, or 2**31 where integers were stored as floats. Squares of
+# much larger ones overflow, and one such sample hides everything else.
+LARGEST = 2.0**32
+_BLOCK = 1 << 18  # values that are decoded at once
+_PADDING = 2 * 1152  # samples: two frames of an mp3, for encoders differ in what they count
+_SLIP = 64  # bytes: some programs count their header as sound
+_TAG = 4096  # bytes: fewer than these behind a sound are a tag or padding
+_UNKNOWN = 1 << 61  # libsndfile says 2**63 - 1 samples where a header does not say
+_SIZES = r"^ *(?:data|SSND|Data Size|riff|Riff size) *: (\d+) \(should be (\d+)\)"  # in its log
+_OPEN = "its header leaves its length open, so whether it is whole cannot be told"
+_MORE = (
+    "sound goes on behind the first and is not read; to have all of it, write it anew as one "
+    "sound (ffmpeg and sox can)"
+)
 
 
 @dataclass(frozen=True)
@@ -42,15 +68,10 @@ class ClipSettings:
 def decode(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
     """Read a sound file as one channel, the mean of its channels.
 
-    Returns
-    -------
-    The waveform, float32, shape (time,), and its sample rate in Hz. Integer formats are scaled to
-    [-1, 1); float formats keep their values.
+    Returns the waveform, float32, shape (time,), and its sample rate in Hz. Integer formats are
+    scaled to [-1, 1); float formats keep their values.
 
-    Raises
-    ------
-    ClipError
-        The file cannot be read or is not whole; data/README.md lists what is refused.
+    `ClipError`: the file cannot be read or is not whole; data/README.md lists what is refused.
     """
     sound = Sound(path)
     return np.concatenate([_fold(block) for block in sound.blocks()]), sound.sample_rate
@@ -73,17 +94,13 @@ def resample(waveform: np.ndarray, sample_rate: int, target: int) -> np.ndarray:
 
     Float32, shape (n,), becomes float32, shape (about n * target / sample_rate,).
     """
-    return np.concatenate(list(_resample([waveform], sample_rate, target)))
+    return _resampler(sample_rate, target)(np.asarray(waveform, np.float32), last=True)
 
 
-def _resample(blocks: Iterable[np.ndarray], sample_rate: int, target: int) -> Iterator[np.ndarray]:
-    same = sample_rate == target
-    stream = None if same else soxr.ResampleStream(sample_rate, target, 1, quality="HQ")
-    for block in blocks:
-        block = np.asarray(block, np.float32)
-        yield block if same else stream.resample_chunk(block)
-    if not same:
-        yield stream.resample_chunk(np.zeros(0, np.float32), last=True)
+def _resampler(sample_rate: int, target: int) -> Callable[..., np.ndarray]:
+    if sample_rate == target:
+        return lambda block, last=False: block
+    return soxr.ResampleStream(sample_rate, target, 1, quality="HQ").resample_chunk
 
 
 def _fold(block: np.ndarray) -> np.ndarray:
@@ -91,11 +108,46 @@ def _fold(block: np.ndarray) -> np.ndarray:
     return block.mean(axis=1, dtype=np.float64).astype(np.float32)
 
 
-def _prepare(sound: Sound, target: int, levels: _Levels | None = None) -> Iterator[np.ndarray]:
-    """Decode, measure, fold and resample a sound, block by block."""
-    blocks = _join(sound.blocks(), _BLOCK)
-    blocks = blocks if levels is None else map(levels.watch, blocks)
-    return _resample(map(_fold, blocks), sound.sample_rate, target)
+def stream(
+    path: str | os.PathLike[str], target: int, notes: list[str] | None = None
+) -> Iterator[np.ndarray]:
+    """Decode a sound file, fold its channels and change its rate to ``target`` Hz.
+
+    Yields blocks of some seconds, float32, shape (n,), and after the last one adds to ``notes``
+    what is odd of the recording. `ClipError` as `decode`, perhaps after some blocks.
+    """
+    sound = Sound(path)
+    change = _resampler(sound.sample_rate, target)
+    first, constant, n, energy = None, True, 0, np.zeros(3)
+    for block in sound.blocks():
+        first = block[0] if first is None else first
+        constant = constant and bool((block == first).all())
+        n += len(block)
+        mean = _fold(block)
+        changed = change(mean)
+        energy += _energy(block) / block.shape[1] ** 2, _energy(mean), _energy(changed)
+        yield changed
+    rest = change(np.zeros(0, np.float32), last=True)
+    energy[2] += _energy(rest)
+    yield rest
+    notes = [] if notes is None else notes
+    channels, mean, left = energy * (1, 1, sound.sample_rate / target)
+    if constant:
+        notes.append("silent")  # with or without an offset
+    # The mean of n channels that have nothing in common holds 1/n of their energy.
+    elif mean < 0.1 * channels:
+        notes.append("the channels cancel: their mean holds under a tenth of what it should")
+    elif left < 0.1 * mean:
+        limit, share = target / 2, left / mean
+        notes.append(f"what is loud lies above {limit:,.0f} Hz: {share:.1g} of it is left")
+    if n * target < SHORTEST * sound.sample_rate:
+        notes.append(f"shorter than one window ({n / sound.sample_rate:.3f} s)")
+    notes += sound.notes
+
+
+def _energy(block: np.ndarray) -> float:
+    """Return the energy of a block, shape (n,) or (n, channels), without its channels' means."""
+    return float(((block - block.mean(axis=0, dtype=np.float64)) ** 2).sum()) if len(block) else 0.0
 
 
 def _join(blocks: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
@@ -110,25 +162,20 @@ def _join(blocks: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
         yield np.concatenate(held)
 
 
-def best_centred_crop(
-    waveform: np.ndarray, sample_rate: int, duration: float, box: float = BOX
-) -> np.ndarray:
+def best_centred_crop(waveform: np.ndarray, sample_rate: int, duration: float) -> np.ndarray:
     """Cut the stretch of a clip that lies around its loudest half second.
 
-    A box of ``box`` seconds (at most ``duration``) moves over |x|; the stretch returned is centred
-    on the box with the greatest sum. Where boxes next to each other share the greatest sum (a
-    click, a clip shorter than the box, a steady tone) the middle one of the first such run is
-    taken, so a click and a short clip end up in the centre.
-
-    Where a constant offset or a drift below 2 Hz holds over a fifth of the energy, |x| would tell
-    of it and not of the sound; there the box moves over what lies above 10 Hz. What is cut out is
-    the waveform as it is, all the same.
+    A box of half a second (at most ``duration``) moves over |x|; the stretch is centred on the
+    box with the greatest sum, on the middle one of the first run of such boxes. So a click and a
+    clip shorter than the box end up in the centre. Where an offset or a drift below 2 Hz holds over
+    a fifth of the energy, the box moves over what lies above 10 Hz; what is cut out is the waveform
+    as it is, all the same.
 
     A waveform of shape (time,) with a rate in Hz becomes float32, shape (round(duration *
     sample_rate),); zeros where the stretch reaches over an end of the clip.
     """
     waveform, length = np.asarray(waveform, np.float32), round(duration * sample_rate)
-    centre, _ = _loudest(waveform, sample_rate, min(box, duration))
+    centre, _ = _loudest(waveform, sample_rate, min(BOX, duration))
     return _cut([waveform], [centre - length // 2], length)[0]
 
 
@@ -137,10 +184,12 @@ def _loudest(waveform: np.ndarray, sample_rate: int, box: float) -> tuple[int, f
     if not len(waveform):
         return 0, 0.0
     width, sound = max(1, round(box * sample_rate)), waveform
-    if _energy(_high_pass(waveform, sample_rate, _DRIFT_HZ)) < (1 - _DRIFT_SHARE) * _energy(sound):
+    energy = waveform @ waveform.astype(np.float64)
+    above = _high_pass(waveform, sample_rate, _DRIFT_HZ)
+    if above @ above < (1 - _DRIFT_SHARE) * energy:
         above = _high_pass(waveform, sample_rate, _SOUND_HZ)
         # What is left of a constant is rounding noise, which is loud nowhere.
-        sound = above if _energy(above) > 1e-12 * _energy(sound) else sound
+        sound = above if above @ above > 1e-12 * energy else sound
     # In float64 sums of float32 samples are all but exact: equal stretches have equal sums.
     total = np.cumsum(np.concatenate([[0.0], np.abs(sound)]), dtype=np.float64)
     total = np.pad(total, (width // 2, width - width // 2), "edge")
@@ -152,15 +201,9 @@ def _loudest(waveform: np.ndarray, sample_rate: int, box: float) -> tuple[int, f
 
 
 def _high_pass(waveform: np.ndarray, sample_rate: int, cutoff: float) -> np.ndarray:
-    cutoff = min(cutoff, sample_rate / 50)  # at a rate of 100 Hz, 10 Hz is a part of the sound
     sos = scipy.signal.butter(2, cutoff, "highpass", fs=sample_rate, output="sos")
     # Settled on the first sample, so that an offset causes no transient.
     return scipy.signal.sosfilt(sos, waveform, zi=scipy.signal.sosfilt_zi(sos) * waveform[0])[0]
-
-
-def _energy(waveform: np.ndarray) -> float:
-    values = waveform.astype(np.float64, copy=False)
-    return float(np.einsum("i,i", values, values))
 
 
 def _cut(blocks: Iterable[np.ndarray], starts: list[int], length: int) -> np.ndarray:
@@ -180,13 +223,9 @@ def load_windows(
 ) -> tuple[np.ndarray, str]:
     """Turn a recording into windows of equal length, as a network sees them.
 
-    Parameters
-    ----------
-    path : as for `decode`.
-    settings : sample rate and length of a window.
-    windows : 1: the best-centred crop; of a recording beyond two minutes, that of its loudest two.
-        More: their starts are spread evenly over the recording, the first at its start and the
-        last at its end; they overlap where it is short.
+    One window is the best-centred crop; of a recording beyond two minutes, that of its loudest two.
+    The starts of more are spread evenly over the recording, the first at its start and the last at
+    its end; they overlap where it is short.
 
     Returns
     -------
@@ -194,14 +233,11 @@ def load_windows(
         window stands in the middle of zeros, in every window.
     note : "" for an ordinary recording; data/README.md lists what is noted.
     """
-    if windows < 1:
-        raise DataError(f"windows={windows}: give 1 or more")
     rate, length, box = settings.sample_rate, settings.n_samples, min(BOX, settings.duration)
-    sound = Sound(path)
-    levels = _Levels(sound.sample_rate, rate)
+    notes: list[str] = []
     searched = np.zeros(0, np.float32)  # ends at sample n
     loudest, centre, n = -1.0, 0, 0
-    for part in _join(_prepare(sound, rate, levels), round(_SEARCHED * rate)):
+    for part in _join(stream(path, rate, notes), round(_SEARCHED * rate)):
         # A loud box may lie across the end of what was searched before.
         searched = np.concatenate([searched[len(searched) - round(box * rate) :], part])
         n += len(part)
@@ -211,9 +247,8 @@ def load_windows(
     starts = [centre - length // 2] * windows
     if windows > 1 and n > length:
         starts = [round(i * (n - length) / (windows - 1)) for i in range(windows)]
-    again = [searched] if len(searched) == n else _prepare(sound, rate)
+    again = [searched] if len(searched) == n else stream(path, rate)
     waveforms = _cut(again, starts, length)
-    notes = levels.notes() + sound.notes
     if windows > 1 and SHORTEST <= n < length:
         notes.append(f"shorter than {settings.duration:g} s ({n / rate:.3f} s)")
     return waveforms, "; ".join(notes)
@@ -227,100 +262,172 @@ def load_clip(
     return waveforms[0], note
 
 
-def stream(
-    path: str | os.PathLike[str], target: int, notes: list[str] | None = None
-) -> Iterator[np.ndarray]:
-    """Decode a sound file, fold its channels and change its rate to ``target`` Hz.
-
-    Yields blocks of some seconds, float32, shape (n,). After the last one, what `load_windows`
-    would note of the recording is added to ``notes``.
-
-    Raises
-    ------
-    ClipError
-        As `decode`, which may be after some blocks; or, after the last block, it is silent: all its
-        samples are the same.
-    """
-    sound = Sound(path)
-    levels = _Levels(sound.sample_rate, target)
-    yield from _prepare(sound, target, levels)
-    found = levels.notes()
-    if "silent" in found:
-        raise ClipError(f"{path}: is silent: all its samples are the same")
-    if notes is not None:
-        notes += found + sound.notes
-
-
 def slide(
     blocks: Iterable[np.ndarray], sample_rate: int, duration: float, hop: float, padded: bool = True
 ) -> Iterator[tuple[float, np.ndarray]]:
     """Cut a waveform of any length, which comes in blocks (n,), into windows that overlap.
 
-    Windows last ``duration`` seconds, and one begins ``hop`` seconds after the other. Yields where
-    each begins, in seconds, and its samples, float32, shape (round(duration * sample_rate),). The
-    last one ends with the waveform. Of a waveform no longer than a window there is one, its
-    `best_centred_crop`; or, not ``padded``, the whole as it is.
+    Windows last ``duration`` seconds, and one begins ``hop`` seconds, at most ``duration``, after
+    the other. Yields where each begins, in seconds, and its samples, float32, shape
+    (round(duration * sample_rate),). The last one ends with the waveform. Of a waveform no longer
+    than a window there is one, its `best_centred_crop`; or, not ``padded``, the whole as it is.
     """
     length, step = round(duration * sample_rate), round(hop * sample_rate)
-    if not 1 <= step <= length:
-        raise DataError(f"hop={hop!r}: give seconds, more than 0 and at most {duration:g}")
     at, kept = 0, np.zeros(0, np.float32)  # `kept` begins at sample `at`
-    last: np.ndarray | None = None
     for block in blocks:
         kept = np.concatenate([kept, np.asarray(block, np.float32)])
-        done = 0
-        while len(kept) - done > length:
-            last = kept[done : done + length].copy()
-            yield (at + done) / sample_rate, last
-            done += step
-        at, kept = at + done, kept[done:]
-    if last is not None:
-        start = at + len(kept) - length
-        yield start / sample_rate, np.concatenate([last[:step], kept])[-length:]
+        while len(kept) > length + step:
+            yield at / sample_rate, kept[:length]
+            at, kept = at + step, kept[step:]
+    if len(kept) > length:
+        yield at / sample_rate, kept[:length]
+        yield (at + len(kept) - length) / sample_rate, kept[-length:]
     elif len(kept):
         yield 0.0, best_centred_crop(kept, sample_rate, duration) if padded else kept
 
 
-class _Levels:
-    """How much energy a recording's channels hold, their mean, and the mean at a lower rate."""
+class ClipError(DataError):
+    """A sound file that cannot be used. The message names the file and the reason."""
 
-    def __init__(self, sample_rate: int, target: int):
-        self._sample_rate, self._target = sample_rate, target
-        self._first, self._constant = None, True
-        self.n, self._channels, self._mean, self._left = 0, 0.0, 0.0, 0.0
 
-    def watch(self, block: np.ndarray) -> np.ndarray:
-        """Take note of a block, shape (n, channels), that passes, and hand it on."""
-        self._first = block[0] if self._first is None else self._first
-        self._constant = self._constant and bool((block == self._first).all())
-        self.n += len(block)
-        # Tapered, for where a drift breaks off it would sound at all frequencies.
-        taper = scipy.signal.windows.tukey(len(block), 0.1).astype(np.float32)
-        size = scipy.fft.next_fast_len(len(block), real=True)
-        hertz = scipy.fft.rfftfreq(size, 1 / self._sample_rate)
-        sound = hertz > _SOUND_HZ
+class Sound:
+    """A sound file whose header has been read; `ClipError` where it cannot be or is cut short.
 
-        def power(channel: np.ndarray) -> np.ndarray:
-            return np.abs(scipy.fft.rfft(taper * (channel - channel.mean()), size)[sound]) ** 2
+    ``sample_rate`` is in Hz. ``promised`` are the samples per channel that the header promises, or
+    None where it does not say. ``notes`` say what is odd, once `blocks` has come to its end.
+    """
 
-        mean, n_channels = power(_fold(block)), block.shape[1]
-        self._mean += mean.sum()
-        self._left += mean[hertz[sound] < self._target / 2].sum()
-        if n_channels > 1:
-            self._channels += sum(power(channel).sum() for channel in block.T) / n_channels**2
-        return block
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path, self.notes, self._mended = Path(path), [], b""
+        try:
+            if not self.path.is_file():
+                self._refuse("there is no such file")
+            self._size = self.path.stat().st_size
+            with self.path.open("rb") as source:
+                if source.read(4) == b"OggS":
+                    self._check_pages(source)
+            with self._open() as (source, file):
+                self._container, self.sample_rate = file.format, file.samplerate
+                self.promised = file.frames if file.frames < _UNKNOWN else None
+                if file.format == "MP3":  # without a length header (Xing, VBRI) it is a guess
+                    mpeg = _find_frames(source)
+                    known = mpeg is not None and mpeg.bitrate_mode != BitrateMode.UNKNOWN
+                    self.promised = file.frames if known else None
+                log = file.extra_info
+        except OSError as error:  # no permission, a name that is too long
+            self._refuse(f"cannot be opened ({error.strerror})")
+        # soundfile raises TypeError for a name that ends in .raw, which has no header to read.
+        except (sf.SoundFileError, TypeError) as error:
+            reason = getattr(error, "error_string", error)  # without the path, which comes first
+            self._refuse(f"cannot be read as audio ({reason}); convert it to wav or flac")
+        low, high = SAMPLE_RATES
+        if not low <= self.sample_rate <= high:
+            self._refuse(f"its header says {self.sample_rate} Hz; legal are {low:,} to {high:,}")
+        if self._container in ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU"):
+            self._check_sizes(log)
+        elif self._container not in ("FLAC", "OGG", "MP3"):
+            self.notes.append(f"whether a file in {self._container} format is whole cannot be told")
+        elif self.promised is None and self._container != "MP3":  # many have no length header
+            self.notes.append(_OPEN)
 
-    def notes(self) -> list[str]:
-        """Say what is odd, once all blocks were watched."""
-        notes, seconds = [], self.n / self._sample_rate
-        if self._constant and (self.n > 1 or not self._first.any()):
-            notes.append("silent")  # with or without an offset
-        # The mean of n channels that have nothing in common holds 1/n of their energy.
-        elif self._mean < 0.1 * self._channels:
-            notes.append("the channels cancel: their mean holds under a tenth of what it should")
-        if seconds * self._target < SHORTEST:
-            notes.append(f"shorter than one window ({seconds:.3f} s)")
-        elif not notes and self._left < 0.1 * self._mean:
-            share, limit = self._left / self._mean, self._target / 2
-            notes.append(f"what is loud lies above {limit:,.0f} Hz: {share:.1g} of it is left")
-        return notes
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Decode the file in blocks, float32, shape (n, channels).
+
+        `ClipError`, perhaps after some blocks, where it holds less than it promises, cannot be
+        decoded, or holds NaN, infinity or a sample beyond `LARGEST`.
+        """
+        n, fault = 0, ""
+        with self._open() as (source, file):
+            step = max(1, _BLOCK // file.channels)
+            try:
+                # Behind its end a flac decoder finds faults.
+                while size := min(step, file.frames - n):
+                    block = file.read(size, dtype="float32", always_2d=True)
+                    if not len(block):
+                        break
+                    if not (np.abs(block) <= LARGEST).all():  # with NaN it is false
+                        self._refuse(
+                            f"holds NaN or infinite samples, or larger ones than {LARGEST:.2g}, "
+                            f"behind sample {n}"
+                        )
+                    n += len(block)
+                    yield block
+            except sf.SoundFileError as error:
+                fault = str(error)
+            self._check_end(source, n, fault)
+
+    @contextmanager
+    def _open(self) -> Iterator[tuple[BinaryIO, sf.SoundFile]]:
+        # Not buffered: it then tells how far the decoder came.
+        source = io.BytesIO(self._mended) if self._mended else self.path.open("rb", buffering=0)
+        with source, sf.SoundFile(source) as file:
+            # soundfile seeks after each read, which fails where a FLAC does not say how long it is.
+            file.seekable = lambda: False
+            yield source, file
+
+    def _refuse(self, reason: str) -> NoReturn:
+        raise ClipError(f"{self.path}: {reason}")
+
+    def _check_sizes(self, log: str) -> None:
+        """Compare the sizes in a header with what is there; libsndfile logs both."""
+        for sizes in re.findall(_SIZES, log, re.MULTILINE):
+            said, held = map(int, sizes)
+            # A program that writes to a pipe leaves a size near the largest of 31 or 32 bits.
+            if said >> 8 == 0xFFFFFF or said >> 12 in (0x7FFFF, 0x80000):
+                self.notes = [_OPEN]
+            elif said > held + _SLIP:
+                self._refuse(f"is truncated: its header promises {said} bytes, it holds {held}")
+
+    def _check_pages(self, file: BinaryIO) -> None:
+        """Read an Ogg file page by page: whole, checksums right, one sound, its end marked."""
+        page, start, end = None, 0, 0  # the last page, and where it lies
+        file.seek(0)
+        while end < self._size:
+            try:
+                following = OggPage(file)
+            except (MutagenError, EOFError):
+                break
+            if page and following.first and not page.first:
+                self.notes.append(_MORE)
+                return
+            page, start, end = following, end, file.tell()
+            file.seek(start)
+            if file.read(end - start) != page.write():
+                self._refuse(f"is damaged: the checksum of the page at byte {start} differs")
+        if page is None or (end < self._size and not page.last):
+            self._refuse("is truncated: its last page is cut")
+        if not page.last:
+            self.notes.append("its end is not marked, so whether it is whole cannot be told")
+            # libsndfile does not decode the last page of an Opus file unless it is marked.
+            page.last = True
+            file.seek(0)
+            self._mended = file.read(start) + page.write()
+
+    def _check_end(self, source: BinaryIO, n: int, fault: str) -> None:
+        """Compare what was promised with the ``n`` samples that were read."""
+        missing = 0 if self.promised is None else self.promised - n
+        at, more = source.tell(), False
+        if self._container == "MP3":
+            missing = missing if missing > _PADDING else 0
+            more = _find_frames(source, at) is not None
+        elif self._container == "FLAC":
+            more = self._size - at > _TAG
+        if fault or missing:
+            reason = fault or f"its header promises {self.promised} samples, it holds {n}"
+            self._refuse(f"is truncated or damaged: {reason}")
+        if n == 0:
+            self._refuse(
+                "its header says 0 samples: it is empty, or the program that wrote it did not "
+                "finish; repair it (sox --ignore-length can)"
+            )
+        if more:
+            self.notes.append(_MORE)
+
+
+def _find_frames(file: BinaryIO, offset: int = 0) -> MPEGInfo | None:
+    """Return what the MPEG frames say that follow, perhaps behind tags; None where none do."""
+    try:
+        mpeg = MPEGInfo(file, offset=offset)
+    except MutagenError:
+        return None
+    return None if mpeg.sketchy else mpeg

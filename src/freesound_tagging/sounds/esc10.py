@@ -16,9 +16,7 @@ DATASET = Dataset(
         "ACM Multimedia 2015. doi 10.1145/2733373.2806390"
     ),
     archives=(
-        github_archive(
-            "karolpiczak", "ESC-10", "553c8f1743b9dba6b282e1323c3ca8fa76923448", "esc10"
-        ),
+        github_archive("karolpiczak/ESC-10", "553c8f1743b9dba6b282e1323c3ca8fa76923448", "esc10"),
     ),
 )
 
@@ -29,7 +27,7 @@ def load(root: Path) -> pd.DataFrame:
     File names: `NNN - Class name/FOLD-FREESOUNDID-TAKE.ogg`, with FOLD from 1.
     """
     clips = read_manifest("esc10")
-    folder = fetch(DATASET.archives[0], root, clips["sha256"])
+    folder = fetch(DATASET.archives[0], root, dict(clips["sha256"]))
     parts = clips.index.str.extract(r"\d+ - (?P<label>.*)/(?P<fold>\d)-(?P<group>\d+)-\w+\.ogg")
     paths = [str(folder / file) for file in clips.index]
     return as_table(parts.assign(path=paths, fold=parts["fold"].astype(int) - 1))

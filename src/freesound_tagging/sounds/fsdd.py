@@ -14,8 +14,7 @@ DATASET = Dataset(
     citation="Z. Jackson and others. Free Spoken Digit Dataset. doi 10.5281/zenodo.1342401",
     archives=(
         github_archive(
-            "Jakobovski",
-            "free-spoken-digit-dataset",
+            "Jakobovski/free-spoken-digit-dataset",
             "26eb9aaf76e81b692f806f9140c2d2777410d7a1",
             "fsdd",
         ),
@@ -30,7 +29,7 @@ def load(root: Path) -> pd.DataFrame:
     copies of each other, so they are one group.
     """
     clips = read_manifest("fsdd")
-    folder = fetch(DATASET.archives[0], root, clips["sha256"])
+    folder = fetch(DATASET.archives[0], root, dict(clips["sha256"]))
     parts = clips.index.str.extract(r"/(?P<label>\d)_(?P<speaker>\w+)_\d+\.wav")
     return as_table(
         parts.assign(

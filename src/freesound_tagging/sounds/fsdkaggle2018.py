@@ -36,12 +36,8 @@ DATASET = Dataset(
     ),
 )
 
-KAGGLE_FOLDER = "freesound-audio-tagging"
-"""Name of the challenge on Kaggle, and of the folder that holds its files as Kaggle lays them out:
-train.csv, audio_train/, audio_test/ and, where there, test_post_competition.csv."""
-
-SCORED = ("Public", "Private")
-"""Usages of the test clips that the challenge scored; the others were put there as a blind."""
+KAGGLE_FOLDER = "freesound-audio-tagging"  # named as the challenge is; its files as they are there
+SCORED = ("Public", "Private")  # usages of the test clips that the challenge scored
 
 
 def load(root: Path) -> pd.DataFrame:
@@ -49,73 +45,43 @@ def load(root: Path) -> pd.DataFrame:
 
     Train clips have the fold and group of the manifest, by file name. Of the test clips those that
     the challenge scored are listed; they count as verified, for the organisers checked all of them.
-
     """
     train_table, test_table, sounds = find_tables(root)
     folds = read_manifest("fsdkaggle2018_folds", "fname").astype({"fold": int})
-    clips = read_rows(train_table, ("fname", "label", "manually_verified"))
-    for clip in clips[~clips["manually_verified"].isin(["0", "1"])].itertuples():
-        raise DataError(
-            f"{clip.where}: manually_verified is {clip.manually_verified!r}; legal are 0 and 1"
-        )
-    train = _with_folds(clips, folds[folds["fold"] != NO_FOLD], train_table, sounds["train"])
+    train = read_rows(train_table, ("fname", "label", "manually_verified"))
     train["verified"] = train["manually_verified"] == "1"
+    train = _with_folds(train, folds[folds["fold"] != NO_FOLD], sounds["train"])
     if not test_table.is_file():
         warnings.warn(f"{test_table}: is not there, so test clips cannot be scored", stacklevel=2)
         return as_table(train)
-    test = _with_folds(
-        _scored(test_table), folds[folds["fold"] == NO_FOLD], test_table, sounds["test"]
-    )
-    return as_table(
-        pd.concat([train, test.assign(split="test", verified=True)]).fillna({"split": "train"})
-    )
+    test = _scored(test_table).assign(split="test", verified=True)
+    test = _with_folds(test, folds[folds["fold"] == NO_FOLD], sounds["test"])
+    return as_table(pd.concat([train.assign(split="train"), test]))
 
 
-def _with_folds(
-    clips: pd.DataFrame, folds: pd.DataFrame, table: Path, sounds: Path
-) -> pd.DataFrame:
+def _with_folds(clips: pd.DataFrame, folds: pd.DataFrame, sounds: Path) -> pd.DataFrame:
     """Add path, fold and group; refuse a table of other clips: folds of a part are other folds."""
-    for clip in clips[~clips["fname"].isin(folds.index)].itertuples():
+    other = sorted(set(clips["fname"]) ^ set(folds.index))
+    if other:
         raise DataError(
-            f"{clip.where}: clip {clip.fname!r} is not among those of data/fsdkaggle2018_folds.csv "
-            "for this split; for a set of your own give a path/to/table.csv"
+            f"{clips['where'].iloc[0]}: of this table and FSDKaggle2018 only one lists {other[0]}; "
+            "get the table from FSDKaggle2018.meta.zip, or give a path/to/table.csv"
         )
-    missing = sorted(set(folds.index) - set(clips["fname"]))
-    if missing:
-        raise DataError(
-            f"{table}: does not list {missing[0]} and {len(missing) - 1} more clips of "
-            "FSDKaggle2018; get the whole table from FSDKaggle2018.meta.zip"
-        )
-    clips = clips.drop(columns=["fold", "group"], errors="ignore").join(
-        folds[["fold", "group"]], "fname"
-    )
-    clips["path"] = [str(sounds / name) for name in clips["fname"]]
+    clips = clips.set_index("fname").assign(fold=folds["fold"], group=folds["group"])
+    clips["path"] = [str(sounds / name) for name in clips.index]
     return clips.assign(path=find_files(clips))
 
 
 def _scored(table: Path) -> pd.DataFrame:
     # The labels of the ignored clips are blank or mean nothing.
     clips = read_rows(table, ("fname", "label", "usage"), may_be_blank=("label",))
-    for clip in clips[~clips["usage"].isin([*SCORED, "Ignored"])].itertuples():
-        raise DataError(
-            f"{clip.where}: usage is {clip.usage!r}; legal are {', '.join(SCORED)}, Ignored"
-        )
-    scored = clips[clips["usage"].isin(SCORED)].reset_index(drop=True)
-    for clip in scored[scored["label"] == ""].itertuples():
-        raise DataError(f"{clip.where}: label is blank")
-    return scored
+    return clips[clips["usage"].isin(SCORED)]
 
 
 def usage_of_test_clips(root: Path) -> pd.Series:
-    """Return Public or Private for each scored test clip, index ``clip_id``; empty without a table.
-
-    The clips that the challenge's public and private rankings were made from.
-    """
-    _, table, _ = find_tables(root)
-    if not table.is_file():
-        return pd.Series(dtype=object, name="usage", index=pd.Index([], name="clip_id"))
-    scored = _scored(table)
-    clip_ids = pd.Index([Path(name).stem for name in scored["fname"]], name="clip_id")
+    """Return Public or Private, the challenge's ranking, for each scored test clip ``clip_id``."""
+    scored = _scored(find_tables(root)[1])
+    clip_ids = scored["fname"].str.removesuffix(".wav").rename("clip_id")
     return scored["usage"].set_axis(clip_ids).sort_index()
 
 
@@ -131,38 +97,21 @@ def sample_submission(root: Path) -> pd.DataFrame | None:
 def find_tables(root: Path) -> tuple[Path, Path, dict[str, Path]]:
     """Find the files in Zenodo's or Kaggle's layout, or fetch Zenodo's archives.
 
-    In this order: Zenodo's, unpacked under ``root``; Kaggle's, in a folder `KAGGLE_FOLDER` under
-    DATA_MIRROR or ``root``, which is read where it lies; Zenodo's archives under DATA_MIRROR;
-    Zenodo's archives, downloaded.
+    In this order: Zenodo's, unpacked under ``root``; Kaggle's, in `KAGGLE_FOLDER` under DATA_MIRROR
+    or ``root``, which is read where it lies; Zenodo's under DATA_MIRROR; Zenodo's, downloaded.
 
     Returns the table of the train clips, that of the test clips (which may not be there), and the
     folders of sounds by split.
     """
     if not all((root / archive.folder).is_dir() for archive in DATASET.archives):
-        mirror = os.environ.get("DATA_MIRROR", "")
-        for place in ([Path(mirror)] if mirror else []) + [root]:
-            if (place / KAGGLE_FOLDER).is_dir():
-                return _find_kaggle(place / KAGGLE_FOLDER)
+        for place in (os.environ.get("DATA_MIRROR", ""), root):
+            folder = Path(place, KAGGLE_FOLDER)
+            if place and folder.is_dir():
+                sounds = {split: folder / f"audio_{split}" for split in ("train", "test")}
+                return folder / "train.csv", folder / "test_post_competition.csv", sounds
     meta, train, test = (fetch(archive, root) for archive in DATASET.archives)
     return (
         meta / "train_post_competition.csv",
         meta / "test_post_competition_scoring_clips.csv",
         {"train": train, "test": test},
     )
-
-
-def _find_kaggle(folder: Path) -> tuple[Path, Path, dict[str, Path]]:
-    sounds = {split: folder / f"audio_{split}" for split in ("train", "test")}
-    for place in sounds.values():
-        if not place.is_dir():
-            raise DataError(f"{folder}: no folder {place.name}; unpack {place.name}.zip there")
-    tables = {}
-    for split, first in (("train", "train.csv"), ("test", "test_post_competition.csv")):
-        others = sorted(folder.glob(f"{split}_post_competition*.csv"))
-        tables[split] = next(filter(Path.is_file, [folder / first, *others]), folder / first)
-    if not tables["train"].is_file():
-        raise DataError(
-            f"{folder}: no train.csv; put there the files of the challenge as Kaggle has them "
-            "(train.csv, audio_train/, audio_test/), or take the folder away to use Zenodo's"
-        )
-    return tables["train"], tables["test"], sounds

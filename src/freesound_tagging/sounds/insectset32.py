@@ -1,8 +1,7 @@
 """InsectSet32: 330 recordings of 32 species of crickets, grasshoppers and cicadas.
 
-Insects sing up to and beyond 20 kHz: analyse these recordings at their own 44,100 Hz. Clips of one
-recording session stay in one fold; the published split puts 33 of 231 sessions into more than one
-part, so expect lower scores than published. See data/README.md for what is left out, and why.
+Clips of one recording session stay in one fold; data/README.md says what is left out, and why, and
+at which rate insects are to be analysed.
 """
 
 import hashlib
@@ -35,8 +34,7 @@ DATASET = Dataset(
     ),
     archives=(
         github_archive(
-            "juliankraft",
-            "TermPaper1-Ecoacoustics",
+            "juliankraft/TermPaper1-Ecoacoustics",
             "c0108393079d2ae8ae07f5775cd9baef1a37b883",
             "insectset32",
             clip_hash=samples_hash,
@@ -50,6 +48,6 @@ def load(root: Path) -> pd.DataFrame:
     """Return the clip table, see `catalogue.load`; `group` is the recording session."""
     (archive,) = DATASET.archives
     clips = read_manifest("insectset32")
-    folder = fetch(archive, root, clips["samples_sha256"])
+    folder = fetch(archive, root, dict(clips["samples_sha256"]))
     paths = [str(archive.locate(folder, file)) for file in clips.index]
     return as_table(clips.assign(path=paths, where=paths, fold=clips["fold"].astype(int)))

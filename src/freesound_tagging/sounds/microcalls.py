@@ -6,17 +6,14 @@ takes, which way a sweep bends, how fast a vibrato, trill, tremolo or click trai
 partials lie apart, whether a small step goes up or down. Four families ask for detail in
 frequency, four for detail in time. `CALLS` says in words what sets each class apart.
 
-``difficulty`` moves the two members of every family towards each other and touches nothing else
-(see `class_value`), so a family is a two-way choice with a chance level of one half, and accuracy
-against difficulty is a curve that one can read. A clip keeps its draws (pitch, onset, noise ...)
-when only the difficulty or the signal-to-noise ratio changes: such comparisons are paired.
+A clip keeps its draws (pitch, onset, noise ...) when only the signal-to-noise ratio changes: such
+comparisons are paired.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import numbers
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +26,7 @@ import scipy  # its signal is loaded when first used
 import soundfile
 from tqdm import tqdm
 
+from freesound_tagging.errors import look_up
 from freesound_tagging.files import write_atomically
 from freesound_tagging.sounds.archives import Dataset
 
@@ -88,27 +86,25 @@ def _curvature(t: np.ndarray, bend: float, draw: dict[str, float]) -> Voices:
     return [SWEEP_OCTAVES * draw["depth"] * (path - 0.5)], 1.0
 
 
-def _cycles(t: np.ndarray, rate: float, draw: dict[str, float]) -> np.ndarray:
-    return rate * t + draw["phase"]
-
-
 def _vibrato(t: np.ndarray, rate: float, draw: dict[str, float]) -> Voices:
-    wave = np.sqrt(2) * np.sin(2 * np.pi * _cycles(t, rate, draw))
+    wave = np.sqrt(2) * np.sin(2 * np.pi * (rate * t + draw["phase"]))
     return [WOBBLE_OCTAVES * draw["depth"] * wave], 1.0
 
 
 def _trill(t: np.ndarray, rate: float, draw: dict[str, float]) -> Voices:
     # The slope at a crossing is 2 pi rate, so this divisor makes the switch as long at any rate.
-    wave = np.tanh(np.sin(2 * np.pi * _cycles(t, rate, draw)) / (2 * np.pi * rate * SWITCH_SECONDS))
+    wave = np.tanh(
+        np.sin(2 * np.pi * (rate * t + draw["phase"])) / (2 * np.pi * rate * SWITCH_SECONDS)
+    )
     return [WOBBLE_OCTAVES * draw["depth"] * wave], 1.0
 
 
 def _tremolo(t: np.ndarray, rate: float, draw: dict[str, float]) -> Voices:
-    return [0 * t], 1 + TREMOLO_DEPTH * np.sin(2 * np.pi * _cycles(t, rate, draw))
+    return [0 * t], 1 + TREMOLO_DEPTH * np.sin(2 * np.pi * (rate * t + draw["phase"]))
 
 
 def _click(t: np.ndarray, rate: float, draw: dict[str, float]) -> Voices:
-    seconds = (_cycles(t, rate, draw) % 1 - 0.5) / rate  # from the nearest click's middle
+    seconds = ((rate * t + draw["phase"]) % 1 - 0.5) / rate  # from the nearest click's middle
     return [0 * t], np.exp(-0.5 * (seconds / CLICK_SECONDS) ** 2)
 
 
@@ -128,8 +124,8 @@ class Family(NamedTuple):
     quantity: str
     unit: str
     middle: float  # the value midway between the members, geometric where there is a ratio
-    ratio: float | None  # greater over smaller value at difficulty 1; or
-    offset: float | None  # distance of either member from the middle at difficulty 1
+    ratio: float | None  # greater over smaller value; or
+    offset: float | None  # distance of either member from the middle
     render: Callable[[np.ndarray, float, dict[str, float]], Voices]  # of times in s, value, draws
 
 
@@ -172,69 +168,20 @@ CALLS: dict[str, Call] = {
     "click_fast": Call("click", +1, "a train of short tone bursts, more a second"),
 }
 
-# Legal ranges of the settings. The rates and times of FAMILIES stay audible and inside the
-# shortest call down to difficulty 0.5; the highest partial stays below 5.4 kHz.
-LIMITS: dict[str, tuple[float, float]] = {
-    "difficulty": (0.5, 64.0),
-    "snr_db": (-30.0, 80.0),
-    "sample_rate": (16_000, 192_000),
-    "duration": (NUISANCES["length"].high + 0.05, 60.0),
-    "clips_per_class": (1, 1_000_000),
-    "seed": (0, 2**63 - 1),
-    "pitch": (NUISANCES["pitch"].low, NUISANCES["pitch"].high),
-    "length": (NUISANCES["length"].low, 5.0),
-}
-_WHOLE = ("sample_rate", "clips_per_class", "seed")
 
-
-def _check(**settings: object) -> None:
-    """Raise ValueError for the first setting that is not legal; None stands for a drawn snr_db."""
-    for name, value in settings.items():
-        if name == "label" and value not in CALLS:
-            raise ValueError(f"label must be one of {', '.join(CALLS)}, not {value!r}")
-        if name == "label" or (name == "snr_db" and value is None):
-            continue
-        low, high = LIMITS[name]
-        kind = numbers.Integral if name in _WHOLE else numbers.Real
-        # "not within" rather than "outside": NaN is neither below nor above anything.
-        if isinstance(value, bool) or not (isinstance(value, kind) and low <= value <= high):
-            whole = "a whole number" if name in _WHOLE else "a number"
-            raise ValueError(f"{name} must be {whole} from {low:g} to {high:g}, not {value!r}")
-
-
-def class_value(label: str, difficulty: float = 1.0) -> float:
+def class_value(label: str) -> float:
     """Return the value of the quantity that sets a class apart, in the unit that `FAMILIES` states.
 
-    Where the family has a ratio R, the members lie at ``middle * R ** (-+1 / (2 difficulty))``:
-    the logarithm of their ratio is inversely proportional to the difficulty. Where it has an
-    offset, they lie at ``-+offset / difficulty``. At 0.5 the distance is twice that at 1, at 2
-    half; it shrinks monotonically and the middle never moves.
+    Where the family has a ratio R, the members lie at ``middle * R ** (-+1 / 2)``; where it has an
+    offset, at ``-+offset`` from the middle.
     """
-    _check(label=label, difficulty=difficulty)
-    call = CALLS[label]
-    family = FAMILIES[call.family]
-    if family.ratio is None:
-        return family.middle + call.sign * family.offset / difficulty
-    return family.middle * family.ratio ** (call.sign / (2 * difficulty))
-
-
-def class_table(difficulty: float = 1.0) -> pd.DataFrame:
-    """Return one row a class: index label; family, detail, quantity, value, unit, words."""
-    families = pd.DataFrame(FAMILIES.values(), index=FAMILIES)[["detail", "quantity", "unit"]]
-    table = pd.DataFrame(CALLS.values(), index=pd.Index(CALLS, name="label")).join(
-        families, "family"
-    )
-    table["value"] = [class_value(label, difficulty) for label in CALLS]
-    return table[["family", "detail", "quantity", "value", "unit", "words"]]
+    family, sign, _ = look_up("label", label, CALLS)
+    _, _, _, middle, ratio, offset, _ = FAMILIES[family]
+    return middle + sign * offset if ratio is None else middle * ratio ** (sign / 2)
 
 
 def clip_rng(seed: int, label: str, index: int) -> np.random.Generator:
-    """Return the random generator of one clip.
-
-    It depends on the seed of the corpus, the class and the number of the clip within it alone, so
-    on neither order nor number of clips nor jobs.
-    """
-    _check(label=label, seed=seed)
+    """Return the random generator of one clip, which depends on these three alone."""
     # Python's own hash of a string differs from one process to the next; this one never does.
     name = int.from_bytes(hashlib.sha256(label.encode()).digest()[:8], "big")
     return np.random.default_rng(np.random.SeedSequence([seed, name, index]))
@@ -248,33 +195,26 @@ def draw_nuisances(
     As many numbers are taken from ``rng`` whatever the settings. Keys and units are those of
     `NUISANCES`; ``onset`` in s. ``snr_db`` fixes the signal-to-noise ratio; None draws it.
     """
-    _check(duration=duration, snr_db=snr_db)
     draw = {}
-    for name, nuisance in NUISANCES.items():
+    for name, (low, high, _, log, _) in NUISANCES.items():
         share = rng.uniform()
-        if nuisance.log:
-            draw[name] = float(nuisance.low * (nuisance.high / nuisance.low) ** share)
-        else:
-            draw[name] = float(nuisance.low + (nuisance.high - nuisance.low) * share)
+        draw[name] = float(low * (high / low) ** share if log else low + (high - low) * share)
     draw["onset"] *= duration - draw["length"]
     if snr_db is not None:
         draw["snr"] = float(snr_db)
     return draw
 
 
-def _dry_call(
-    label: str, difficulty: float, draw: dict[str, float], phases: np.ndarray, sample_rate: int
-) -> np.ndarray:
+def _dry_call(label: str, draw: dict[str, float], phases: np.ndarray, rate: int) -> np.ndarray:
     """The call alone, (n,) float64, at an rms of one over its length."""
-    n = round(draw["length"] * sample_rate)
-    t = np.arange(n) / sample_rate
-    value = class_value(label, difficulty)
+    t = np.arange(round(draw["length"] * rate)) / rate
+    value = class_value(label)
     voices, amplitude = FAMILIES[CALLS[label].family].render(t, value, draw)
-    call = np.zeros(n)
+    call = np.zeros(len(t))
     for octaves, phase in zip(voices, phases, strict=False):
         # Summing the frequency keeps the phase continuous: a sine wave of frequency(t) * t would
         # sweep twice as far as meant.
-        cycles = np.cumsum(draw["pitch"] * 2**octaves) / sample_rate
+        cycles = np.cumsum(draw["pitch"] * 2**octaves) / rate
         call += np.sin(2 * np.pi * (cycles + phase))
     edge = np.minimum(t, t[::-1]) / FADE_SECONDS
     call *= amplitude * (0.5 - 0.5 * np.cos(np.pi * np.clip(edge, 0, 1)))
@@ -298,18 +238,18 @@ def synthesise(
     rng: np.random.Generator,
     sample_rate: int = 22050,
     duration: float = 2.0,
-    difficulty: float = 1.0,
     snr_db: float | None = None,
 ) -> np.ndarray:
     """Return one clip: a call somewhere in coloured noise, with reverberation.
 
-    Everything that varies comes from ``rng``, for one from `clip_rng`; the settings are those of
-    `generate`. Float32, shape (round(duration * sample_rate),), within -1 to 1.
+    Everything that varies comes from ``rng``, for one from `clip_rng`; ``snr_db`` as for
+    `draw_nuisances`. The rate is 16,000 Hz or more, for all of the call lies below 5.5 kHz; the
+    duration in s is at least that of the longest call. Float32, shape (round(duration *
+    sample_rate),), within -1 to 1.
     """
-    _check(label=label, sample_rate=sample_rate, duration=duration, difficulty=difficulty)
     draw = draw_nuisances(rng, duration, snr_db)
     phases = rng.uniform(size=2)
-    call = _dry_call(label, difficulty, draw, phases, sample_rate)
+    call = _dry_call(label, draw, phases, sample_rate)
 
     n = round(duration * sample_rate)
     dry = np.zeros(n)
@@ -330,114 +270,64 @@ def synthesise(
 
 
 def example(
-    label: str,
-    pitch: float = 1500.0,
-    length: float = 1.0,
-    sample_rate: int = 22050,
-    difficulty: float = 1.0,
+    label: str, pitch: float = 1500.0, length: float = 1.0, sample_rate: int = 22050
 ) -> np.ndarray:
     """Return one clean call, without noise, reverberation or silence around it; always the same.
 
     ``pitch`` is its centre frequency in Hz, 600 to 4000, ``length`` in s, 0.4 to 5. Float32, shape
     (round(length * sample_rate),), with a peak of 0.8.
     """
-    _check(label=label, pitch=pitch, length=length, sample_rate=sample_rate, difficulty=difficulty)
     draw = {"pitch": pitch, "length": length, "depth": 1.0, "position": 0.5, "phase": 0.0}
-    call = _dry_call(label, difficulty, draw, np.zeros(2), sample_rate)
+    call = _dry_call(label, draw, np.zeros(2), sample_rate)
     return (0.8 / np.max(np.abs(call)) * call).astype(np.float32)
 
 
-def _folder_name(clips_per_class, seed, difficulty, snr_db, sample_rate, duration) -> str:
-    # repr: rounded, two settings might meet.
-    difficulty, duration = (repr(float(x)).removesuffix(".0") for x in (difficulty, duration))
-    snr = "mix" if snr_db is None else repr(float(snr_db)).removesuffix(".0")
-    return (
-        f"microcalls-v{VERSION}-c{clips_per_class}-s{seed}-d{difficulty}-snr{snr}-r{sample_rate}"
-        f"-t{duration}"
-    )
-
-
-def _write_clip(path: Path, label: str, index: int, seed: int, settings: tuple) -> None:
-    clip = synthesise(label, clip_rng(seed, label, index), *settings)
+def _write_clip(path: Path, label: str, index: int, seed: int) -> None:
+    clip = synthesise(label, clip_rng(seed, label, index))
     # Rounded here rather than by the sound library, whose rounding may change with its version.
     pcm = np.round(clip * 32767).astype(np.int16)
     flac = io.BytesIO()
-    soundfile.write(flac, pcm, settings[0], format="FLAC", subtype="PCM_16")
+    soundfile.write(flac, pcm, 22050, format="FLAC", subtype="PCM_16")
     write_atomically(path, flac.getvalue())
 
 
-def metadata(
-    clips_per_class: int = 40,
-    seed: int = 0,
-    difficulty: float = 1.0,
-    snr_db: float | None = None,
-    duration: float = 2.0,
-) -> pd.DataFrame:
+def metadata(clips_per_class: int = 40, seed: int = 0) -> pd.DataFrame:
     """Return the drawn parameters of every clip that `generate` would make, without any sound.
 
     Index ``clip_id``; columns label, family, index, value (see `class_value`) and `NUISANCES`.
     """
-    _check(clips_per_class=clips_per_class, seed=seed, difficulty=difficulty)
-    rows = [
-        {
-            "clip_id": f"{label}-{index:04d}",
-            "label": label,
-            "family": call.family,
-            "index": index,
-            "value": class_value(label, difficulty),
-            **draw_nuisances(clip_rng(seed, label, index), duration, snr_db),
-        }
-        for label, call in CALLS.items()
-        for index in range(clips_per_class)
-    ]
+    rows = []
+    for label, call in CALLS.items():
+        value = class_value(label)
+        for index in range(clips_per_class):
+            row = {"clip_id": f"{label}-{index:04d}", "label": label, "family": call.family}
+            draw = draw_nuisances(clip_rng(seed, label, index))
+            rows.append(row | {"index": index, "value": value} | draw)
     return pd.DataFrame(rows).set_index("clip_id").sort_index()
 
 
-def generate(
-    root: str | Path,
-    clips_per_class: int = 40,
-    seed: int = 0,
-    difficulty: float = 1.0,
-    snr_db: float | None = None,
-    sample_rate: int = 22050,
-    duration: float = 2.0,
-    n_jobs: int | None = None,
-) -> pd.DataFrame:
+def generate(root: str | Path, clips_per_class: int = 40, seed: int = 0) -> pd.DataFrame:
     """Write what is missing of the corpus and return its clip table, see `catalogue.load`.
 
-    The sounds go, as 16-bit FLAC, to a folder under ``root`` named by all the settings, with
-    ``metadata.csv`` (the drawn parameters) beside them. The same settings give the same bytes
-    whatever the number of jobs, and the first clips of a class are the same however many are
-    asked for. A run that is killed leaves no truncated clip, and the next one goes on from there.
-
-    Parameters
-    ----------
-    root : folder for generated data; made if it is not there.
-    clips_per_class : 1 or more; multiples of 5 fill the folds evenly.
-    seed : 0 or more.
-    difficulty : 0.5 to 64: how close the two members of a family are, see `class_value`.
-    snr_db : power of the dry call over its length against the noise between 500 and 5500 Hz, in dB,
-        -30 to 80; None draws it for each clip from the range in `NUISANCES`.
-    sample_rate : 16,000 to 192,000 Hz. All of the call lies below 5.5 kHz.
-    duration : length of every clip in s, 1.25 to 60.
-    n_jobs : processes, by default one for each core.
+    The sounds, of 2 s at 22,050 Hz, go as 16-bit FLAC to a folder under ``root`` named by the
+    settings, with ``metadata.csv`` (the drawn parameters) beside them. The same settings give the
+    same bytes, and the first clips of a class are the same however many are asked for; multiples of
+    5 fill the folds evenly. A run that is killed leaves no truncated clip, and the next one goes on
+    from there.
     """
-    _check(sample_rate=sample_rate)
-    drawn = metadata(clips_per_class, seed, difficulty, snr_db, duration)
-    name = _folder_name(clips_per_class, seed, difficulty, snr_db, sample_rate, duration)
+    drawn = metadata(clips_per_class, seed)
+    name = f"microcalls-v{VERSION}-c{clips_per_class}-s{seed}-d1-snrmix-r22050-t2"
     folder = Path(root) / name
     folder.mkdir(parents=True, exist_ok=True)
-    settings = (sample_rate, duration, difficulty, snr_db)
     paths = [folder / f"{clip_id}.flac" for clip_id in drawn.index]
     there = {entry.name for entry in os.scandir(folder)}
     missing = [
-        (path, label, index, seed, settings)
+        (path, label, index, seed)
         for path, label, index in zip(paths, drawn["label"], drawn["index"], strict=True)
         if path.name not in there
     ]
     # Starting processes takes longer than writing a few clips.
-    jobs = 1 if len(missing) < 32 else n_jobs or joblib.cpu_count()
-    parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
+    parallel = joblib.Parallel(1 if len(missing) < 32 else -1, return_as="generator_unordered")
     done = parallel(joblib.delayed(_write_clip)(*arguments) for arguments in missing)
     for _ in tqdm(done, total=len(missing), desc=name, unit="clip", disable=not missing):
         pass

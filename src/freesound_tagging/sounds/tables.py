@@ -63,7 +63,7 @@ def read_rows(path: Path, needed: Sequence[str], may_be_blank: Sequence[str] = (
     """Return the rows of a CSV as strings, and in the column `where` their file and line.
 
     Blank lines are left out, and what a spreadsheet pads a table with. Labels and groups are tidied
-    up: Unicode form NFC, no invisible characters, single blanks.
+    up: Unicode form NFC, no invisible characters, single blanks; a warning says what was changed.
 
     Columns ``needed`` must be there and, but for those in ``may_be_blank``, filled.
     """
@@ -94,8 +94,19 @@ def read_rows(path: Path, needed: Sequence[str], may_be_blank: Sequence[str] = (
     rows = rows.apply(lambda cells: cells.str.strip())
     rows["where"] = [f"{path}, line {line}" for line in range(2, len(rows) + 2)]
     rows = rows[(rows.drop(columns="where") != "").any(axis=1)].reset_index(drop=True)
-    for name in {"label", "group"} & set(rows):
-        rows[name] = rows[name].map(_tidy)
+    for name in sorted({"label", "group"} & set(rows)):
+        before, rows[name] = rows[name], rows[name].map(_tidy)
+        for where, text in zip(rows["where"], before, strict=True):
+            if any(unicodedata.category(character) == "Cc" for character in text):
+                raise DataError(f"{where}: {name} {text!r} holds a control character")
+        changed = rows.index[rows[name] != before]
+        if len(changed):
+            row = changed[0]
+            more = f"; and {len(changed) - 1} more" if len(changed) > 1 else ""
+            warnings.warn(
+                f"{rows['where'][row]}: {name} {before[row]!a} is read as {rows[name][row]!r}{more}",
+                stacklevel=3,
+            )
     for name in {*needed, "group"} & set(rows) - set(may_be_blank):
         for where in rows["where"][rows[name] == ""]:
             raise DataError(f"{where}: {name} is blank")
@@ -105,8 +116,8 @@ def read_rows(path: Path, needed: Sequence[str], may_be_blank: Sequence[str] = (
 
 
 def _tidy(text: str) -> str:
-    text = "".join(c for c in text if c.isspace() or unicodedata.category(c) not in ("Cc", "Cf"))
-    return " ".join(unicodedata.normalize("NFC", text).split())
+    letters = unicodedata.normalize("NFC", text)
+    return " ".join("".join(c for c in letters if unicodedata.category(c) != "Cf").split())
 
 
 def find_files(clips: pd.DataFrame) -> list[str]:

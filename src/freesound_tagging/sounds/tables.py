@@ -101,12 +101,9 @@ def read_rows(path: Path, needed: Sequence[str], may_be_blank: Sequence[str] = (
                 raise DataError(f"{where}: {name} {text!r} holds a control character")
         changed = rows.index[rows[name] != before]
         if len(changed):
-            row = changed[0]
-            more = f"; and {len(changed) - 1} more" if len(changed) > 1 else ""
-            warnings.warn(
-                f"{rows['where'][row]}: {name} {before[row]!a} is read as {rows[name][row]!r}{more}",
-                stacklevel=3,
-            )
+            row, more = changed[0], f"; and {len(changed) - 1} more" if len(changed) > 1 else ""
+            now = f"{name} {before[row]!a} is read as {rows[name][row]!r}{more}"
+            warnings.warn(f"{rows['where'][row]}: {now}", stacklevel=3)
     for name in {*needed, "group"} & set(rows) - set(may_be_blank):
         for where in rows["where"][rows[name] == ""]:
             raise DataError(f"{where}: {name} is blank")

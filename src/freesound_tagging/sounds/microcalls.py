@@ -34,6 +34,7 @@ from freesound_tagging.sounds.archives import Dataset
 # sounds of an older version are never served for the new one.
 VERSION = 1
 
+SAMPLE_RATE = 22_050  # Hz; all of a call lies below 5.5 kHz
 SWEEP_OCTAVES = 5 / 12  # both sweep families run between the same two end points
 WOBBLE_OCTAVES = 0.7 / 12  # rms-matched extent of vibrato and trill, see _vibrato and _trill
 TREMOLO_DEPTH = 0.9
@@ -44,29 +45,21 @@ NOISE_BAND = (500.0, 5500.0)  # Hz; the calls live here, so the noise is measure
 FOLDS = 5
 
 
-class Nuisance(NamedTuple):
-    """What varies from clip to clip in the same way for every class; low and high in `unit`."""
-
-    low: float
-    high: float
-    unit: str
-    log: bool  # drawn uniformly in the logarithm
-    words: str
-
-
-# The order is the order of the draws: appending keeps the earlier ones, anything else does not.
-NUISANCES: dict[str, Nuisance] = {
-    "pitch": Nuisance(600, 4000, "Hz", True, "centre frequency (geometric middle of the call)"),
-    "length": Nuisance(0.4, 1.2, "s", False, "length of the call"),
-    "onset": Nuisance(0, 1, "of the room left", False, "start of the call; in s once drawn"),
-    "level": Nuisance(-38, -20, "dB re full scale", False, "rms of the dry call over its length"),
-    "depth": Nuisance(0.8, 1.25, "x", True, "extent of sweeps, vibrato and trill"),
-    "position": Nuisance(0.4, 0.6, "of the length", False, "middle of a glide or step"),
-    "phase": Nuisance(0, 1, "cycle", False, "phase of a modulation at the onset"),
-    "snr": Nuisance(-4, 16, "dB", False, "dry call over noise in 500 to 5500 Hz"),
-    "colour": Nuisance(0, 1.5, "", False, "noise power falls as frequency to the minus this"),
-    "decay": Nuisance(0.1, 0.6, "s", True, "time in which the reverberation falls by 60 dB"),
-    "wet": Nuisance(-24, -6, "dB", False, "reverberation over the direct sound"),
+# What varies from clip to clip in the same way for every class: lowest and highest value, and
+# whether it is drawn uniformly in the logarithm. The order is the order of the draws: appending
+# keeps the earlier ones, anything else does not.
+NUISANCES: dict[str, tuple[float, float, bool]] = {
+    "pitch": (600, 4000, True),  # Hz: centre frequency (geometric middle of the call)
+    "length": (0.4, 1.2, False),  # s: length of the call
+    "onset": (0, 1, False),  # of the room left: start of the call; in s once drawn
+    "level": (-38, -20, False),  # dB re full scale: rms of the dry call over its length
+    "depth": (0.8, 1.25, True),  # times: extent of sweeps, vibrato and trill
+    "position": (0.4, 0.6, False),  # of the length: middle of a glide or step
+    "phase": (0, 1, False),  # cycle: phase of a modulation at the onset
+    "snr": (-4, 16, False),  # dB: dry call over noise in 500 to 5500 Hz
+    "colour": (0, 1.5, False),  # noise power falls as frequency to the minus this
+    "decay": (0.1, 0.6, True),  # s: time in which the reverberation falls by 60 dB
+    "wet": (-24, -6, False),  # dB: reverberation over the direct sound
 }
 
 
@@ -121,63 +114,48 @@ class Family(NamedTuple):
     """Two classes that differ in one quantity."""
 
     detail: str  # "frequency" or "time": the resolution that the distinction asks for
-    quantity: str
-    unit: str
-    middle: float  # the value midway between the members, geometric where there is a ratio
-    ratio: float | None  # greater over smaller value; or
-    offset: float | None  # distance of either member from the middle
     render: Callable[[np.ndarray, float, dict[str, float]], Voices]  # of times in s, value, draws
 
 
 FAMILIES: dict[str, Family] = {
-    "slope": Family("frequency", "time a glide takes", "s", 0.12, 2.2, None, _slope),
-    "curvature": Family("frequency", "bend of a sweep", "", 0.0, None, 1.2, _curvature),
-    "partials": Family("frequency", "distance", "semitones", 1.1, 1.5, None, _partials),
-    "step": Family("frequency", "step", "semitones", 0.0, None, 0.7, _step),
-    "vibrato": Family("time", "rate", "Hz", 10.0, 1.3, None, _vibrato),
-    "trill": Family("time", "rate", "Hz", 10.0, 1.3, None, _trill),
-    "tremolo": Family("time", "rate", "Hz", 12.0, 1.22, None, _tremolo),
-    "click": Family("time", "rate", "Hz", 12.0, 1.22, None, _click),
+    "slope": Family("frequency", _slope),  # value: time a glide takes, s
+    "curvature": Family("frequency", _curvature),  # bend of a sweep
+    "partials": Family("frequency", _partials),  # distance, semitones
+    "step": Family("frequency", _step),  # semitones
+    "vibrato": Family("time", _vibrato),  # rate, Hz; so are those that follow
+    "trill": Family("time", _trill),
+    "tremolo": Family("time", _tremolo),
+    "click": Family("time", _click),
 }
 
 
 class Call(NamedTuple):
-    """One class: the member of a family with the smaller value (sign -1) or the greater (+1)."""
+    """One class: its family, the value of the quantity that sets it apart, and what is heard."""
 
     family: str
-    sign: int
+    value: float
     words: str
 
 
+# The values of a family lie by the same offset, or by the same ratio, on either side of the middle.
 CALLS: dict[str, Call] = {
-    "slope_fast": Call("slope", -1, "steady, a quick glide up, steady: the glide is short"),
-    "slope_slow": Call("slope", +1, "steady, a slower glide up between the same two pitches"),
-    "curve_concave": Call("curvature", -1, "a sweep up that rises early and flattens out"),
-    "curve_convex": Call("curvature", +1, "a sweep up, same end points, that rises late"),
-    "partials_narrow": Call("partials", -1, "two equal steady partials, closer together"),
-    "partials_wide": Call("partials", +1, "two equal steady partials, further apart"),
-    "step_down": Call("step", -1, "a steady tone that drops by a small step about halfway"),
-    "step_up": Call("step", +1, "a steady tone that rises by a small step about halfway"),
-    "vibrato_slow": Call("vibrato", -1, "pitch swings smoothly up and down, slower"),
-    "vibrato_fast": Call("vibrato", +1, "pitch swings smoothly up and down, faster"),
-    "trill_slow": Call("trill", -1, "pitch jumps between two notes, slower"),
-    "trill_fast": Call("trill", +1, "pitch jumps between two notes, faster"),
-    "tremolo_slow": Call("tremolo", -1, "a steady pitch whose loudness swings, slower"),
-    "tremolo_fast": Call("tremolo", +1, "a steady pitch whose loudness swings, faster"),
-    "click_slow": Call("click", -1, "a train of short tone bursts, fewer a second"),
-    "click_fast": Call("click", +1, "a train of short tone bursts, more a second"),
+    "slope_fast": Call("slope", 0.12 * 2.2**-0.5, "steady, a quick glide up, steady"),
+    "slope_slow": Call("slope", 0.12 * 2.2**0.5, "a slower glide between the same two pitches"),
+    "curve_concave": Call("curvature", -1.2, "a sweep up that rises early and flattens out"),
+    "curve_convex": Call("curvature", 1.2, "a sweep up, same end points, that rises late"),
+    "partials_narrow": Call("partials", 1.1 * 1.5**-0.5, "two equal partials, closer together"),
+    "partials_wide": Call("partials", 1.1 * 1.5**0.5, "two equal partials, further apart"),
+    "step_down": Call("step", -0.7, "a steady tone that drops by a small step about halfway"),
+    "step_up": Call("step", 0.7, "a steady tone that rises by a small step about halfway"),
+    "vibrato_slow": Call("vibrato", 10 * 1.3**-0.5, "pitch swings smoothly, slower"),
+    "vibrato_fast": Call("vibrato", 10 * 1.3**0.5, "pitch swings smoothly, faster"),
+    "trill_slow": Call("trill", 10 * 1.3**-0.5, "pitch jumps between two notes, slower"),
+    "trill_fast": Call("trill", 10 * 1.3**0.5, "pitch jumps between two notes, faster"),
+    "tremolo_slow": Call("tremolo", 12 * 1.22**-0.5, "a steady pitch, loudness swings slower"),
+    "tremolo_fast": Call("tremolo", 12 * 1.22**0.5, "a steady pitch, loudness swings faster"),
+    "click_slow": Call("click", 12 * 1.22**-0.5, "a train of tone bursts, fewer a second"),
+    "click_fast": Call("click", 12 * 1.22**0.5, "a train of tone bursts, more a second"),
 }
-
-
-def class_value(label: str) -> float:
-    """Return the value of the quantity that sets a class apart, in the unit that `FAMILIES` states.
-
-    Where the family has a ratio R, the members lie at ``middle * R ** (-+1 / 2)``; where it has an
-    offset, at ``-+offset`` from the middle.
-    """
-    family, sign, _ = look_up("label", label, CALLS)
-    _, _, _, middle, ratio, offset, _ = FAMILIES[family]
-    return middle + sign * offset if ratio is None else middle * ratio ** (sign / 2)
 
 
 def clip_rng(seed: int, label: str, index: int) -> np.random.Generator:
@@ -196,7 +174,7 @@ def draw_nuisances(
     `NUISANCES`; ``onset`` in s. ``snr_db`` fixes the signal-to-noise ratio; None draws it.
     """
     draw = {}
-    for name, (low, high, _, log, _) in NUISANCES.items():
+    for name, (low, high, log) in NUISANCES.items():
         share = rng.uniform()
         draw[name] = float(low * (high / low) ** share if log else low + (high - low) * share)
     draw["onset"] *= duration - draw["length"]
@@ -208,8 +186,8 @@ def draw_nuisances(
 def _dry_call(label: str, draw: dict[str, float], phases: np.ndarray, rate: int) -> np.ndarray:
     """The call alone, (n,) float64, at an rms of one over its length."""
     t = np.arange(round(draw["length"] * rate)) / rate
-    value = class_value(label)
-    voices, amplitude = FAMILIES[CALLS[label].family].render(t, value, draw)
+    family, value, _ = look_up("label", label, CALLS)
+    voices, amplitude = FAMILIES[family].render(t, value, draw)
     call = np.zeros(len(t))
     for octaves, phase in zip(voices, phases, strict=False):
         # Summing the frequency keeps the phase continuous: a sine wave of frequency(t) * t would
@@ -221,10 +199,10 @@ def _dry_call(label: str, draw: dict[str, float], phases: np.ndarray, rate: int)
     return call / np.sqrt(np.mean(call**2))
 
 
-def _coloured_noise(white: np.ndarray, colour: float, sample_rate: int) -> np.ndarray:
+def _coloured_noise(white: np.ndarray, colour: float) -> np.ndarray:
     """Shape white noise (n,) and give it a power of one within NOISE_BAND."""
     n = len(white)
-    frequency = np.fft.rfftfreq(n, 1 / sample_rate)
+    frequency = np.fft.rfftfreq(n, 1 / SAMPLE_RATE)
     # Flat below 50 Hz: no power is spent, and no headroom lost, on a drift that nobody hears.
     spectrum = np.fft.rfft(white) * np.maximum(frequency, 50.0) ** (-colour / 2)
     spectrum[0] = 0
@@ -234,32 +212,27 @@ def _coloured_noise(white: np.ndarray, colour: float, sample_rate: int) -> np.nd
 
 
 def synthesise(
-    label: str,
-    rng: np.random.Generator,
-    sample_rate: int = 22050,
-    duration: float = 2.0,
-    snr_db: float | None = None,
+    label: str, rng: np.random.Generator, duration: float = 2.0, snr_db: float | None = None
 ) -> np.ndarray:
     """Return one clip: a call somewhere in coloured noise, with reverberation.
 
     Everything that varies comes from ``rng``, for one from `clip_rng`; ``snr_db`` as for
-    `draw_nuisances`. The rate is 16,000 Hz or more, for all of the call lies below 5.5 kHz; the
-    duration in s is at least that of the longest call. Float32, shape (round(duration *
-    sample_rate),), within -1 to 1.
+    `draw_nuisances`. The duration in s is at least that of the longest call. Float32, shape
+    (round(duration * SAMPLE_RATE),), within -1 to 1.
     """
     draw = draw_nuisances(rng, duration, snr_db)
     phases = rng.uniform(size=2)
-    call = _dry_call(label, draw, phases, sample_rate)
+    call = _dry_call(label, draw, phases, SAMPLE_RATE)
 
-    n = round(duration * sample_rate)
+    n = round(duration * SAMPLE_RATE)
     dry = np.zeros(n)
-    start = min(round(draw["onset"] * sample_rate), n - len(call))
+    start = min(round(draw["onset"] * SAMPLE_RATE), n - len(call))
     dry[start : start + len(call)] = call
 
-    m = round(draw["decay"] * sample_rate)
+    m = round(draw["decay"] * SAMPLE_RATE)
     tail = rng.standard_normal(m) * 10 ** (-3 * np.arange(m) / m)
     tail *= 10 ** (draw["wet"] / 20) / np.sqrt(np.sum(tail**2))
-    noise = _coloured_noise(rng.standard_normal(n), draw["colour"], sample_rate)
+    noise = _coloured_noise(rng.standard_normal(n), draw["colour"])
 
     clip = dry + scipy.signal.fftconvolve(dry, tail)[:n] + 10 ** (-draw["snr"] / 20) * noise
     clip *= 10 ** (draw["level"] / 20)
@@ -287,22 +260,21 @@ def _write_clip(path: Path, label: str, index: int, seed: int) -> None:
     # Rounded here rather than by the sound library, whose rounding may change with its version.
     pcm = np.round(clip * 32767).astype(np.int16)
     flac = io.BytesIO()
-    soundfile.write(flac, pcm, 22050, format="FLAC", subtype="PCM_16")
+    soundfile.write(flac, pcm, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     write_atomically(path, flac.getvalue())
 
 
 def metadata(clips_per_class: int = 40, seed: int = 0) -> pd.DataFrame:
     """Return the drawn parameters of every clip that `generate` would make, without any sound.
 
-    Index ``clip_id``; columns label, family, index, value (see `class_value`) and `NUISANCES`.
+    Index ``clip_id``; columns label, family, index, value (that of `CALLS`) and `NUISANCES`.
     """
     rows = []
     for label, call in CALLS.items():
-        value = class_value(label)
         for index in range(clips_per_class):
             row = {"clip_id": f"{label}-{index:04d}", "label": label, "family": call.family}
             draw = draw_nuisances(clip_rng(seed, label, index))
-            rows.append(row | {"index": index, "value": value} | draw)
+            rows.append(row | {"index": index, "value": call.value} | draw)
     return pd.DataFrame(rows).set_index("clip_id").sort_index()
 
 

@@ -24,7 +24,6 @@ from freesound_tagging.sounds.clips import (
     load_clip,
     load_windows,
     resample,
-    seconds_of,
     slide,
     stream,
 )
@@ -74,7 +73,6 @@ def test_decode_each_format(tmp_path, name, subtype, rate, tolerance):
     assert (sample_rate, waveform.dtype, waveform.shape) == (rate, np.float32, x.shape)
     middle = slice(len(x) // 4, -len(x) // 4)  # lossy formats smear the abrupt ends
     assert np.abs(waveform - x)[middle].max() <= tolerance
-    assert seconds_of(tmp_path / name) == 0.5
     assert load_clip(tmp_path / name)[1] == ""
 
 
@@ -252,7 +250,6 @@ def test_names_without_a_sound(tmp_path, name, message):
     (tmp_path / "headerless.raw").write_bytes(bytes(9000))
     with pytest.raises(DataError, match=message) as caught:
         decode(tmp_path / name)
-    assert seconds_of(tmp_path / name) is None
     copy = pickle.loads(pickle.dumps(caught.value))  # workers send it
     assert isinstance(copy, ClipError) and str(copy) == str(caught.value)
 

@@ -14,8 +14,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile as sf
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from test_datasets import check_contract, shuffled_listing, write_zip
 
 from freesound_tagging.errors import DataError
@@ -230,24 +228,6 @@ def test_kaggle_folder_that_is_not_whole(fsd, root, gone, message):
     with pytest.raises(DataError, match=message):
         load("fsdkaggle2018", root)
     assert not root.exists()
-
-
-# --- dealing ------------------------------------------------------------------------------------
-
-
-@settings(max_examples=100, deadline=None)
-@given(
-    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 30)), min_size=1, max_size=80),
-    st.randoms(use_true_random=False),
-)
-def test_folds_keep_groups_and_ignore_order(clips_drawn, order):
-    clips = pd.DataFrame(clips_drawn, columns=["stratum", "group"]).astype(str)
-    folds = dealing.deal(clips["stratum"], clips["group"])
-    assert folds.groupby(clips["group"]).nunique().max() == 1
-    assert set(folds) == set(range(min(5, clips["group"].nunique())))
-    mixed = clips.sample(frac=1, random_state=order.randrange(1000))
-    again = dealing.deal(mixed["stratum"], mixed["group"])
-    pd.testing.assert_series_equal(again.sort_index(), folds)
 
 
 # --- the committed folds -----------------------------------------------------------------------

@@ -54,7 +54,7 @@ def peak_frequency(x: np.ndarray, low: float, high: float) -> float:
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    return microcalls.generate(tmp_path_factory.mktemp("corpus"), clips_per_class=5)
+    return microcalls.load(tmp_path_factory.mktemp("corpus"), clips_per_class=5)
 
 
 @pytest.fixture(scope="module")
@@ -87,11 +87,11 @@ def test_metadata_lies_beside_the_sounds_and_says_what_was_drawn(corpus: pd.Data
 
 def test_same_bytes_for_any_number_of_jobs_and_of_clips(corpus, tmp_path, monkeypatch):
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "2")
-    more = microcalls.generate(tmp_path, clips_per_class=6)
+    more = microcalls.load(tmp_path, clips_per_class=6)
     first, second = digests(corpus), digests(more)
     assert len(set(second.values())) == len(more) == 6 * len(CALLS)
     assert all(second[clip_id] == digest for clip_id, digest in first.items())
-    other = digests(microcalls.generate(tmp_path, clips_per_class=1, seed=1))
+    other = digests(microcalls.load(tmp_path, clips_per_class=1, seed=1))
     assert not set(other.values()) & set(second.values())
 
 
@@ -105,12 +105,12 @@ def test_the_sounds_stay_those_of_this_version(corpus: pd.DataFrame):
 
 
 def test_only_what_is_missing_is_written(tmp_path: Path):
-    table = microcalls.generate(tmp_path, clips_per_class=1)
+    table = microcalls.load(tmp_path, clips_per_class=1)
     before = digests(table)
     lost, kept = Path(table["path"].iloc[3]), Path(table["path"].iloc[4])
     lost.unlink()
     os.utime(kept, (1, 1))
-    microcalls.generate(tmp_path, clips_per_class=1)
+    microcalls.load(tmp_path, clips_per_class=1)
     assert kept.stat().st_mtime == 1
     assert digests(table) == before
 

@@ -29,7 +29,8 @@ def hold_alone(folder: Path, doing: str) -> Iterator[None]:
 
 
 def write_atomically(file: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all, whatever stops the program."""
+    """Write a file (of a link, what it points to) whole or not at all, whatever stops this."""
+    file = Path(os.path.realpath(file))
     temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
     try:
         with temporary.open("xb") as stream:

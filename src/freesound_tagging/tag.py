@@ -167,13 +167,8 @@ def draw(
 ) -> Figure:
     """Draw a sound, with its strongest window marked, and below it what the network saw.
 
-    Three channels are drawn as red, green and blue.
-
-    Parameters
-    ----------
-    tags : what the network says about the whole sound.
-    waveform : shape (time,), a stretch of the sound that begins at ``begin`` seconds.
-    sample_rate : Hz.
+    ``tags`` are of the whole sound; the waveform, shape (time,), at a rate in Hz, is a stretch that
+    begins at ``begin`` seconds. Three channels are drawn as red, green and blue.
     """
     from matplotlib.figure import Figure
 
@@ -221,11 +216,6 @@ def names_beside(files: Iterable[Path]) -> dict[Path, str]:
     return names
 
 
-def replace_file(target: Path, content: bytes) -> None:
-    """Write a file whole; of a link, what it points to."""
-    write_atomically(Path(os.path.realpath(target)), content)
-
-
 def keep_done(table: Path) -> set[str]:
     """Return the files that a stopped call tagged; the last, perhaps cut short, is taken out."""
     with table.open(encoding="utf-8", errors="replace", newline="") as file:
@@ -234,7 +224,7 @@ def keep_done(table: Path) -> set[str]:
         raise DataError(f"--resume: {table} was not written by tag")
     kept, text = [row for row in rows if row[0] != rows[-1][0]], io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(kept)
-    replace_file(table, text.getvalue().encode())
+    write_atomically(table, text.getvalue().encode())
     return {row[0] for row in kept}
 
 
@@ -282,10 +272,10 @@ def tag(
                     tags = tagger.tag_file(file)
                     line, rows = as_line(str(file), tags, top), as_rows(tags, top)
                     if audacity and not tracks[file].exists():
-                        replace_file(tracks[file], as_audacity(tags).encode())
+                        write_atomically(tracks[file], as_audacity(tags).encode())
                     if picture:
                         image = draw_file(tagger, tags, file)
-                        replace_file(folder / f"{names[file]}.tags.png", image)
+                        write_atomically(folder / f"{names[file]}.tags.png", image)
                 except DataError as error:
                     problems += 1
                     line, rows = f"error: {error}", [("", "", "", "", "", error)]

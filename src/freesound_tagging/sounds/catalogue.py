@@ -53,7 +53,7 @@ def load(
     ----------
     name : one of `NAMES`, or the path of a table of your own, see `tables.read_table`.
     root : folder that holds, or will hold, one folder for each named data set.
-    options : for "microcalls" only: those of `microcalls.generate`.
+    options : for "microcalls" only: those of `microcalls.load`.
 
     Returns
     -------

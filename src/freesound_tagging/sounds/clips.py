@@ -77,18 +77,6 @@ def decode(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
     return np.concatenate([_fold(block) for block in sound.blocks()]), sound.sample_rate
 
 
-def seconds_of(path: str | os.PathLike[str]) -> float | None:
-    """Return how long a sound file says it lasts, in seconds.
-
-    None where it does not say, or cannot be read: `decode` tells what is wrong with it.
-    """
-    try:
-        sound = Sound(path)
-    except ClipError:
-        return None
-    return None if sound.promised is None else sound.promised / sound.sample_rate
-
-
 def resample(waveform: np.ndarray, sample_rate: int, target: int) -> np.ndarray:
     """Change a waveform's rate in Hz with soxr at its HQ setting (noise floor below -120 dB).
 

@@ -265,7 +265,7 @@ def _write_clip(path: Path, label: str, index: int, seed: int) -> None:
 
 
 def metadata(clips_per_class: int = 40, seed: int = 0) -> pd.DataFrame:
-    """Return the drawn parameters of every clip that `generate` would make, without any sound.
+    """Return the drawn parameters of every clip that `load` would make, without any sound.
 
     Index ``clip_id``; columns label, family, index, value (that of `CALLS`) and `NUISANCES`.
     """
@@ -278,7 +278,7 @@ def metadata(clips_per_class: int = 40, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("clip_id").sort_index()
 
 
-def generate(root: str | Path, clips_per_class: int = 40, seed: int = 0) -> pd.DataFrame:
+def load(root: str | Path, clips_per_class: int = 40, seed: int = 0) -> pd.DataFrame:
     """Write what is missing of the corpus and return its clip table, see `catalogue.load`.
 
     The sounds, of 2 s at 22,050 Hz, go as 16-bit FLAC to a folder under ``root`` named by the
@@ -310,9 +310,6 @@ def generate(root: str | Path, clips_per_class: int = 40, seed: int = 0) -> pd.D
         fold=drawn["index"] % FOLDS, split="train", verified=True, group=drawn.index
     )
 
-
-load = generate
-"""What `catalogue.load` calls; its options are those of `generate`."""
 
 DATASET = Dataset(
     n_clips=0,

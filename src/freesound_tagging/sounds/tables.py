@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import unicodedata
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -148,14 +148,13 @@ def as_table(clips: pd.DataFrame) -> pd.DataFrame:
     }
     clips = clips.assign(**{name: defaults[name] for name in defaults if name not in clips})
     clips = clips.sort_values("clip_id", ignore_index=True)
-    for clip, first in _doubles(clips, "clip_id"):
+    for clip in _with_first(clips, "clip_id")[clips["clip_id"].duplicated()].itertuples():
         raise DataError(
-            f"{clip.where}: clip {clip.clip_id!r} is listed twice (also {first.where}); list each "
-            "clip once"
+            f"{clip.where}: clip {clip.clip_id!r} is listed twice (also {clip.first_where}); list "
+            "each clip once"
         )
     train = clips[clips["split"] == "train"]
-    first = train.groupby("group")[["fold", "where"]].transform("first").add_prefix("first_")
-    for clip in train.join(first)[train["fold"] != first["first_fold"]].itertuples():
+    for clip in _with_first(train, "group").query("fold != first_fold").itertuples():
         raise DataError(
             f"{clip.where}: group {clip.group!r} is in fold {clip.fold} here and in fold "
             f"{clip.first_fold} ({clip.first_where}); keep one source recording in one fold"
@@ -171,11 +170,11 @@ def _check_labels(clips: pd.DataFrame) -> None:
             f"{clips['where'].iloc[0]}: a tagger needs two labels or more; there is only "
             f"{clips['label'].iloc[0]!r}"
         )
-    labels = clips.drop_duplicates("label")
-    for clip, first in _doubles(labels.assign(folded=labels["label"].str.casefold()), "folded"):
+    alike = _with_first(clips, clips["label"].str.casefold())
+    for clip in alike.query("label != first_label").itertuples():
         raise DataError(
-            f"{clip.where}: label {clip.label!r} differs from {first.label!r} ({first.where}) in "
-            "upper and lower case alone; write them alike"
+            f"{clip.where}: label {clip.label!r} differs from {clip.first_label!r} "
+            f"({clip.first_where}) in upper and lower case alone; write them alike"
         )
     for label, own in clips.groupby("label"):
         where = own["where"].iloc[0]
@@ -188,11 +187,10 @@ def _check_labels(clips: pd.DataFrame) -> None:
             )
 
 
-def _doubles(clips: pd.DataFrame, column: str) -> Iterator[tuple]:
-    """Yield each clip whose value was seen before, and the clip that has it first."""
-    for index in clips.index[clips[column].duplicated()]:
-        same = clips[clips[column] == clips.at[index, column]]
-        yield next(clips.loc[[index]].itertuples()), next(same.itertuples())
+def _with_first(clips: pd.DataFrame, by: str | pd.Series) -> pd.DataFrame:
+    """Add the label, fold and place of the first clip that has the same value."""
+    first = clips.groupby(by)[["label", "fold", "where"]].transform("first")
+    return clips.join(first.add_prefix("first_"))
 
 
 def _join_copies(clips: pd.DataFrame) -> pd.Series:

@@ -134,11 +134,8 @@ def count_false_alarms(tagger: Tagger, experiment: Experiment) -> dict[str, dict
     """Tag sounds of other data sets, none of which any class fits, and count those given a label.
 
     Only data sets that are at hand are asked: generated, unpacked, or under DATA_MIRROR. One that
-    cannot be read is left out with a word: the model needs none of it.
-
-    Returns
-    -------
-    data set -> ``n`` (sounds), ``labelled`` (the share that is not called unknown).
+    cannot be read is left out with a word: the model needs none of it. Returns, by data set, ``n``
+    (sounds) and ``labelled`` (the share that is not called unknown).
     """
     alarms = {}
     for other, options in FOREIGN.items():

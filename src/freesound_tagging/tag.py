@@ -241,9 +241,7 @@ def tag(
 ) -> int:
     """Tag files and folders; print and write as they come what was asked for.
 
-    Returns
-    -------
-    The exit status: 0, or 2 where any file has no tags.
+    Returns the exit status: 0, or 2 where any file has no tags.
     """
     files, table = find_sounds(paths), table or Path(os.devnull)
     names = names_beside(files)

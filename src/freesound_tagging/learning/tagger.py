@@ -180,17 +180,9 @@ class SpectrogramNetwork:
 class Tagger:
     """A saved network: waveform -> `Tags`.
 
-    Parameters
-    ----------
-    folder : as written by `save` (``make model``), for example ``models/microcalls/cpu``.
-    representation : which of its networks, by default the first in ``model.json``.
-
-    Attributes
-    ----------
-    settings, about : all that ``model.json`` says, and what it says of this network.
-    representation : key of `freesound_tagging.VARIANTS`.
-    grid : of its spectrograms; it holds the sample rate and the length of a window.
-    network : windows of a waveform -> logits and strangeness, see `SpectrogramNetwork`.
+    ``folder`` is as written by `save` (``make model``), for example ``models/microcalls/cpu``;
+    ``representation`` one of its networks, by default the first in ``model.json``. ``settings`` are
+    all that the file says, ``about`` what it says of this network, see `SpectrogramNetwork`.
     """
 
     def __init__(self, folder: str | Path, representation: str | None = None):
@@ -214,12 +206,9 @@ class Tagger:
         self.classes, self.grid = tuple(self.settings.classes), self.settings.grid
 
     def __call__(self, waveform: np.ndarray | Tensor, sample_rate: int) -> Tags:
-        """Tag a waveform.
+        """Tag a waveform, floats or integers, at a rate in Hz.
 
-        Parameters
-        ----------
-        waveform : floats or integers, shape (time,) or (channels, time); channels are averaged.
-        sample_rate : Hz.
+        Its shape is (time,) or (channels, time); channels are averaged.
         """
         return self._tag([self._prepare(waveform, sample_rate)], "this waveform")
 
@@ -293,10 +282,8 @@ def save(
 ) -> None:
     """Write a model's folder, which is made, the weights first and ``model.json`` last.
 
-    Parameters
-    ----------
-    settings : as in `Settings`; ``algorithm`` and each network's ``sha256`` are filled in.
-    weights : by representation, the network's state and what `unknown.learn` returned.
+    ``settings`` are `Settings` but for ``algorithm`` and each network's ``sha256``; ``weights``, by
+    representation, the network's state and what `unknown.learn` returned.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -61,10 +61,8 @@ class Archive:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What there is to know about a data set; numbers are 0 where the user chooses."""
+    """What there is to know about a data set."""
 
-    n_clips: int
-    n_classes: int
     licence: str
     citation: str
     archives: tuple[Archive, ...] = ()

@@ -40,7 +40,7 @@ def check_dataset(dataset: str) -> None:
 
 
 def describe(name: str) -> Dataset:
-    """Return number of clips and classes, licence, citation and archives of a data set."""
+    """Return licence, citation and archives of a data set."""
     return _module(name).DATASET
 
 

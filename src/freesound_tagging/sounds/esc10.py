@@ -8,8 +8,6 @@ from freesound_tagging.sounds.archives import Dataset, fetch, github_archive, re
 from freesound_tagging.sounds.tables import as_table
 
 DATASET = Dataset(
-    n_clips=400,
-    n_classes=10,
     licence="CC BY 3.0; the author of each clip is named in the README unpacked with the clips",
     citation=(
         "K. J. Piczak. ESC: Dataset for Environmental Sound Classification. "

@@ -8,8 +8,6 @@ from freesound_tagging.sounds.archives import Dataset, fetch, github_archive, re
 from freesound_tagging.sounds.tables import as_table
 
 DATASET = Dataset(
-    n_clips=3000,
-    n_classes=10,
     licence="CC BY-SA 4.0",
     citation="Z. Jackson and others. Free Spoken Digit Dataset. doi 10.5281/zenodo.1342401",
     archives=(

@@ -24,8 +24,6 @@ def samples_hash(path: Path) -> str:
 
 
 DATASET = Dataset(
-    n_clips=330,
-    n_classes=32,
     licence="CC BY 4.0",
     citation=(
         "M. Faiss. InsectSet32: Dataset for automatic acoustic identification of insects. "

@@ -311,9 +311,4 @@ def load(root: str | Path, clips_per_class: int = 40, seed: int = 0) -> pd.DataF
     )
 
 
-DATASET = Dataset(
-    n_clips=0,
-    n_classes=len(CALLS),
-    licence="generated here, no rights reserved",
-    citation="freesound_tagging.sounds.microcalls",
-)
+DATASET = Dataset("generated here, no rights reserved", "freesound_tagging.sounds.microcalls")

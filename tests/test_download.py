@@ -10,7 +10,7 @@ import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -41,68 +41,58 @@ class Answer:
     spoil: bool = False
 
 
-@dataclass
-class Served:
-    """A running server: where it is, what it was asked, and how it will answer."""
+class Server(http.server.ThreadingHTTPServer):
+    """Answers as it is told to, and keeps what it was asked."""
 
-    url: str
-    answers: list[Answer]
-    always: Answer
-    ranges: list[str | None] = field(default_factory=list)
-    agents: list[str] = field(default_factory=list)
-    release: threading.Event = field(default_factory=threading.Event)
+    daemon_threads = True
+
+    def __init__(self, answers: tuple[Answer, ...], always: Answer):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.answers, self.always, self.ranges, self.agents = list(answers), always, [], []
+        self.release = threading.Event()
+        self.url = f"http://127.0.0.1:{self.server_port}/{NAME}?download=1"
 
 
-def make_handler(served: Served) -> type[http.server.BaseHTTPRequestHandler]:
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            served.ranges.append(self.headers["Range"])
-            served.agents.append(self.headers["User-Agent"])
-            answer = served.answers.pop(0) if served.answers else served.always
-            asked = re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or "")
-            start = int(asked[1]) if asked and answer.ranges else 0
-            body = (bytes(len(CONTENT)) if answer.spoil else CONTENT)[start:]
-            status = answer.status or (200 if not start else 206 if body else 416)
-            self.send_response(status)
-            if status == 416:
-                self.send_header("Content-Range", f"bytes */{len(CONTENT)}")
-            if answer.status:
-                body = b""
-            self.send_header("Content-Length", str(answer.length or len(body)))
-            self.end_headers()
-            self.wfile.write(body[: answer.sent])
-            if answer.stall:
-                self.wfile.flush()
-                served.release.wait(20)
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        server = self.server
+        server.ranges.append(self.headers["Range"])
+        server.agents.append(self.headers["User-Agent"])
+        answer = server.answers.pop(0) if server.answers else server.always
+        asked = re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or "")
+        start = int(asked[1]) if asked and answer.ranges else 0
+        body = (bytes(len(CONTENT)) if answer.spoil else CONTENT)[start:]
+        self.send_response(answer.status or (200 if not start else 206 if body else 416))
+        body = b"" if answer.status else body
+        self.send_header("Content-Length", str(answer.length or len(body)))
+        self.end_headers()
+        self.wfile.write(body[: answer.sent])
+        if answer.stall:
+            self.wfile.flush()
+            server.release.wait(20)
 
-        def log_message(self, *_):
-            """Keep the test run quiet."""
-
-    return Handler
+    def log_message(self, *_):
+        """Keep the test run quiet."""
 
 
 @pytest.fixture
-def serve(monkeypatch) -> Iterator[Callable[..., Served]]:
+def serve(monkeypatch) -> Iterator[Callable[..., Server]]:
     """Return a function that starts a server with the answers to its first requests."""
     monkeypatch.setattr(archives, "TRIES", 4)
     monkeypatch.setattr(archives, "PAUSE", 0)
     monkeypatch.setattr(archives, "BLOCK", 1000)  # so that what breaks off is known to the byte
     running = []
 
-    def start(*answers: Answer, always: Answer | None = None) -> Served:
-        served = Served("", list(answers), always or Answer())
-        httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), make_handler(served))
-        httpd.daemon_threads = True
-        threading.Thread(target=httpd.serve_forever, args=(0.01,), daemon=True).start()
-        running.append((served, httpd))
-        served.url = f"http://127.0.0.1:{httpd.server_port}/{NAME}?download=1"
-        return served
+    def start(*answers: Answer, always: Answer | None = None) -> Server:
+        running.append(Server(answers, always or Answer()))
+        threading.Thread(target=running[-1].serve_forever, args=(0.01,), daemon=True).start()
+        return running[-1]
 
     yield start
-    for served, httpd in running:
-        served.release.set()
-        httpd.shutdown()
-        httpd.server_close()
+    for server in running:
+        server.release.set()
+        server.shutdown()
+        server.server_close()
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 import scipy.signal
 import scipy.stats
 import soundfile
+from test_datasets import check_contract
 
 from freesound_tagging.sounds import microcalls
 from freesound_tagging.sounds.microcalls import CALLS, NUISANCES
@@ -66,13 +67,10 @@ def draws() -> pd.DataFrame:
 
 
 def test_clip_table(corpus: pd.DataFrame):
-    assert corpus.index.name == "clip_id"
-    assert corpus.index.is_unique and corpus.index.is_monotonic_increasing
-    assert list(corpus.columns) == ["path", "label", "fold", "split", "verified", "group"]
+    check_contract(corpus)
     assert set(corpus["label"]) == set(CALLS)
     assert (pd.crosstab(corpus["label"], corpus["fold"]) == 1).all(axis=None)
     assert list(corpus["group"]) == list(corpus.index)
-    assert set(corpus["split"]) == {"train"} and corpus["verified"].dtype == bool
     for path in corpus["path"]:
         x, rate = soundfile.read(path)
         assert rate == RATE and x.shape == (2 * RATE,)
@@ -210,8 +208,3 @@ def test_tremolo_and_click(label: str):
     peaks, _ = scipy.signal.find_peaks(envelope, height=0.4, distance=RATE // 40)
     gaps = np.diff(peaks[1:-1]) / RATE
     assert np.median(gaps) == pytest.approx(1 / CALLS[label].value, rel=0.03)
-
-
-def test_an_unknown_class_is_named():
-    with pytest.raises(ValueError, match=r"'whistle'.*slope_fast, .*click_fast"):
-        microcalls.synthesise("whistle", np.random.default_rng(0))

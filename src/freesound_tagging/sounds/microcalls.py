@@ -26,7 +26,6 @@ import scipy  # its signal is loaded when first used
 import soundfile
 from tqdm import tqdm
 
-from freesound_tagging.errors import look_up
 from freesound_tagging.files import write_atomically
 from freesound_tagging.sounds.archives import Dataset
 
@@ -186,7 +185,7 @@ def draw_nuisances(
 def _dry_call(label: str, draw: dict[str, float], phases: np.ndarray, rate: int) -> np.ndarray:
     """The call alone, (n,) float64, at an rms of one over its length."""
     t = np.arange(round(draw["length"] * rate)) / rate
-    family, value, _ = look_up("label", label, CALLS)
+    family, value, _ = CALLS[label]
     voices, amplitude = FAMILIES[family].render(t, value, draw)
     call = np.zeros(len(t))
     for octaves, phase in zip(voices, phases, strict=False):

@@ -18,7 +18,6 @@ from freesound_tagging.errors import DataError
 from freesound_tagging.sounds import clips
 from freesound_tagging.sounds.clips import (
     ClipError,
-    ClipSettings,
     best_centred_crop,
     decode,
     load_clip,
@@ -402,10 +401,10 @@ CANCEL, ABOVE = "the channels cancel", "what is loud lies above 8,000 Hz"
 )
 def test_clips_that_say_little_are_kept_and_noted(tmp_path, x, rate, note):
     sf.write(tmp_path / "a.wav", x, rate, subtype="PCM_16")
-    waveform, said = load_clip(tmp_path / "a.wav", ClipSettings(16_000, 2.0))
+    waveform, said = load_clip(tmp_path / "a.wav", 16_000, 2.0)
     assert waveform.shape == (32_000,)
     assert re.match(note, said) if note else said == ""
-    assert load_clip(tmp_path / "a.wav", ClipSettings(rate, 2.0))[1] == "" or note != ABOVE
+    assert load_clip(tmp_path / "a.wav", rate, 2.0)[1] == "" or note != ABOVE
 
 
 def test_windows_are_spread_over_the_recording(tmp_path):
@@ -414,7 +413,7 @@ def test_windows_are_spread_over_the_recording(tmp_path):
     one, note = load_windows(tmp_path / "a.wav")
     assert (one.shape, note) == ((1, 2 * RATE), "")
     np.testing.assert_array_equal(one[0], best_centred_crop(x, RATE, 2.0))
-    waveforms, note = load_windows(tmp_path / "a.wav", ClipSettings(), 6)
+    waveforms, note = load_windows(tmp_path / "a.wav", windows=6)
     assert (waveforms.shape, note) == ((6, 2 * RATE), "")
     for k, waveform in enumerate(waveforms):
         np.testing.assert_array_equal(waveform, x[k * RATE : (k + 2) * RATE])
@@ -422,7 +421,7 @@ def test_windows_are_spread_over_the_recording(tmp_path):
 
 def test_windows_of_a_short_recording(tmp_path):
     sf.write(tmp_path / "a.wav", noise(1.5, RATE), RATE)
-    waveforms, note = load_windows(tmp_path / "a.wav", ClipSettings(), 3)
+    waveforms, note = load_windows(tmp_path / "a.wav", windows=3)
     assert note == "shorter than 2 s (1.500 s)"
     for waveform in waveforms:
         np.testing.assert_array_equal(waveform, load_clip(tmp_path / "a.wav")[0])
@@ -434,11 +433,11 @@ def test_a_long_recording_is_searched_piece_by_piece(tmp_path_factory, n, rate, 
     path = tmp_path_factory.mktemp("pieces") / "x.wav"
     x = 0.1 * np.random.default_rng(n).standard_normal((n, 2))
     sf.write(path, x, rate, subtype="FLOAT")
-    whole, _ = load_windows(path, ClipSettings(11_025, 0.05), windows)
+    whole, _ = load_windows(path, 11_025, 0.05, windows)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(clips, "_BLOCK", 97)
         patch.setattr(clips, "_SEARCHED", 0.1)
-        waveforms, _ = load_windows(path, ClipSettings(11_025, 0.05), windows)
+        waveforms, _ = load_windows(path, 11_025, 0.05, windows)
     np.testing.assert_array_equal(waveforms, whole)
 
 
@@ -454,7 +453,7 @@ def test_a_long_recording_takes_little_memory(tmp_path):
         file.seek(44 + 2 * 35 * 60 * rate)
         file.write(struct.pack("<h", 20_000))
     tracemalloc.start()
-    waveform, _ = load_clip(path, ClipSettings(rate, 1.0))
+    waveform, _ = load_clip(path, rate, 1.0)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert waveform[rate // 2] > 0.5

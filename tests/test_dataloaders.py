@@ -28,7 +28,7 @@ from freesound_tagging.learning.dataloaders import (
     make_dataloaders,
 )
 from freesound_tagging.learning.learner import make_learner, predict, predict_others
-from freesound_tagging.sounds.clips import ClipSettings, load_clip
+from freesound_tagging.sounds.clips import load_clip
 
 # One of each kind: a channel on either scale, three channels on one axis, three on three axes.
 KINDS = ["log_linear", "hires_q8", "3ch_hires_q1_q4_q8", "3ch_linear_mel_log"]
@@ -371,10 +371,11 @@ def test_the_waveform_network_sees_the_same_clips_as_the_rest(table, store, prof
     for own, other in zip(ours.loaders, theirs.loaders, strict=True):
         assert list(own.items) == list(other.items)
         assert [int(c) for _, c in own.dataset] == [int(c) for _, c in other.dataset]
-    crop = ClipSettings(store.grid.sample_rate, store.grid.duration)
     (scale,) = [step for step in ours.valid.after_batch.fs if isinstance(step, Loudness)]
     for clip_id in ours.valid.items:
-        waveform, _ = load_clip(table.loc[clip_id, "path"], crop)
+        waveform, _ = load_clip(
+            table.loc[clip_id, "path"], store.grid.sample_rate, store.grid.duration
+        )
         (batch,) = ours.valid.after_batch((ours.valid.read.gather([clip_id]),))
         seen = 2 * scale.decodes(batch)[0, 0, 0].as_subclass(Tensor) - 1
         expected = waveform / np.abs(waveform).max()

@@ -103,7 +103,7 @@ def test_real_archives(tmp_path, monkeypatch, name, sizes, folds, labels, clip, 
         assert table[column].value_counts().agg(["min", "max"]).tolist() == [fewest, most]
     assert tuple(table.loc[clip, ["label", "fold", "group"]]) == row
     for path in table["path"].iloc[:: len(table) // 10]:
-        waveforms, note = clips.load_windows(path, clips.ClipSettings(44_100, 1.0), 3)
+        waveforms, note = clips.load_windows(path, 44_100, 1.0, 3)
         assert waveforms.shape == (3, 44_100)
         assert note == "" or name == "fsdd"  # spoken digits are shorter
     if name != "insectset32":  # its authors are named in data/README.md
@@ -559,16 +559,16 @@ def test_a_label_of_copies_is_told(sounds, tmp_path):
 def test_labels_whose_clips_cannot_be_read(sounds, tmp_path):
     rows = [row.replace(",b", ",c") if row[2:4] in ("03", "07") else row for row in ROWS]
     table = load(sounds(table_text(rows)))
-    check_sounds(table, clips.ClipSettings())
+    check_sounds(table)
     (tmp_path / "my sounds" / "b" / "07.wav").write_bytes(b"broken")
     with pytest.raises(
         DataError, match=r"label 'c' has readable clips in 1 folds.*07\.wav: cannot"
     ):
-        check_sounds(table, clips.ClipSettings())
+        check_sounds(table)
     for i, path in enumerate(table["path"]):
         Path(path).write_bytes(b"\0\0\0\x18ftypM4A " + bytes(100 + i))
     with pytest.raises(DataError, match=r"label 'a' .*00\.wav: .*convert it to wav.* and 7 more"):
-        check_sounds(table, clips.ClipSettings())
+        check_sounds(table)
 
 
 def test_a_table_of_which_nothing_sounds(sounds):
@@ -576,6 +576,6 @@ def test_a_table_of_which_nothing_sounds(sounds):
     for i, path in enumerate(table["path"]):
         sf.write(path, np.zeros(99 + i), 8_000)
     with pytest.raises(DataError, match=r"no clip holds sound.*00\.wav for one"):
-        check_sounds(table, clips.ClipSettings())
+        check_sounds(table)
     sf.write(table["path"].iloc[-1], np.random.default_rng(0).standard_normal(8_000), 8_000)
-    check_sounds(table, clips.ClipSettings())
+    check_sounds(table)

@@ -21,7 +21,7 @@ from freesound_tagging.features.grid import Grid
 from freesound_tagging.features.representations import CHANNELS, Channel
 from freesound_tagging.features.store import Store, build
 from freesound_tagging.files import write_atomically
-from freesound_tagging.sounds.clips import ClipSettings, load_windows
+from freesound_tagging.sounds.clips import load_windows
 
 CHOSEN = ["log", "mel"]  # enough for whatever is the same for all channels
 
@@ -41,7 +41,7 @@ def quick_build(table: pd.DataFrame, grid: Grid, folder: Path, channels=CHOSEN, 
 
 def fresh_codes(path: str, channel: str, grid: Grid) -> np.ndarray:
     """Return codes computed here and now, shape (windows, frequency, time)."""
-    waveforms, _ = load_windows(path, ClipSettings(grid.sample_rate, grid.duration), grid.windows)
+    waveforms, _ = load_windows(path, grid.sample_rate, grid.duration, grid.windows)
     values = CHANNELS[channel].compute(torch.from_numpy(waveforms), grid)
     return encode(values, CHANNELS[channel].limits(grid)).numpy()
 

@@ -52,7 +52,7 @@ from freesound_tagging.learning.networks import best_device
 from freesound_tagging.learning.profiles import get_profile
 from freesound_tagging.runs import run_grid
 from freesound_tagging.sounds import catalogue
-from freesound_tagging.sounds.clips import ClipSettings, best_centred_crop, decode, resample
+from freesound_tagging.sounds.clips import best_centred_crop, decode, resample
 
 STEPS = ["table", "stages", "generate", "restart", "loading", "fold"]
 RECORD = Path(__file__).with_suffix(".json")
@@ -111,18 +111,15 @@ def measure_stages(table: pd.DataFrame) -> dict:
     """Time each stage of each clip on one core, each channel by itself."""
     torch.set_num_threads(1)
     grid, names = PROFILE.grid, channels_of(VARIANTS)
-    settings = ClipSettings(grid.sample_rate, grid.duration)
     compute_channels(torch.randn(grid.n_samples), names, grid)  # compile and plan before timing
     spent = defaultdict(float)
     for path in table["path"]:
         seconds, (waveform, rate) = seconds_of(lambda path=path: decode(path))
         spent["decode"] += seconds
-        seconds, waveform = seconds_of(
-            lambda w=waveform, r=rate: resample(w, r, settings.sample_rate)
-        )
+        seconds, waveform = seconds_of(lambda w=waveform, r=rate: resample(w, r, grid.sample_rate))
         spent["resample"] += seconds
         seconds, crop = seconds_of(
-            lambda w=waveform: best_centred_crop(w, settings.sample_rate, settings.duration)
+            lambda w=waveform: best_centred_crop(w, grid.sample_rate, grid.duration)
         )
         spent["crop"] += seconds
         crop = torch.from_numpy(crop)

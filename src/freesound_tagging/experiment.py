@@ -20,7 +20,7 @@ from freesound_tagging.jobs import check_scheduler
 from freesound_tagging.learning.profiles import Profile, get_profile, parse_seeds
 from freesound_tagging.scoring import metrics
 from freesound_tagging.sounds import catalogue, tables
-from freesound_tagging.sounds.clips import ClipError, ClipSettings, load_clip
+from freesound_tagging.sounds.clips import ClipError, load_clip
 
 ROOT = Path(__file__).resolve().parents[2]
 """The repository: the package is installed in place (``pip install -e .``)."""
@@ -51,7 +51,6 @@ class Experiment:
         self.store_folder = work / "data" / "interim" / self.name  # of stored spectrograms
         self.run_folder = work / "runs" / self.name / profile_name  # of scores and notebooks
         self.model_folder = work / "models" / self.name / profile_name  # of what tags other sounds
-        self._clip_settings = ClipSettings(profile.grid.sample_rate, profile.grid.duration)
 
     @contextmanager
     def hold_runs(self) -> Iterator[None]:
@@ -62,7 +61,7 @@ class Experiment:
         with files.hold_alone(self.run_folder.parent, "training into this folder"):
             table = self.load_table()
             if catalogue.is_table(self.dataset):  # the other sets' clips are compared with hashes
-                tables.check_sounds(table, self._clip_settings)
+                tables.check_sounds(table)
             runs.check_settings(self.run_folder, runs.describe_settings(table, self.profile))
             yield
 
@@ -82,10 +81,11 @@ class Experiment:
     def examples(self, table: pd.DataFrame) -> dict[str, tuple[str, np.ndarray]]:
         """Return label -> (clip id, waveform): its first clip that is readable and not silent."""
         found: dict[str, tuple[str, np.ndarray]] = {}
+        grid = self.profile.grid
         for clip_id, clip in table.iterrows():
             with suppress(ClipError):  # the store reports it, with all others
                 if clip["label"] not in found:
-                    waveform, note = load_clip(clip["path"], self._clip_settings)
+                    waveform, note = load_clip(clip["path"], grid.sample_rate, grid.duration)
                     if not note.startswith("silent"):
                         found[clip["label"]] = (clip_id, waveform)
         if not found:

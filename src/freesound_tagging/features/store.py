@@ -26,7 +26,7 @@ from freesound_tagging.features.grid import Grid
 from freesound_tagging.features.representations import EMBEDDINGS, compute_channels, get_channel
 from freesound_tagging.files import file_hash, hold_alone, write_atomically
 from freesound_tagging.jobs import run_jobs
-from freesound_tagging.sounds.clips import ClipError, ClipSettings, load_windows, stream
+from freesound_tagging.sounds.clips import ClipError, load_windows, stream
 
 BATCH_CLIPS = 32
 """Clips of one file: what a kill can lose, and what one worker holds in memory."""
@@ -185,6 +185,5 @@ def _load(path: str, grid: Grid, whole: bool) -> tuple[np.ndarray, str]:
         notes: list[str] = []
         blocks = list(stream(path, grid.sample_rate, notes))
         return np.concatenate(blocks), "; ".join(notes)
-    settings = ClipSettings(grid.sample_rate, grid.duration)
-    waveforms, note = load_windows(path, settings, grid.windows)
+    waveforms, note = load_windows(path, grid.sample_rate, grid.duration, grid.windows)
     return waveforms if grid.windows > 1 else waveforms[0], note

@@ -15,7 +15,6 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
@@ -50,19 +49,6 @@ _MORE = (
     "sound goes on behind the first and is not read; to have all of it, write it anew as one "
     "sound (ffmpeg and sox can)"
 )
-
-
-@dataclass(frozen=True)
-class ClipSettings:
-    """What every clip is turned into: its sample rate in Hz and its length in seconds."""
-
-    sample_rate: int = 22_050
-    duration: float = 2.0
-
-    @property
-    def n_samples(self) -> int:
-        """Length of every clip, in samples."""
-        return round(self.duration * self.sample_rate)
 
 
 def decode(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
@@ -207,9 +193,12 @@ def _cut(blocks: Iterable[np.ndarray], starts: list[int], length: int) -> np.nda
 
 
 def load_windows(
-    path: str | os.PathLike[str], settings: ClipSettings = ClipSettings(), windows: int = 1
+    path: str | os.PathLike[str],
+    sample_rate: int = 22_050,
+    duration: float = 2.0,
+    windows: int = 1,
 ) -> tuple[np.ndarray, str]:
-    """Turn a recording into windows of equal length, as a network sees them.
+    """Turn a recording into windows of equal rate (Hz) and length (s), as a network sees them.
 
     One window is the best-centred crop; of a recording beyond two minutes, that of its loudest two.
     The starts of more are spread evenly over the recording, the first at its start and the last at
@@ -217,11 +206,11 @@ def load_windows(
 
     Returns
     -------
-    waveforms : float32, shape (windows, settings.n_samples). A recording that is shorter than a
-        window stands in the middle of zeros, in every window.
+    waveforms : float32, shape (windows, samples). A recording that is shorter than a window
+        stands in the middle of zeros, in every window.
     note : "" for an ordinary recording; data/README.md lists what is noted.
     """
-    rate, length, box = settings.sample_rate, settings.n_samples, min(BOX, settings.duration)
+    rate, length, box = sample_rate, round(duration * sample_rate), min(BOX, duration)
     notes: list[str] = []
     searched = np.zeros(0, np.float32)  # ends at sample n
     loudest, centre, n = -1.0, 0, 0
@@ -238,15 +227,15 @@ def load_windows(
     again = [searched] if len(searched) == n else stream(path, rate)
     waveforms = _cut(again, starts, length)
     if windows > 1 and SHORTEST <= n < length:
-        notes.append(f"shorter than {settings.duration:g} s ({n / rate:.3f} s)")
+        notes.append(f"shorter than {duration:g} s ({n / rate:.3f} s)")
     return waveforms, "; ".join(notes)
 
 
 def load_clip(
-    path: str | os.PathLike[str], settings: ClipSettings = ClipSettings()
+    path: str | os.PathLike[str], sample_rate: int = 22_050, duration: float = 2.0
 ) -> tuple[np.ndarray, str]:
     """Return a sound file's best-centred crop and note: `load_windows` with one window."""
-    waveforms, note = load_windows(path, settings)
+    waveforms, note = load_windows(path, sample_rate, duration)
     return waveforms[0], note
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 
 from freesound_tagging.errors import DataError
 from freesound_tagging.files import file_hash
-from freesound_tagging.sounds.clips import ClipError, ClipSettings, load_clip
+from freesound_tagging.sounds.clips import ClipError, load_clip
 
 COLUMNS = ("path", "label", "fold", "split", "verified", "group")
 N_FOLDS = 5  # where a table gives none
@@ -245,7 +245,7 @@ def deal_folds(clips: pd.DataFrame) -> pd.Series:
     )
 
 
-def check_sounds(table: pd.DataFrame, settings: ClipSettings) -> None:
+def check_sounds(table: pd.DataFrame) -> None:
     """Decode as few clips as will show that every label has readable ones in two folds.
 
     `DataError` names the label and why its clips cannot be read, or says that all are silent.
@@ -259,7 +259,7 @@ def check_sounds(table: pd.DataFrame, settings: ClipSettings) -> None:
             if sounds and (clip.fold in folds or len(folds) > 1):
                 continue
             try:
-                _, note = load_clip(clip.path, settings)
+                _, note = load_clip(clip.path)
             except ClipError as error:
                 reasons.append(str(error))
             else:

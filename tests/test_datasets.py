@@ -201,14 +201,10 @@ def test_order_of_directories_and_manifests_changes_nothing(mirror, root, tmp_pa
 
 def shuffled_listing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make directories list their entries in another order."""
-    listdir = os.listdir
-
-    def listed(path="."):
-        names = listdir(path)
-        random.Random(len(names)).shuffle(names)
-        return names
-
-    monkeypatch.setattr(os, "listdir", listed)
+    listdir, draw = os.listdir, random.Random(0)
+    monkeypatch.setattr(
+        os, "listdir", lambda path=".": sorted(listdir(path), key=lambda _: draw.random())
+    )
 
 
 CLIP = "002 - Rain/3-310-A.ogg"

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from freesound_tagging.errors import DataError
 from freesound_tagging.files import write_atomically
-from freesound_tagging.sounds.clips import stream
+from freesound_tagging.sounds.clips import cut, stream
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,11 +41,9 @@ NOT_KNOWN = "none of these, probably"
 
 CSV_COLUMNS = ["file", "rank", "label", "probability", "start", "end", "note"]
 
-ESCAPED = "backslashreplace"
-"""What a table does with the bytes of a name that are no UTF-8."""
+ESCAPED = "backslashreplace"  # what a table does with the bytes of a name that are no UTF-8
 
-SHOWN = 30.0
-"""Seconds of a sound that a picture shows, around its strongest window."""
+SHOWN = 30.0  # seconds of a sound that a picture shows, around its strongest window
 
 
 def find_sounds(paths: Iterable[str]) -> list[Path]:
@@ -196,13 +194,11 @@ def draw_file(tagger: Tagger, tags: Tags, file: Path) -> bytes:
 
     best, rate = tags.best(1)[0], tagger.grid.sample_rate
     begin = max(0.0, min((best.start + best.end - SHOWN) / 2, tags.seconds - SHOWN))
-    left, right, at, kept = round(begin * rate), round((begin + SHOWN) * rate), 0, []
-    for block in stream(file, rate):
-        kept.append(block[max(0, left - at) : max(0, right - at)])
-        at += len(block)
+    length = round(min(SHOWN, tags.seconds) * rate)
+    (waveform,) = cut(stream(file, rate), [round(begin * rate)], length)
     content = io.BytesIO()
     with style.context("default"):  # whatever the user's matplotlibrc says
-        draw(tagger, tags, np.concatenate(kept), rate, begin).savefig(content, dpi=100)
+        draw(tagger, tags, waveform, rate, begin).savefig(content, dpi=100)
     return content.getvalue()
 
 

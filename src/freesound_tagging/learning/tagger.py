@@ -38,11 +38,8 @@ from freesound_tagging.learning import audio, unknown
 from freesound_tagging.learning.networks import build_network
 from freesound_tagging.sounds.clips import resample, slide, stream
 
-OVERLAP = 0.5
-"""Share of a window that the next one covers too: what one cuts in two, the other holds whole."""
-
-BATCH_WINDOWS = 16
-"""Windows in memory at a time."""
+OVERLAP = 0.5  # share of a window in the next one too: what one cuts in two, the other holds whole
+BATCH_WINDOWS = 16  # in memory at a time
 
 
 class NetworkSettings(BaseModel, strict=True, frozen=True):

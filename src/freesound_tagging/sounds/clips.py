@@ -34,7 +34,6 @@ _SEARCHED = 120  # seconds that are searched at a time; a longer recording is de
 # Below 2 Hz lies a microphone's offset and drift. Where that is over a fifth of the energy, what is
 # loud is told from what lies above 10 Hz. No clip of ESC-10 or of the digits comes to that.
 _DRIFT_HZ, _DRIFT_SHARE, _SOUND_HZ = 2.0, 0.2, 10.0
-SAMPLE_RATES = (1_000, 1_000_000)  # Hz; beyond them lies no sound, but a slip in a header
 # No sample is larger: full scale is 1, or 2**31 where integers were stored as floats. Squares of
 # much larger ones overflow, and one such sample hides everything else.
 LARGEST = 2.0**32
@@ -150,7 +149,7 @@ def best_centred_crop(waveform: np.ndarray, sample_rate: int, duration: float) -
     """
     waveform, length = np.asarray(waveform, np.float32), round(duration * sample_rate)
     centre, _ = _loudest(waveform, sample_rate, min(BOX, duration))
-    return _cut([waveform], [centre - length // 2], length)[0]
+    return cut([waveform], [centre - length // 2], length)[0]
 
 
 def _loudest(waveform: np.ndarray, sample_rate: int, box: float) -> tuple[int, float]:
@@ -180,7 +179,7 @@ def _high_pass(waveform: np.ndarray, sample_rate: int, cutoff: float) -> np.ndar
     return scipy.signal.sosfilt(sos, waveform, zi=scipy.signal.sosfilt_zi(sos) * waveform[0])[0]
 
 
-def _cut(blocks: Iterable[np.ndarray], starts: list[int], length: int) -> np.ndarray:
+def cut(blocks: Iterable[np.ndarray], starts: list[int], length: int) -> np.ndarray:
     """Copy stretches out of a waveform that comes block by block; zeros outside of it."""
     stretches, at = np.zeros((len(starts), length), np.float32), 0
     for block in blocks:
@@ -225,7 +224,7 @@ def load_windows(
     if windows > 1 and n > length:
         starts = [round(i * (n - length) / (windows - 1)) for i in range(windows)]
     again = [searched] if len(searched) == n else stream(path, rate)
-    waveforms = _cut(again, starts, length)
+    waveforms = cut(again, starts, length)
     if windows > 1 and SHORTEST <= n < length:
         notes.append(f"shorter than {duration:g} s ({n / rate:.3f} s)")
     return waveforms, "; ".join(notes)
@@ -297,9 +296,8 @@ class Sound:
         except (sf.SoundFileError, TypeError) as error:
             reason = getattr(error, "error_string", error)  # without the path, which comes first
             self._refuse(f"cannot be read as audio ({reason}); convert it to wav or flac")
-        low, high = SAMPLE_RATES
-        if not low <= self.sample_rate <= high:
-            self._refuse(f"its header says {self.sample_rate} Hz; legal are {low:,} to {high:,}")
+        if not 1_000 <= self.sample_rate <= 1_000_000:  # beyond lies no sound, but a slip
+            self._refuse(f"its header says {self.sample_rate} Hz; legal are 1,000 to 1,000,000")
         if self._container in ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU"):
             self._check_sizes(log)
         elif self._container not in ("FLAC", "OGG", "MP3"):

@@ -166,7 +166,7 @@ def test_faulty_tables(fsd, root, train, test, heads, message):
 # --- Kaggle's layout ---------------------------------------------------------------------------
 
 
-def write_kaggle(folder: Path, *, extra_columns: bool = True) -> None:
+def write_kaggle(folder: Path) -> None:
     """The challenge's files as Kaggle has them, with ignored test clips, some of them empty."""
     train, test = fsd_rows()
     test += [f"1gnored{i}.wav,None,Ignored,," for i in range(4)]
@@ -177,22 +177,20 @@ def write_kaggle(folder: Path, *, extra_columns: bool = True) -> None:
                 (folder / name / fname).write_bytes(b"")
             else:
                 sf.write(folder / name / fname, np.sin(np.arange(500) * 0.1), 44_100)
-    if not extra_columns:
-        train = [line.rsplit(",", 2)[0] for line in train]
-    head = TRAIN_HEAD if extra_columns else "fname,label,manually_verified"
-    (folder / "train.csv").write_bytes(table_bytes(head, train))
+    train = [line.rsplit(",", 2)[0] for line in train]
+    (folder / "train.csv").write_bytes(table_bytes("fname,label,manually_verified", train))
     (folder / "test_post_competition.csv").write_bytes(table_bytes(TEST_HEAD, test))
 
 
-@pytest.mark.parametrize(("extra_columns", "place"), [(True, "mirror"), (False, "raw")])
-def test_kaggle_layout_gives_zenodos_table(fsd, root, tmp_path, monkeypatch, extra_columns, place):
+@pytest.mark.parametrize("place", ["mirror", "raw"])
+def test_kaggle_layout_gives_zenodos_table(fsd, root, tmp_path, monkeypatch, place):
     write_fsd(fsd, *fsd_rows())
     zenodo = load("fsdkaggle2018", root)
     write_kaggle(fsd / KAGGLE_FOLDER)
     pd.testing.assert_frame_equal(load("fsdkaggle2018", root), zenodo)  # it goes first, unpacked
     own = tmp_path / "own"
     folder = (own if place == "mirror" else own / "raw") / KAGGLE_FOLDER
-    write_kaggle(folder, extra_columns=extra_columns)
+    write_kaggle(folder)
     monkeypatch.setenv("DATA_MIRROR", str(own) if place == "mirror" else "")
     monkeypatch.setattr(archives, "find_archive", lambda *_: pytest.fail("no archive is needed"))
     with warnings.catch_warnings():

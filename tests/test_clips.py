@@ -240,7 +240,7 @@ def test_what_is_refused(tmp_path, content, message):
     ("name", "message"),
     [
         ("gone.wav", "there is no such file"),
-        (".", "there is no such file"),
+        (".", "is not a file"),
         ("x" * 300, "cannot be opened"),
         ("headerless.raw", "cannot be read as audio"),
     ],

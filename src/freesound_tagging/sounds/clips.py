@@ -277,7 +277,7 @@ class Sound:
         self.path, self.notes, self._mended = Path(path), [], b""
         try:
             if not self.path.is_file():
-                self._refuse("there is no such file")
+                self._refuse("is not a file" if self.path.exists() else "there is no such file")
             self._size = self.path.stat().st_size
             with self.path.open("rb") as source:
                 if source.read(4) == b"OggS":

@@ -147,15 +147,10 @@ def test_an_epoch_shuffles_training_clips_and_scoring_does_not(table, store, pro
 # --- codes become floats -----------------------------------------------------------------------
 
 
-def test_statistics_are_those_of_numpy_and_one_value_does_not_divide_by_zero():
-    codes = torch.randint(0, 256, (3, 2, 5, 7), dtype=torch.uint8)
-    mean, deviation = channel_statistics(codes, ("db", "linear"))
-    for channel, scale in enumerate(("db", "linear")):
-        values = decoding_table(scale).double()[codes[:, channel].long()].numpy()
-        assert float(mean[channel]) == pytest.approx(values.mean(), rel=1e-6)
-        assert float(deviation[channel]) == pytest.approx(values.std(), rel=1e-6)
-    loudness = Loudness(("db",), *channel_statistics(codes[:, :1] * 0, ("db",)))
-    assert torch.isfinite(loudness(TensorSpectrogram(codes[:, :1]))).all()
+def test_a_channel_of_one_value_does_not_divide_by_zero():
+    codes = torch.randint(0, 256, (3, 1, 5, 7), dtype=torch.uint8)
+    loudness = Loudness(("db",), *channel_statistics(codes * 0, ("db",), np.arange(3)))
+    assert torch.isfinite(loudness(TensorSpectrogram(codes))).all()
 
 
 # --- augmentation ------------------------------------------------------------------------------

@@ -97,17 +97,6 @@ def test_held_out_clips_leave_no_trace_in_the_network(table, store, profile):
     assert not torch.equal(*(next(network.parameters()) for network in learned))
 
 
-def test_predictions_are_those_of_each_clip_on_its_own(table, store, profile):
-    learner, _ = fitted(table, store, profile)
-    scores = predict(learner)
-    assert scores.index.name == "clip_id"
-    for i, clip_id in enumerate(learner.dls.valid_ds.items):
-        (inputs,) = learner.dls.valid.after_batch((learner.dls.valid_ds[i][0][None],))
-        with torch.no_grad():
-            alone = learner.model.eval()(inputs).softmax(dim=1)[0]
-        np.testing.assert_allclose(scores.loc[clip_id], alone.numpy(), atol=1e-5)
-
-
 # --- stages and rates --------------------------------------------------------------------------
 
 

@@ -147,6 +147,13 @@ def store(_table: pd.DataFrame, grid: Grid, shared: Path) -> Store:
     return stores.build(_table, list(CHANNELS), grid, shared / "store", n_jobs=1, progress=False)
 
 
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    if plt := sys.modules.get("matplotlib.pyplot"):
+        plt.close("all")
+
+
 @pytest.fixture
 def small_table(tmp_path: Path) -> pd.DataFrame:
     """Six clips of the test's own, to be spoilt at will."""

@@ -6,7 +6,7 @@ import torch
 from fastai.torch_core import set_seed
 
 from freesound_tagging.features.yamnet import SAMPLE_RATE, load_yamnet, log_mel_patches
-from freesound_tagging.learning.audio_learner import DrawPatches, TensorPatches, audio_learner
+from studies.audio_finetuned import DrawPatches, TensorPatches, audio_learner
 
 HELD_OUT = [3, 4]
 

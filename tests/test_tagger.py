@@ -124,7 +124,9 @@ def test_windows_count_by_their_loudness(tagger):
 
 def test_what_is_tagged_is_what_was_trained_on(table, store, profile, tmp_path):
     """The network's logits on the store's spectrograms are the tagger's on the files."""
-    from freesound_tagging.learning.learner import predict_others
+    from freesound_tagging.features.representations import get_variant
+    from freesound_tagging.learning.dataloaders import ReadCodes
+    from freesound_tagging.learning.learner import predict
     from freesound_tagging.runs import train
 
     learner = train(table, store, "log_db", None, 0, profile)
@@ -135,7 +137,7 @@ def test_what_is_tagged_is_what_was_trained_on(table, store, profile, tmp_path):
     save(tmp_path / "model", about | {"networks": {"log_db": network}}, {"log_db": weights})
     tagger = Tagger(tmp_path / "model")
     clips = sorted(table.index)[::5]
-    wanted = predict_others(learner, store, "log_db", clips)
+    wanted = predict(learner, ReadCodes(store, get_variant("log_db"), clips))
     for clip_id in clips:
         tags = tagger.tag_file(table.loc[clip_id, "path"])
         assert np.allclose(tags.probabilities, wanted.loc[clip_id, list(tags.classes)], atol=1e-4)

@@ -22,8 +22,6 @@ from freesound_tagging.learning.learner import (
     order_by_seed,
     predict,
 )
-from freesound_tagging.learning.networks import build_network
-from freesound_tagging.learning.profiles import get_profile, parse_seeds
 from freesound_tagging.scoring.metrics import map_at_k, top_k_error
 
 
@@ -97,17 +95,6 @@ def test_held_out_clips_leave_no_trace_in_the_network(table, store, profile):
     assert not np.allclose(predict(learner), predict(again))  # the fold itself did change
     learned = [fitted(table, kept, profile, fold=1)[0].model for kept in (store, scrambled)]
     assert not torch.equal(*(next(network.parameters()) for network in learned))
-
-
-def test_predictions_are_those_of_each_clip_on_its_own(table, store, profile):
-    learner, _ = fitted(table, store, profile)
-    scores = predict(learner)
-    assert scores.index.name == "clip_id"
-    for i, clip_id in enumerate(learner.dls.valid_ds.items):
-        (inputs,) = learner.dls.valid.after_batch((learner.dls.valid_ds[i][0][None],))
-        with torch.no_grad():
-            alone = learner.model.eval()(inputs).softmax(dim=1)[0]
-        np.testing.assert_allclose(scores.loc[clip_id], alone.numpy(), atol=1e-5)
 
 
 # --- stages and rates --------------------------------------------------------------------------
@@ -237,21 +224,3 @@ def test_clips_of_weight_0_teach_nothing_and_of_weight_1_the_same(
     pd.testing.assert_frame_equal(scores(0.0, labelled_wrongly), scores(0.0, half_verified))
     assert not np.allclose(scores(0.5, labelled_wrongly), scores(0.5, half_verified))
     pd.testing.assert_frame_equal(scores(1.0, half_verified), scores(1.0, table))
-
-
-# --- profiles ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: build_network("vgg", 3), "'vgg'.*compact, resnext50_32x4d, efficientnet_lite0"),
-        (lambda: get_profile("tpu"), "unknown PROFILE 'tpu'.*gpu, pretrained"),
-        (lambda: parse_seeds("0"), "SEEDS must be a whole number of 1 or more, got '0'"),
-        (lambda: parse_seeds("two"), "SEEDS must be a whole number of 1 or more, got 'two'"),
-    ],
-)
-def test_unknown_names_and_numbers_are_told_with_the_legal_ones(call, message):
-    with pytest.raises(ValueError, match=message):
-        call()
-    assert (parse_seeds(""), parse_seeds(None), parse_seeds("3")) == (None, None, 3)

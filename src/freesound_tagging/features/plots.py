@@ -31,18 +31,15 @@ def colour_of(representation: str) -> tuple[float, float, float, float]:
     family = ALL_VARIANTS[representation].family
     members = [name for name, variant in ALL_VARIANTS.items() if variant.family == family]
     shades = np.linspace(0.35, 0.95, len(members))
-    return matplotlib.colormaps[_SHADES.get(family, "Greens")](
-        shades[members.index(representation)]
-    )
+    shade = shades[members.index(representation)]
+    return matplotlib.colormaps[_SHADES.get(family, "Greens")](shade)
 
 
 @dataclass(frozen=True)
 class SpectrogramAxes:
     """What the rows, columns and brightness of a representation's spectrograms stand for."""
 
-    frequencies: (
-        np.ndarray | None
-    )  # centre of each row in Hz, lowest first; None where there is none
+    frequencies: np.ndarray | None  # centre of each row in Hz, lowest first; None where none is
     times: np.ndarray  # centre of each column in seconds
     unit: str = ""  # of the brightness; empty where it has none
     rows: str = "frequency (Hz)"  # what the rows are, in words
@@ -85,7 +82,6 @@ def show_spectrogram(
     unit stands at a colour bar; without it there is none. The rest is as `SpectrogramAxes` has it.
     """
     ax = ax or plt.subplots(figsize=(6, 3.2))[1]
-    low, high = limits or (None, None)
     mesh = librosa.display.specshow(
         values,
         x_coords=times,
@@ -94,8 +90,7 @@ def show_spectrogram(
         y_axis=None if frequencies is None else _LIBROSA_AXES[axis],
         ax=ax,
         cmap=COLOURS,
-        vmin=low,
-        vmax=high,
+        clim=limits,
     )
     _label(ax, title, "time (s)", rows)
     if unit:

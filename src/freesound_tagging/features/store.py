@@ -77,14 +77,9 @@ def build(
 ) -> Store:
     """Compute what the store lacks, in parallel (see `freesound_tagging.jobs`), and return it.
 
-    Parameters
-    ----------
-    table : clips, index ``clip_id``, column ``path``.
-    grid : its sample rate, duration and windows also say how a clip is cut.
-    folder : where the store lies, one folder a data set.
-    strict : raise when any clip cannot be read; otherwise such clips are left out and listed in
-        ``store.failed``, and only where none can be read that is an error.
-    n_jobs : worker processes on this machine, by default one a core.
+    The table has the index ``clip_id`` and a column ``path``; the grid's sample rate, duration and
+    windows also say how a clip is cut. Clips that cannot be read are left out and listed in
+    ``store.failed``; where none can be, or one cannot and ``strict`` is set, that is an error.
     """
     folder = Path(folder)
     settings = {name: [get_channel(name).settings(), asdict(grid)] for name in channels}

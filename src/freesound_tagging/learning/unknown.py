@@ -48,8 +48,6 @@ def _features(learner: Learner, loader: TfmdDL) -> Tensor:
 def learn(learner: Learner) -> dict[str, Tensor]:
     """Return what `strangeness` needs to know of a trained Learner's training clips.
 
-    Returns
-    -------
     ``unknown.mean``, shape (features,); ``unknown.axes``, shape (kept, features), orthonormal;
     ``unknown.spread``, root mean square distance of the training clips from their mean, shape ().
     """
@@ -64,15 +62,10 @@ def learn(learner: Learner) -> dict[str, Tensor]:
 
 
 def strangeness(features: Tensor, learned: dict[str, Tensor]) -> Tensor:
-    """Return how strange clips are, the mean over their windows, shape (n,), float64.
+    """Return how strange features (n, windows, features) are, mean over windows, (n,), float64.
 
     It is the distance from the space of the training clips over their spread: around 0.1 for them,
     more for clips that the network did not learn from, most for other sounds.
-
-    Parameters
-    ----------
-    features : shape (n, windows, features), as from `features_and_logits`.
-    learned : as from `learn`.
     """
     mean, axes, spread = (learned[PREFIX + name].double() for name in ("mean", "axes", "spread"))
     offset = features.double() - mean

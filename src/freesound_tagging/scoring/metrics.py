@@ -118,10 +118,7 @@ def bootstrap_means(
     Recordings and seeds are drawn together, as many as there are: a drawn recording brings all its
     clips, a drawn seed all its runs.
 
-    Parameters
-    ----------
-    values : shape (clips, seeds, ...).
-    recordings : name of the source recording of each clip, shape (clips,).
+    ``values`` have the shape (clips, seeds, ...), ``recordings`` name each clip's source recording.
 
     Sources
     -------

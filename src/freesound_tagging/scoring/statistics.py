@@ -82,14 +82,10 @@ def compare(
     """Compare pairs of representations; together they are a family for Holm.
 
     ``scores`` are representation -> out-of-fold scores, ``contrasts`` two of their keys each, and
-    ``table`` has the index ``clip_id`` and a column ``group``, the recording.
-
-    Returns
-    -------
-    One row a contrast: variant, reference, metric, seeds, difference (mean over clips and seeds),
-    low, high (95 % interval), p (two-sided, share of bootstrap draws), same_sign (of the mean
-    difference of every seed), and the columns of `judge`. With fewer than `MIN_SEEDS` low, high and
-    p are NaN.
+    ``table`` has the index ``clip_id`` and a column ``group``, the recording. A contrast's row
+    holds `COLUMNS`: difference is the mean over clips and seeds, from low to high is the 95 %
+    interval, p is two-sided, same_sign is that of every seed's mean. Those of `judge` follow. With
+    fewer than `MIN_SEEDS` low, high and p are NaN.
     """
     rows = []
     for variant, reference in contrasts:

@@ -166,6 +166,8 @@ def name_of(value: object) -> str:
     ("content", "n", "note"),
     {
         # Tags in front of a sound and behind it are no sound.
+        "id3 wav": (tag() + WAV, N, ""),
+        "id3 ogg": (tag() + OGG, N, ""),
         "id3 with a picture, flac": (tag(500_000) + FLAC, N, ""),
         "two id3 mp3": (tag() + tag() + MP3, N, ""),
         "mp3 id3": (MP3 + tag(), N, ""),

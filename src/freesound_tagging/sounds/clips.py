@@ -23,7 +23,7 @@ import scipy  # its signal is loaded when first used
 import soundfile as sf
 import soxr
 from mutagen import MutagenError
-from mutagen.mp3 import BitrateMode, MPEGInfo
+from mutagen.mp3 import BitrateMode, MPEGInfo, skip_id3
 from mutagen.ogg import OggPage
 
 from freesound_tagging.errors import DataError
@@ -280,8 +280,13 @@ class Sound:
                 self._refuse("is not a file" if self.path.exists() else "there is no such file")
             self._size = self.path.stat().st_size
             with self.path.open("rb") as source:
-                if source.read(4) == b"OggS":
-                    self._check_pages(source)
+                skip_id3(source)
+                start, kind = source.tell(), source.read(4)
+                if start and kind in (b"OggS", b"RIFF"):  # libsndfile does not look behind a tag
+                    self._mended = kind + source.read()
+                    self._size = len(self._mended)
+                if kind == b"OggS":
+                    self._check_pages(io.BytesIO(self._mended) if start else source)
             with self._open() as (source, file):
                 self._container, self.sample_rate = file.format, file.samplerate
                 self.promised = file.frames if file.frames < _UNKNOWN else None

@@ -58,7 +58,7 @@ def sounds_of(seed: int, grid: Grid) -> torch.Tensor:
     return torch.from_numpy((10 ** generator.uniform(-3, 0, 3) @ parts).astype(np.float32))
 
 
-@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("profile", sorted(PROFILES.keys() - {"audio"}))  # its grid has no axis
 def test_axes_reach_from_fmin_to_fmax_in_even_steps(profile):
     grid = PROFILES[profile].grid
     for axis, scale in zip(AXES, (np.array, np.log2, librosa.hz_to_mel), strict=True):
@@ -172,7 +172,7 @@ def test_a_click_weighs_the_same_wherever_it_falls():
     assert 14 < click_energy_range(one, "log_short") < 16
     assert click_energy_range(two, "log_short") < 1
     assert click_energy_range(one, "hires_q2") < 1
-    for profile in PROFILES.keys() - {"cpu", "smoke"}:
+    for profile in PROFILES.keys() - {"audio", "cpu", "smoke"}:
         grid = replace(PROFILES[profile].grid, duration=0.3)
         for channel in STANDARD:
             assert click_energy_range(grid, channel) < 1, (profile, channel)

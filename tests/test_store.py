@@ -184,7 +184,7 @@ def spoilt(small_table, write_sound) -> tuple[pd.DataFrame, dict[str, str]]:
     Path(paths[empty]).write_bytes(b"")
     Path(paths[text]).write_bytes(b"no sound " * 100)
     write_sound(paths[nan], np.full(9_000, np.nan, np.float32))
-    faults = "no such file", "empty", "cannot be read as audio", "NaN"
+    faults = "no such file", "cannot be read as audio", "cannot be read as audio", "NaN"
     return small_table, dict(zip((missing, empty, text, nan), faults, strict=True))
 
 

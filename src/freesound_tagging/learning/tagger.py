@@ -34,7 +34,7 @@ from freesound_tagging.features.representations import (
     get_variant,
 )
 from freesound_tagging.files import write_atomically
-from freesound_tagging.learning import audio, unknown
+from freesound_tagging.learning import unknown
 from freesound_tagging.learning.networks import build_network
 from freesound_tagging.sounds.clips import resample, slide, stream
 
@@ -192,8 +192,11 @@ class Tagger:
             if hashlib.sha256(content).hexdigest() != self.about.sha256:
                 raise ValueError(f"the sha256 of {self.representation}.safetensors differs")
             weights = load_weights(content)
-            heard = self.about.architecture == audio.YAMNET
-            network = audio.AudioNetwork if heard else SpectrogramNetwork
+            network: type = SpectrogramNetwork
+            if self.about.yamnet:
+                from freesound_tagging.learning.audio import AudioNetwork  # loads scikit-learn
+
+                network = AudioNetwork
             self.network = network(self.settings, self.representation, weights)
         except DataError:
             raise

@@ -37,7 +37,7 @@ REFERENCES = {
 }
 """Study -> what its conditions are compared with: one of them, or a representation of the grid."""
 
-SHOWN = ("log_db", "mel_db", "hires_q2", "gabor_q2", "hires_q8", "gabor_q8")
+SHOWN = ("log_db", "log_linear", "hires_q2", "gabor_q2", "hires_q8", "gabor_q8")
 """Representations of the README's table."""
 
 ANSWERS = {
@@ -49,8 +49,7 @@ ANSWERS = {
 
 AVERAGES = {
     "audio": "YAMNet's embedding, a linear layer",
-    "spectrograms": "all spectrogram networks, averaged",
-    "spectrograms and audio": "both, averaged",
+    "spectrograms and audio": "the same, averaged with our spectrogram networks",
 }
 """What `average_everything` names -> its row in the README's table."""
 
@@ -187,8 +186,9 @@ def answer_table(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
             rows.setdefault(name, {})[column] = text
     for column in ("ESC-10", "InsectSet32"):
         averages = tables.get(f"tagger {column.lower().replace('-', '')}")
-        for name, level in () if averages is None else averages[["variant", METRIC]].to_numpy():
-            rows.setdefault(AVERAGES[name], {})[column] = f"{level:.3f}"
+        levels = {} if averages is None else averages.set_index("variant")[METRIC]
+        for name in [name for name in AVERAGES if name in levels]:
+            rows.setdefault(AVERAGES[name], {})[column] = f"{levels[name]:.3f}"
     table = pd.DataFrame.from_dict(rows | PUBLISHED, orient="index")
     return table.rename_axis("representation or system").reset_index()
 

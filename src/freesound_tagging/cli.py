@@ -61,13 +61,13 @@ def neighbours(options: argparse.Namespace) -> int:
 
 def model(options: argparse.Namespace) -> int:
     """Train on all clips of a data set and save the model under models/, for tag and demo."""
+    _check(options)
+    from freesound_tagging.experiment import open_experiment
     from freesound_tagging.features.representations import channels_of
+    from freesound_tagging.model import make_model
 
     representations = list(dict.fromkeys(options.representation or ()))
     channels_of(representations)  # an unknown one is told before any work
-    _check(options)
-    from freesound_tagging.experiment import open_experiment
-    from freesound_tagging.model import make_model
 
     experiment = open_experiment(options.dataset, options.profile)
     with experiment.hold_runs():

@@ -125,8 +125,8 @@ class Yamnet(nn.Sequential):
 
     def embed(self, patches: Tensor) -> Tensor:
         """Return the embedding of each patch: (n, 96, 64) -> (n, 1024), 0 or more."""
-        pictures = patches.unsqueeze(1).contiguous(memory_format=torch.channels_last)
-        return self.late(self.early(pictures)).mean(dim=(2, 3))
+        spectrograms = patches.unsqueeze(1).contiguous(memory_format=torch.channels_last)
+        return self.late(self.early(spectrograms)).mean(dim=(2, 3))
 
     def forward(self, clips: Tensor) -> Tensor:
         """Return logits (n, n_classes) of clips (n, patches, 96, 64).

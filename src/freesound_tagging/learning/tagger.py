@@ -167,8 +167,8 @@ class SpectrogramNetwork:
         """
         codes = self.spectrogram(waveforms).int()
         planes = [values[codes[:, i]] for i, values in enumerate(self._values)]
-        pictures = torch.stack(planes, dim=1).to(memory_format=torch.channels_last)
-        features, logits = unknown.features_and_logits(self._network, pictures)
+        spectrograms = torch.stack(planes, dim=1).to(memory_format=torch.channels_last)
+        features, logits = unknown.features_and_logits(self._network, spectrograms)
         if not self._learned:
             return logits.double(), logits.new_zeros(len(logits))
         return logits.double(), unknown.strangeness(features, self._learned)

@@ -24,13 +24,13 @@ PREFIX = "unknown."
 """Names in a model's weights of what `learn` and `learn_classes` return."""
 
 
-def features_and_logits(network: nn.Module, pictures: Tensor) -> tuple[Tensor, Tensor]:
+def features_and_logits(network: nn.Module, spectrograms: Tensor) -> tuple[Tensor, Tensor]:
     """Return what goes into a network's last layer, (n, windows, features), and its logits."""
     last = [layer for layer in network.modules() if isinstance(layer, nn.Linear)][-1]
     seen: list[Tensor] = []
     hook = last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     try:
-        logits = network(pictures)
+        logits = network(spectrograms)
     finally:
         hook.remove()
     return torch.stack([window.as_subclass(Tensor) for window in seen], dim=1), logits

@@ -1,12 +1,14 @@
-"""Does YAMNet's embedding tell ESC-10's sounds from others? python -m studies.unknown_sounds.
+"""Does YAMNet's embedding tell ESC-10's sounds from others? ``python embedding.py``.
 
-Five measures of how much a clip is like the training clips, each computed from the networks of the
+Five measures of how much a clip is like the training clips, each computed from the heads of the
 five folds: own clips are those held out, strangers are sounds of other data sets and, as the harder
 test, the clips of one class at a time that is left out of the training. The threshold is where 10 %
-of the own clips are refused; the table says which share of the strangers is accepted. Nothing is
-fitted to a stranger, so a measure that is chosen by the left-out classes can be judged by the other
-sets.
+of the own clips are refused; the record says which share of the strangers is accepted.
 """
+
+import json
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -23,6 +25,10 @@ from freesound_tagging.features.yamnet import EMBEDDING
 from freesound_tagging.learning import unknown
 from freesound_tagging.learning.audio import YAMNET, read_rows
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from surroundings import surroundings
+
+RECORD = Path(__file__).with_suffix(".json")
 REFUSED = 0.1
 STRANGERS = {"fsdd": 10, "insectset32": 1, "microcalls": 2}  # every tenth clip, every one ...
 C = 10.0  # as inner folds choose it on ESC-10
@@ -53,6 +59,8 @@ def accepted(own: pd.DataFrame, strangers: pd.DataFrame) -> pd.Series:
 
 
 def main() -> None:
+    """Measure, write the record and print it."""
+    where = surroundings()
     torch.set_num_threads(1)
     ours = open_experiment("esc10", "audio")
 
@@ -80,6 +88,8 @@ def main() -> None:
             columns[name] = accepted(pd.concat(own), pd.concat(parts))
     result = pd.DataFrame(columns)
     result.insert(0, "classes left out, mean", result[sorted(set(labels))].mean(axis=1))
+    record = {**where, "refused": REFUSED, "accepted": result.round(3).T.to_dict("index")}
+    RECORD.write_text(json.dumps(record, indent=1) + "\n")
     print(result.round(3).T.to_string())
 
 

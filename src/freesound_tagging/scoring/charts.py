@@ -34,10 +34,10 @@ def show_differences(panels: dict[str, tuple[pd.DataFrame, Sequence[pd.DataFrame
     are title -> rows of `freesound_tagging.scoring.statistics.compare`, and for each row what
     `freesound_tagging.scoring.statistics.by_fold_and_seed` returns.
     """
-    rows = max(len(contrasts) for contrasts, _ in panels.values())
-    size = 8.5, len(panels) * (0.42 * rows + 1)
+    heights = [len(contrasts) + 2 for contrasts, _ in panels.values()]  # with title and axis
     options = {"sharex": True, "squeeze": False, "layout": "constrained"}
-    figure, axes = plt.subplots(len(panels), 1, figsize=size, **options)
+    size = 8.5, 0.42 * sum(heights)
+    figure, axes = plt.subplots(len(panels), 1, figsize=size, height_ratios=heights, **options)
     for ax, (title, (contrasts, dots)) in zip(axes.flat, panels.items(), strict=True):
         records = contrasts.to_dict("records")
         for place, (row, cells) in enumerate(zip(records, dots, strict=True)):

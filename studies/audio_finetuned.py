@@ -25,6 +25,8 @@ from freesound_tagging.features.yamnet import log_mel_patches
 from freesound_tagging.learning.networks import build_network, layer_groups
 from studies.common import arguments, keep, open_study
 
+SETTINGS = {"freeze_epochs": 1, "epochs": 5, "base_lr": 3e-3}  # of fastai's fine_tune
+
 
 class TensorPatches(TensorBase):
     """Log-mel patches of one clip, (patches, 96, 64), or of a batch of clips."""
@@ -69,17 +71,12 @@ def audio_learner(
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = arguments(__doc__.splitlines()[0], "esc10", "audio", 1)
-    parser.add_argument("--frozen", type=int, default=1, help="epochs of the head alone")
-    parser.add_argument("--epochs", type=int, default=5, help="epochs of all layers")
-    parser.add_argument("--rate", type=float, default=3e-3, help="largest rate of the head")
-    options = parser.parse_args(argv)
+    options = arguments(__doc__.splitlines()[0], "esc10", "audio", 1).parse_args(argv)
     torch.set_num_threads(1)  # sums add up the same way every time
-
-    experiment, patches, parts = open_study(options), [], []
+    experiment, parts = open_study(options), []
     table = experiment.load_table()
-    for path in tqdm(table["path"], unit="clip"):
-        patches.append(log_mel_patches(*decode(path)).half())
+    paths = tqdm(table["path"], unit="clip")
+    patches = [log_mel_patches(*decode(path)).half() for path in paths]
     for seed in range(options.seeds):
         for fold in sorted(table["fold"].unique()):
             clips = table[table["fold"] == fold]
@@ -87,13 +84,12 @@ def main(argv: list[str] | None = None) -> None:
             held_out = np.flatnonzero(table["fold"] == fold)
             learner = audio_learner(patches, list(table["label"]), held_out)
             with learner.no_bar():
-                learner.fine_tune(options.epochs, options.rate, freeze_epochs=options.frozen)
+                learner.fine_tune(**SETTINGS)
                 probabilities, _ = learner.get_preds(ds_idx=1)
             scores = pd.DataFrame(probabilities.numpy(), clips.index, list(learner.dls.vocab))
             parts.append(clips[["fold", "label"]].assign(seed=seed).join(scores).reset_index())
-    settings = {"frozen_epochs": options.frozen, "epochs": options.epochs, "lr_max": options.rate}
-    scores = {"all_layers": pd.concat(parts)}
-    keep(experiment, options.out, scores, None, "finetuned", {"all_layers": settings})
+    scores, conditions = {"all_layers": pd.concat(parts)}, {"all_layers": SETTINGS}
+    keep(experiment, options.out, scores, None, "finetuned", conditions)
 
 
 if __name__ == "__main__":

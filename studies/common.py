@@ -59,13 +59,8 @@ def train(
 ) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
     """Make runs that are not made yet; return a row for each, and representation -> scores.
 
-    Parameters
-    ----------
-    names : representations.
-    condition : path of the runs' own folder, for other settings or another table.
-    table : clips and folds, by default the experiment's.
-    kept : results/ where runs that stand there are taken from, see `restore`.
-    changes : fields of the profile that are different.
+    ``condition`` is the path of the runs' own folder, for other settings or another table of clips;
+    ``kept`` a results/ whose runs are taken over, see `restore`; ``changes`` fields of the profile.
     """
     profile = replace(experiment.profile, seeds=tuple(seeds), **changes)
     table = experiment.load_table() if table is None else table
@@ -87,7 +82,7 @@ def restore(experiment: Experiment, out: Path, folder: Path) -> None:
     if not (kept / "settings.json").exists():
         return
     settings = describe_settings(experiment.load_table(), experiment.profile)
-    _write_settings(kept / "settings.json", settings, {})
+    _made_with(kept / "settings.json", settings)
     rows = pd.read_csv(kept / "runs.csv").set_index(["variant", "fold", "seed"])
     for file in (kept / "scores").glob("*.csv.gz"):
         variant = file.name.removesuffix(".csv.gz")
@@ -100,7 +95,8 @@ def restore(experiment: Experiment, out: Path, folder: Path) -> None:
                 row = dict(
                     zip(ROW, [variant, int(fold), int(seed), len(part), *means], strict=False)
                 )
-                row |= rows.loc[(variant, fold, seed), ["epochs", "seconds"]].to_dict()
+                epochs, seconds = rows.loc[(variant, fold, seed), ["epochs", "seconds"]]
+                row |= {"epochs": int(epochs), "seconds": seconds}
                 write_atomically(place, json.dumps(row).encode())
 
 
@@ -137,26 +133,33 @@ def keep(
 ) -> Path:
     """Write scores, settings and clips under ``out``, beside the seeds that are there; say where.
 
-    Parameters
-    ----------
-    scores : file name, which is a representation or condition -> scores.
-    rows : of `train`; in a study with a column ``condition``.
-    study : a folder of its own, "" for the grid's.
-    conditions : condition -> what is different from the profile.
+    Where all scores are there already, nothing is written.
+
+    ``scores`` go by file name, which is a representation or condition; ``rows`` are those of `train`,
+    in a study with a column ``condition``. A ``study`` has a folder of its own. ``conditions`` say
+    what of each is different from the profile.
     """
     folder = out / experiment.name / experiment.profile_name / study
     (folder / "scores").mkdir(parents=True, exist_ok=True)
     table = experiment.load_table()
     clips = table[["label", "fold", "group"]].sort_index().to_csv().encode()
     _write_once(out / experiment.name / "clips.csv", clips)
-    settings = describe_settings(table, experiment.profile)
-    _write_settings(folder / "settings.json", settings, conditions or {})
+    made = _made_with(folder / "settings.json", describe_settings(table, experiment.profile))
+    contents = {}
     for name, frame in scores.items():
         file = folder / "scores" / f"{name}.csv.gz"
         if file.exists():
             old = read(file)
             frame = pd.concat([old[~old["seed"].isin(frame["seed"])], frame])
-        write_atomically(file, pack(frame))
+        contents[file] = pack(frame)
+    if all(file.exists() and file.read_bytes() == contents[file] for file in contents):
+        return folder
+    made["commits"] = list(dict.fromkeys([*made["commits"], commit()]))
+    made["conditions"] |= conditions or {}
+    text = json.dumps(made, indent=1, default=asdict) + "\n"
+    contents[folder / "settings.json"] = text.encode()
+    for file, content in contents.items():
+        write_atomically(file, content)
     if rows is not None:
         file, keys = folder / "runs.csv", ["condition", "variant", "fold", "seed"]
         rows = rows if "condition" in rows else rows.assign(condition="")
@@ -174,23 +177,21 @@ def _write_once(file: Path, content: bytes) -> None:
     write_atomically(file, content)
 
 
-def _write_settings(file: Path, settings: dict, conditions: dict) -> None:
-    """Write what runs were made with, or check it: only commits and conditions may be added."""
+def _made_with(file: Path, settings: dict) -> dict:
+    """Return what a folder's scores were made with; refuse those of other settings."""
     made = {
         "transform": version("spectral-hyperresolution"),
         "machine": machine(),
         "settings": settings,
     }
-    before = json.loads(file.read_text()) if file.exists() else made
-    other = [name for name, value in made.items() if before[name] != value]
+    before = json.loads(file.read_text()) if file.exists() else {}
+    other = [name for name, value in made.items() if before.get(name, value) != value]
     if other:
         raise ValueError(
             f"{file}: the scores there were made with another {' and another '.join(other)}: "
             f"remove {file.parent} first, or give --out another folder"
         )
-    commits = dict.fromkeys([*before.get("commits", []), commit()])
-    made |= {"commits": list(commits), "conditions": before.get("conditions", {}) | conditions}
-    write_atomically(file, (json.dumps(made, indent=1, default=asdict) + "\n").encode())
+    return {**made, "commits": [], "conditions": {}, **before}
 
 
 def machine() -> str:

@@ -206,6 +206,11 @@ def test_the_grid_is_kept_seed_by_seed_and_goes_on(work, monkeypatch):
     assert json.loads((folder / "settings.json").read_text())["commits"] == ["abc", "def"]
     runs = pd.read_csv(folder / "runs.csv")
     assert len(runs) == 2 * 2 + 2  # two folds; the second seed of log_db alone
+    before = {file: file.read_bytes() for file in folder.rglob("*.*")}
+    monkeypatch.setattr(common, "commit", lambda: "no run was made with it")
+    monkeypatch.setenv("WORK_FOLDER", str(work / "another"))  # so all runs come from the results
+    make(grid, work, "--seeds", "2", "log_db")
+    assert all(file.read_bytes() == content for file, content in before.items())
     monkeypatch.setattr(common, "machine", lambda: "another machine")
     with pytest.raises(ValueError, match=r"settings\.json: .* made with another machine: remove"):
         make(grid, work, "--seeds", "1", "log_db")

@@ -135,9 +135,9 @@ def keep(
 
     Where all scores are there already, nothing is written.
 
-    ``scores`` go by file name, which is a representation or condition; ``rows`` are those of `train`,
-    in a study with a column ``condition``. A ``study`` has a folder of its own. ``conditions`` say
-    what of each is different from the profile.
+    ``scores`` go by file name, which is a representation or condition. ``rows`` are those of
+    `train`, in a study with a column ``condition``. A ``study`` has a folder of its own.
+    ``conditions`` say what of each is different from the profile.
     """
     folder = out / experiment.name / experiment.profile_name / study
     (folder / "scores").mkdir(parents=True, exist_ok=True)

@@ -198,7 +198,8 @@ def for_page(table: pd.DataFrame) -> pd.DataFrame:
     if "difference" in table:
         rows = table[["difference", "low", "high"]].to_numpy()
         texts = [f"{middle:+.3f} ({low:+.3f} to {high:+.3f})" for middle, low, high in rows]
-        table = table.assign(difference=[text.replace(" (+nan to +nan)", "") for text in texts])
+        texts = [re.sub(r" ?\(?\+nan( to \+nan\))?", "", text) for text in texts]
+        table = table.assign(difference=texts)
     hidden = ["low", "high", "p", "same_sign", "metric", "balanced_accuracy"]
     hidden += [name for name in table if name.endswith(("_low", "_high"))]
     return table.drop(columns=hidden, errors="ignore")

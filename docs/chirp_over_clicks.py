@@ -10,13 +10,13 @@ import torch
 
 from spectral_hyperresolution import LinearReassignment
 
-SAMPLE_RATE, SECONDS, HOP = 22_050, 1.0, 64
+SAMPLE_RATE, SECONDS, HOP = 22_050, 0.6, 88
 
 t = np.arange(round(SAMPLE_RATE * SECONDS)) / SAMPLE_RATE
-waveform = 0.3 * np.sin(2 * np.pi * (400 * t + 1_800 * t**2)).astype(np.float32)
-waveform[2_000::2_750] += 1  # eight clicks a second
+waveform = 0.3 * np.sin(2 * np.pi * (400 * t + 3_000 * t**2)).astype(np.float32)
+waveform[1_000::2_205] += 3  # ten clicks a second
 transform = LinearReassignment(
-    SAMPLE_RATE, q=2.0, hop_length=HOP, bins_per_octave=40, fmin=200, fmax=8_000
+    SAMPLE_RATE, q=2.0, hop_length=HOP, bins_per_octave=30, fmin=200, fmax=8_000
 )
 panels = {}
 for n_fft in (2048, 256):

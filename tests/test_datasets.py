@@ -288,7 +288,7 @@ def test_insects_as_flac_or_wav(tmp_path, monkeypatch):
     assert again["path"].str.endswith(".flac").sum() == 3
     for content, message in (
         (sounds[2, ".wav"], " has sha256 .*, expected"),
-        (b"", "': .*unknown format"),
+        (b"", "': Format not recognised"),
     ):
         with pytest.raises(DataError, match=rf"data/A\.b%204\.wav{message}"):
             load_insects(

@@ -73,7 +73,7 @@ def compare_planned(
     there = [pair for pair in planned if set(pair) <= set(scores)]
     parts = {"all": clips["label"].unique()}
     if dataset == "microcalls":
-        detail = pd.Series({key: FAMILIES[call.family].detail for key, call in CALLS.items()})
+        detail = pd.Series({key: FAMILIES[call.family] for key, call in CALLS.items()})
         parts |= {name: own.index for name, own in detail.groupby(detail)}
     frames = []
     for name, labels in parts.items():

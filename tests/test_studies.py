@@ -107,7 +107,7 @@ def test_pages_show_the_tables_and_keep_their_words(results):
 
 
 def test_microcalls_are_compared_by_what_sets_them_apart():
-    detail = {name: FAMILIES[call.family].detail for name, call in CALLS.items()}
+    detail = {name: FAMILIES[call.family] for name, call in CALLS.items()}
     table = pd.DataFrame({"detail": detail})
     labels = np.repeat(table.index, 4)
     keys = {"clip_id": [f"c{i:03d}" for i in range(len(labels))], "fold": 0, "label": labels}

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pooch
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
@@ -50,8 +49,3 @@ def check_room(folder: Path, needed: int, purpose: str) -> None:
             f"{folder}: no room to {purpose}: {needed / 1e6:,.1f} MB are needed, {free / 1e6:,.1f} "
             "MB are free. Make room, or set WORK_FOLDER to a folder on another disk"
         )
-
-
-def file_hash(path: Path) -> str:
-    """Return the sha256 of a file's bytes, in hex."""
-    return pooch.file_hash(str(path), alg="sha256")

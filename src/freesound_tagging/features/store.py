@@ -15,6 +15,7 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pandas as pd
+import pooch
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
@@ -24,7 +25,7 @@ from freesound_tagging.errors import DataError
 from freesound_tagging.features.codes import encode
 from freesound_tagging.features.grid import Grid
 from freesound_tagging.features.representations import EMBEDDINGS, compute_channels, get_channel
-from freesound_tagging.files import file_hash, hold_alone, write_atomically
+from freesound_tagging.files import hold_alone, write_atomically
 from freesound_tagging.jobs import run_jobs
 from freesound_tagging.sounds.clips import ClipError, load_windows, stream
 
@@ -134,7 +135,7 @@ def _dtype(channel: str) -> type:
 def _file_hash(path: str) -> str:
     """Return a file's sha256, or ``missing``: it may turn up later and then has another key."""
     try:
-        return file_hash(path)
+        return pooch.file_hash(path)
     except OSError:
         return "missing"
 

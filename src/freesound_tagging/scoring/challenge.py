@@ -1,7 +1,6 @@
 """The test clips that a challenge scored: fold models averaged, MAP@3 by ranking, a submission.
 
-Scores are as in `metrics`, but of clips in no fold: each has one row for each fold (the one that
-the network did not see) and seed.
+Scores are as in `metrics`, with a row for each clip, seed and fold that the network did not see.
 """
 
 import numpy as np
@@ -18,8 +17,7 @@ def average_folds(scores: pd.DataFrame) -> pd.DataFrame:
 def summarise_test(scores: dict[str, pd.DataFrame], usage: pd.Series) -> pd.DataFrame:
     """Return the scores of each representation on the test clips, best MAP@3 first.
 
-    ``usage`` is Public or Private, index ``clip_id``. The columns are variant, n (scored clips),
-    networks (averaged), map3_public, map3_private, map3 (over all), top3_error.
+    ``usage`` is Public or Private, index ``clip_id``.
     """
     rows = []
     for variant, frame in scores.items():
@@ -44,8 +42,8 @@ def submission(averaged: pd.DataFrame, sample: pd.DataFrame | None = None) -> pd
     """Return a submission as the challenge wants it: fname, and three labels, best first.
 
     ``averaged`` are scores of `average_folds`. The rows are those of the challenge's sample
-    submission, in its order; clips that were not scored keep the sample's labels, for the site
-    takes no shorter file. Without a sample they are the scored clips.
+    submission; clips that were not scored keep its labels, for the site takes no shorter file.
+    Without a sample they are the scored clips.
     """
     classes = np.asarray(classes_of(averaged))
     # Of equal scores the class with the lower index ranks first, as in the metrics.

@@ -1,8 +1,4 @@
-"""Archives of sounds: find or download, unpack, verify. No half data set is ever seen.
-
-Archives are looked for in the folder named by the environment variable DATA_MIRROR, then among
-earlier downloads, then downloaded.
-"""
+"""Archives of sounds: find or download, unpack, verify. No half data set is ever seen."""
 
 from __future__ import annotations
 
@@ -24,7 +20,7 @@ from requests.exceptions import ChunkedEncodingError
 from tqdm import tqdm
 
 from freesound_tagging.errors import DataError
-from freesound_tagging.files import check_room, file_hash, hold_alone
+from freesound_tagging.files import check_room, hold_alone
 from freesound_tagging.sounds.tables import read_rows
 
 MANIFESTS = Path(__file__).resolve().parents[3] / "data"
@@ -34,7 +30,6 @@ TRIES = 7  # in a row that bring nothing new; a long download over a bad line br
 PAUSE = 1.0  # seconds before the second try in a row; before each further one it doubles
 TIMEOUTS = (15.0, 60.0)  # seconds to wait for a connection, and for the next bytes
 BLOCK = 1 << 15  # bytes written at a time, and the most that a broken connection loses
-BROKEN = (requests.ConnectionError, requests.Timeout, ChunkedEncodingError)
 
 
 @dataclass(frozen=True)
@@ -43,20 +38,14 @@ class Archive:
 
     It is called ``file`` under DATA_MIRROR and after a download, and unpacked to ``folder`` under
     that of all data sets. ``md5`` is that of the whole zip; "" where each clip is verified by a
-    manifest, which holds its ``clip_hash``. Mirrors re-pack: a clip may have one of ``endings``.
+    manifest, which holds its ``clip_hash``.
     """
 
     file: str
     url: str
     folder: str
     md5: str = ""
-    clip_hash: Callable[[Path], str] = file_hash
-    endings: tuple[str, ...] = ()
-
-    def locate(self, folder: Path, name: str) -> Path:
-        """Return the path of a clip, whichever ending it has."""
-        paths = [folder / name, *((folder / name).with_suffix(end) for end in self.endings)]
-        return next((path for path in paths if path.is_file()), paths[0])
+    clip_hash: Callable[[Path], str] = pooch.file_hash  # sha256
 
 
 @dataclass(frozen=True)
@@ -77,6 +66,12 @@ def github_archive(repository: str, commit: str, folder: str, **more) -> Archive
 def read_manifest(name: str, key: str = "file") -> pd.DataFrame:
     """Return the committed list of a data set's clips, data/NAME.csv, by file name."""
     return read_rows(MANIFESTS / f"{name}.csv", (key,)).set_index(key).sort_index()
+
+
+def locate(folder: Path, name: str) -> Path:
+    """Return the path of a clip, which a mirror may have re-packed as FLAC."""
+    path = folder / name
+    return path if path.is_file() else path.with_suffix(".flac")
 
 
 def fetch(archive: Archive, root: Path, hashes: Mapping[str, str] | None = None) -> Path:
@@ -101,11 +96,12 @@ def fetch(archive: Archive, root: Path, hashes: Mapping[str, str] | None = None)
                 check_room(staging, needed, f"unpack {path.name}")
                 zipped.extractall(staging)
             for name, expected in (hashes or {}).items():
-                clip = archive.locate(staging / path.stem, name)
+                clip = locate(staging / path.stem, name)
                 found = archive.clip_hash(clip) if clip.is_file() else "none: it is missing"
                 if found != expected:
                     raise zipfile.BadZipFile(f"{name} has sha256 {found}, expected {expected}")
             return (staging / path.stem).replace(folder)
+        # soundfile's errors are RuntimeErrors, as those of zips with a password.
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, FileNotFoundError) as error:
             fault = f"{path}: is truncated, damaged or another zip ({error})"
             raise DataError(f"{fault}. Delete it and fetch it again") from error
@@ -114,7 +110,7 @@ def fetch(archive: Archive, root: Path, hashes: Mapping[str, str] | None = None)
 
 
 def find_archive(archive: Archive, root: Path) -> Path:
-    """Find an archive under DATA_MIRROR or in ``root/downloads``, or download it to there."""
+    """Find an archive under DATA_MIRROR, then in ``root/downloads``, or download it to there."""
     mirror = os.environ.get("DATA_MIRROR", "")
     if mirror and not Path(mirror).is_dir():
         raise DataError(
@@ -137,16 +133,14 @@ def download_file(url: str, target: Path, md5: str = "") -> Path:
     """Download a file, unless it is there already.
 
     What has arrived is kept in ``.NAME.part`` beside the target, whatever stops the program, and
-    the next call goes on from there (HTTP ``Range``, RFC 9110).
-
-    The target never holds a part of the file, nor, where ``md5`` is given, one with another hash.
+    the next call goes on from there. The target is whole and, where ``md5`` is given, right.
     """
     part = target.with_name(f".{target.name}.part")
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists() and md5 in ("", pooch.file_hash(target, "md5")):
         return target
     try:
-        _complete(url, part, target.name)
+        _complete(url, part)
     except requests.RequestException as error:
         reason = str(error)
     else:
@@ -161,22 +155,22 @@ def download_file(url: str, target: Path, md5: str = "") -> Path:
     )
 
 
-def _complete(url: str, part: Path, name: str) -> None:
+def _complete(url: str, part: Path) -> None:
     """Connect until the partial file is whole."""
     tries, size = TRIES, -1
     while True:
         part.touch()
         tries, size = TRIES if part.stat().st_size > size else tries - 1, part.stat().st_size
         try:
-            return _connect(url, part, name)
-        except BROKEN as error:
+            return _connect(url, part)
+        except (requests.ConnectionError, requests.Timeout, ChunkedEncodingError) as error:
             if not tries:
                 raise
-            tqdm.write(f"{name}: the connection broke ({error}); it is tried again")
+            tqdm.write(f"{part}: the connection broke ({error}); it is tried again")
             time.sleep(PAUSE * 2 ** (TRIES - tries))
 
 
-def _connect(url: str, part: Path, name: str) -> None:
+def _connect(url: str, part: Path) -> None:
     """Ask once for what the partial file lacks, and append what comes."""
     start = part.stat().st_size
     headers = {
@@ -194,8 +188,8 @@ def _connect(url: str, part: Path, name: str) -> None:
         if response.status_code != 206:
             start = 0  # the server ignores ranges and sends the whole
         size = int(response.headers.get("Content-Length", 0))
-        check_room(part.parent, size, f"download {name}")
-        bar = tqdm(desc=name, total=start + size, initial=start, unit="B", unit_scale=True)
+        check_room(part.parent, size, f"download {part}")
+        bar = tqdm(desc=part.name, total=start + size, initial=start, unit="B", unit_scale=True)
         with bar, part.open("ab" if start else "wb", buffering=0) as file:
             for block in response.iter_content(BLOCK):
                 file.write(block)

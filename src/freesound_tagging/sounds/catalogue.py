@@ -49,16 +49,9 @@ def load(
 ) -> pd.DataFrame:
     """List the clips of a data set, fetching, verifying and unpacking them where needed.
 
-    Parameters
-    ----------
-    name : one of `NAMES`, or the path of a table of your own, see `tables.read_table`.
-    root : folder that holds, or will hold, one folder for each named data set.
-    options : for "microcalls" only: those of `microcalls.load`.
-
-    Returns
-    -------
-    One row a clip, index `clip_id` (unique str, sorted). Neither the order of a directory nor of
-    rows in a CSV changes anything in it. Columns:
+    A name is one of `NAMES`, or the path of a table of your own, see `tables.read_table`; ``root``
+    holds, or will hold, one folder for each named data set; ``options`` are for "microcalls", see
+    `microcalls.load`. Returns one row a clip, index `clip_id` (unique str, sorted), with columns:
 
     - path (str): of the sound file; relative where `root` (or the table's path) is relative.
     - label (str): the class.
@@ -79,10 +72,9 @@ def load(
 
 def load_at_hand(name: str, root: str | os.PathLike[str], **options: object) -> pd.DataFrame | None:
     """As `load`; None where it would have to be downloaded, or, with a warning, is broken."""
-    mirror = os.environ.get("DATA_MIRROR")
+    mirror = os.environ.get("DATA_MIRROR") or root
     for archive in describe(name).archives:
-        places = [Path(root, archive.folder), *([Path(mirror, archive.file)] if mirror else [])]
-        if not any(place.exists() for place in places):
+        if not (Path(root, archive.folder).exists() or Path(mirror, archive.file).exists()):
             return None
     try:
         return load(name, root, **options)

@@ -1,11 +1,9 @@
 """From a sound file to the waveform a network sees: decode, resample, best-centred crop.
 
-The same file and settings give the same numbers. Files are read block by block, so that a recording
-of many hours takes no more memory than one of two minutes.
-
-A decoder stops where its container says that the sound ends, or where the file does, and says
-nothing of it. So what a file promises is compared with what it holds. One that promises more is
-refused. One that holds more than is read, or that promises no length, is read and noted.
+Files are read block by block, so that a recording of many hours takes no more memory than one of
+some minutes. A decoder says nothing where it stops early. So what a file promises is compared with
+what it holds: one that promises more is refused; one that holds more than is read, or that promises
+no length, is read and noted.
 """
 
 from __future__ import annotations
@@ -13,8 +11,8 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
@@ -44,36 +42,23 @@ _TAG = 4096  # bytes: fewer than these behind a sound are a tag or padding
 _UNKNOWN = 1 << 61  # libsndfile says 2**63 - 1 samples where a header does not say
 _SIZES = r"^ *(?:data|SSND|Data Size|riff|Riff size) *: (\d+) \(should be (\d+)\)"  # in its log
 _OPEN = "its header leaves its length open, so whether it is whole cannot be told"
-_MORE = (
-    "sound goes on behind the first and is not read; to have all of it, write it anew as one "
-    "sound (ffmpeg and sox can)"
-)
+_MORE = "sound goes on behind the first and is not read; write it anew as one (ffmpeg and sox can)"
 
 
 def decode(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
     """Read a sound file as one channel, the mean of its channels.
 
     Returns the waveform, float32, shape (time,), and its sample rate in Hz. Integer formats are
-    scaled to [-1, 1); float formats keep their values.
-
-    `ClipError`: the file cannot be read or is not whole; data/README.md lists what is refused.
+    scaled to [-1, 1); float formats keep their values. `ClipError`: the file cannot be read or is
+    not whole; data/README.md lists what is refused.
     """
     sound = Sound(path)
     return np.concatenate([_fold(block) for block in sound.blocks()]), sound.sample_rate
 
 
 def resample(waveform: np.ndarray, sample_rate: int, target: int) -> np.ndarray:
-    """Change a waveform's rate in Hz with soxr at its HQ setting (noise floor below -120 dB).
-
-    Float32, shape (n,), becomes float32, shape (about n * target / sample_rate,).
-    """
-    return _resampler(sample_rate, target)(np.asarray(waveform, np.float32), last=True)
-
-
-def _resampler(sample_rate: int, target: int) -> Callable[..., np.ndarray]:
-    if sample_rate == target:
-        return lambda block, last=False: block
-    return soxr.ResampleStream(sample_rate, target, 1, quality="HQ").resample_chunk
+    """Change a waveform's rate in Hz; shape (n,) becomes (about n * target / sample_rate,)."""
+    return soxr.resample(np.asarray(waveform, np.float32), sample_rate, target, quality="HQ")
 
 
 def _fold(block: np.ndarray) -> np.ndarray:
@@ -90,11 +75,9 @@ def stream(
     what is odd of the recording. `ClipError` as `decode`, perhaps after some blocks.
     """
     sound = Sound(path)
-    change = _resampler(sound.sample_rate, target)
-    first, constant, n, energy = None, True, 0, np.zeros(3)
+    change = soxr.ResampleStream(sound.sample_rate, target, 1, quality="HQ").resample_chunk
+    n, energy = 0, np.zeros(3)
     for block in sound.blocks():
-        first = block[0] if first is None else first
-        constant = constant and bool((block == first).all())
         n += len(block)
         mean = _fold(block)
         changed = change(mean)
@@ -105,8 +88,8 @@ def stream(
     yield rest
     notes = [] if notes is None else notes
     channels, mean, left = energy * (1, 1, sound.sample_rate / target)
-    if constant:
-        notes.append("silent")  # with or without an offset
+    if not channels:  # with or without an offset
+        notes.append("silent")
     # The mean of n channels that have nothing in common holds 1/n of their energy.
     elif mean < 0.1 * channels:
         notes.append("the channels cancel: their mean holds under a tenth of what it should")
@@ -120,19 +103,7 @@ def stream(
 
 def _energy(block: np.ndarray) -> float:
     """Return the energy of a block, shape (n,) or (n, channels), without its channels' means."""
-    return float(((block - block.mean(axis=0, dtype=np.float64)) ** 2).sum()) if len(block) else 0.0
-
-
-def _join(blocks: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
-    """Join blocks to longer ones, of at least ``size`` samples but for the last."""
-    held: list[np.ndarray] = []
-    for block in blocks:
-        held.append(block)
-        if sum(map(len, held)) >= size:
-            yield np.concatenate(held)
-            held = []
-    if held:
-        yield np.concatenate(held)
+    return len(block) * block.var(axis=0, dtype=np.float64).sum() if len(block) else 0.0
 
 
 def best_centred_crop(waveform: np.ndarray, sample_rate: int, duration: float) -> np.ndarray:
@@ -141,8 +112,7 @@ def best_centred_crop(waveform: np.ndarray, sample_rate: int, duration: float) -
     A box of half a second (at most ``duration``) moves over |x|; the stretch is centred on the
     box with the greatest sum, on the middle one of the first run of such boxes. So a click and a
     clip shorter than the box end up in the centre. Where an offset or a drift below 2 Hz holds over
-    a fifth of the energy, the box moves over what lies above 10 Hz; what is cut out is the waveform
-    as it is, all the same.
+    a fifth of the energy, the box moves over what lies above 10 Hz.
 
     A waveform of shape (time,) with a rate in Hz becomes float32, shape (round(duration *
     sample_rate),); zeros where the stretch reaches over an end of the clip.
@@ -168,9 +138,8 @@ def _loudest(waveform: np.ndarray, sample_rate: int, box: float) -> tuple[int, f
     total = np.pad(total, (width // 2, width - width // 2), "edge")
     sums = total[width:] - total[:-width]
     first = int(np.argmax(sums))
-    others = np.flatnonzero(sums[first:] != sums[first])
-    last = first + int(others[0]) - 1 if len(others) else len(sums) - 1
-    return (first + last) // 2, float(sums[first])
+    run = int(np.argmin(np.append(sums[first:] == sums[first], False)))  # of equal boxes
+    return first + (run - 1) // 2, float(sums[first])
 
 
 def _high_pass(waveform: np.ndarray, sample_rate: int, cutoff: float) -> np.ndarray:
@@ -192,34 +161,29 @@ def cut(blocks: Iterable[np.ndarray], starts: list[int], length: int) -> np.ndar
 
 
 def load_windows(
-    path: str | os.PathLike[str],
-    sample_rate: int = 22_050,
-    duration: float = 2.0,
-    windows: int = 1,
+    path: str | os.PathLike[str], sample_rate: int = 22_050, duration: float = 2.0, windows: int = 1
 ) -> tuple[np.ndarray, str]:
     """Turn a recording into windows of equal rate (Hz) and length (s), as a network sees them.
 
     One window is the best-centred crop; of a recording beyond two minutes, that of its loudest two.
     The starts of more are spread evenly over the recording, the first at its start and the last at
-    its end; they overlap where it is short.
+    its end; they overlap where it is short. A recording that is shorter than a window stands in the
+    middle of zeros, in every window.
 
-    Returns
-    -------
-    waveforms : float32, shape (windows, samples). A recording that is shorter than a window
-        stands in the middle of zeros, in every window.
-    note : "" for an ordinary recording; data/README.md lists what is noted.
+    Returns the windows, float32, shape (windows, samples), and a note, "" for an ordinary
+    recording; data/README.md lists what is noted.
     """
     rate, length, box = sample_rate, round(duration * sample_rate), min(BOX, duration)
     notes: list[str] = []
-    searched = np.zeros(0, np.float32)  # ends at sample n
-    loudest, centre, n = -1.0, 0, 0
-    for part in _join(stream(path, rate, notes), round(_SEARCHED * rate)):
-        # A loud box may lie across the end of what was searched before.
-        searched = np.concatenate([searched[len(searched) - round(box * rate) :], part])
-        n += len(part)
+    loudest, centre, n, searched = -1.0, 0, 0, np.zeros(0, np.float32)
+    blocks = stream(path, rate, notes)
+    # Searched stretches overlap by a box, for the loudest one may lie across an end.
+    for start, searched in slide(blocks, rate, _SEARCHED, _SEARCHED - box, padded=False):
         middle, level = _loudest(searched, rate, box)
+        begin = round(start * rate)
+        n = begin + len(searched)
         if level > loudest:
-            loudest, centre = level, n - len(searched) + middle
+            loudest, centre = level, begin + middle
     starts = [centre - length // 2] * windows
     if windows > 1 and n > length:
         starts = [round(i * (n - length) / (windows - 1)) for i in range(windows)]
@@ -249,12 +213,16 @@ def slide(
     than a window there is one, its `best_centred_crop`; or, not ``padded``, the whole as it is.
     """
     length, step = round(duration * sample_rate), round(hop * sample_rate)
-    at, kept = 0, np.zeros(0, np.float32)  # `kept` begins at sample `at`
+    at, held = 0, [np.zeros(0, np.float32)]  # what is held begins at sample `at`
     for block in blocks:
-        kept = np.concatenate([kept, np.asarray(block, np.float32)])
-        while len(kept) > length + step:
-            yield at / sample_rate, kept[:length]
-            at, kept = at + step, kept[step:]
+        held.append(np.asarray(block, np.float32))
+        if sum(map(len, held)) > length + step:
+            kept = np.concatenate(held)
+            while len(kept) > length + step:
+                yield at / sample_rate, kept[:length]
+                at, kept = at + step, kept[step:]
+            held = [kept]
+    kept = np.concatenate(held)
     if len(kept) > length:
         yield at / sample_rate, kept[:length]
         yield (at + len(kept) - length) / sample_rate, kept[-length:]
@@ -269,8 +237,7 @@ class ClipError(DataError):
 class Sound:
     """A sound file whose header has been read; `ClipError` where it cannot be or is cut short.
 
-    ``sample_rate`` is in Hz. ``promised`` are the samples per channel that the header promises, or
-    None where it does not say. ``notes`` say what is odd, once `blocks` has come to its end.
+    ``sample_rate`` is in Hz; ``notes`` say what is odd, once `blocks` has come to its end.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
@@ -289,12 +256,10 @@ class Sound:
                     self._check_pages(io.BytesIO(self._mended) if start else source)
             with self._open() as (source, file):
                 self._container, self.sample_rate = file.format, file.samplerate
-                self.promised = file.frames if file.frames < _UNKNOWN else None
+                known, log = file.frames < _UNKNOWN, file.extra_info
                 if file.format == "MP3":  # without a length header (Xing, VBRI) it is a guess
-                    mpeg = _find_frames(source)
-                    known = mpeg is not None and mpeg.bitrate_mode != BitrateMode.UNKNOWN
-                    self.promised = file.frames if known else None
-                log = file.extra_info
+                    known = _find_frames(source) not in (None, BitrateMode.UNKNOWN)
+                self._promised = file.frames if known else None  # samples per channel
         except OSError as error:  # no permission, a name that is too long
             self._refuse(f"cannot be opened ({error.strerror})")
         # soundfile raises TypeError for a name that ends in .raw, which has no header to read.
@@ -307,7 +272,7 @@ class Sound:
             self._check_sizes(log)
         elif self._container not in ("FLAC", "OGG", "MP3"):
             self.notes.append(f"whether a file in {self._container} format is whole cannot be told")
-        elif self.promised is None and self._container != "MP3":  # many have no length header
+        elif self._promised is None and self._container != "MP3":  # many have no length header
             self.notes.append(_OPEN)
 
     def blocks(self) -> Iterator[np.ndarray]:
@@ -385,29 +350,22 @@ class Sound:
 
     def _check_end(self, source: BinaryIO, n: int, fault: str) -> None:
         """Compare what was promised with the ``n`` samples that were read."""
-        missing = 0 if self.promised is None else self.promised - n
-        at, more = source.tell(), False
-        if self._container == "MP3":
-            missing = missing if missing > _PADDING else 0
-            more = _find_frames(source, at) is not None
-        elif self._container == "FLAC":
-            more = self._size - at > _TAG
-        if fault or missing:
-            reason = fault or f"its header promises {self.promised} samples, it holds {n}"
+        at, missing = source.tell(), 0 if self._promised is None else self._promised - n
+        if fault or missing > (_PADDING if self._container == "MP3" else 0):
+            reason = fault or f"its header promises {self._promised} samples, it holds {n}"
             self._refuse(f"is truncated or damaged: {reason}")
         if n == 0:
             self._refuse(
                 "its header says 0 samples: it is empty, or the program that wrote it did not "
                 "finish; repair it (sox --ignore-length can)"
             )
-        if more:
+        more_flac = self._container == "FLAC" and self._size - at > _TAG
+        if more_flac or (self._container == "MP3" and _find_frames(source, at) is not None):
             self.notes.append(_MORE)
 
 
-def _find_frames(file: BinaryIO, offset: int = 0) -> MPEGInfo | None:
-    """Return what the MPEG frames say that follow, perhaps behind tags; None where none do."""
-    try:
+def _find_frames(file: BinaryIO, offset: int = 0) -> BitrateMode | None:
+    """Return the kind of MPEG frames that follow, perhaps behind tags; None where none do."""
+    with suppress(MutagenError):
         mpeg = MPEGInfo(file, offset=offset)
-    except MutagenError:
-        return None
-    return None if mpeg.sketchy else mpeg
+        return None if mpeg.sketchy else mpeg.bitrate_mode

@@ -35,14 +35,13 @@ DATASET = Dataset(
 )
 
 KAGGLE_FOLDER = "freesound-audio-tagging"  # named as the challenge is; its files as they are there
-SCORED = ("Public", "Private")  # usages of the test clips that the challenge scored
 
 
 def load(root: Path) -> pd.DataFrame:
     """Return the clip table, see `catalogue.load`.
 
-    Train clips have the fold and group of the manifest, by file name. Of the test clips those that
-    the challenge scored are listed; they count as verified, for the organisers checked all of them.
+    Of the test clips those that the challenge scored are listed; they count as verified, for the
+    organisers checked all of them.
     """
     train_table, test_table, sounds = find_tables(root)
     folds = read_manifest("fsdkaggle2018_folds", "fname").astype({"fold": int})
@@ -71,9 +70,8 @@ def _with_folds(clips: pd.DataFrame, folds: pd.DataFrame, sounds: Path) -> pd.Da
 
 
 def _scored(table: Path) -> pd.DataFrame:
-    # The labels of the ignored clips are blank or mean nothing.
-    clips = read_rows(table, ("fname", "label", "usage"), may_be_blank=("label",))
-    return clips[clips["usage"].isin(SCORED)]
+    clips = read_rows(table, ("fname", "usage"))
+    return clips[clips["usage"].isin(["Public", "Private"])]
 
 
 def usage_of_test_clips(root: Path) -> pd.Series:
@@ -84,10 +82,7 @@ def usage_of_test_clips(root: Path) -> pd.Series:
 
 
 def sample_submission(root: Path) -> pd.DataFrame | None:
-    """Return Kaggle's sample_submission.csv, columns fname and label; None where it is not there.
-
-    It lies beside Kaggle's train.csv and lists all 9,400 test clips.
-    """
+    """Return Kaggle's sample_submission.csv, which lies beside its train.csv; None without it."""
     path = find_tables(root)[0].with_name("sample_submission.csv")
     return read_rows(path, ("fname", "label"))[["fname", "label"]] if path.is_file() else None
 
@@ -97,7 +92,6 @@ def find_tables(root: Path) -> tuple[Path, Path, dict[str, Path]]:
 
     In this order: Zenodo's, unpacked under ``root``; Kaggle's, in `KAGGLE_FOLDER` under DATA_MIRROR
     or ``root``, which is read where it lies; Zenodo's under DATA_MIRROR; Zenodo's, downloaded.
-
     Returns the table of the train clips, that of the test clips (which may not be there), and the
     folders of sounds by split.
     """

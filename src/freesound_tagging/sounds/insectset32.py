@@ -10,16 +10,13 @@ from pathlib import Path
 import pandas as pd
 import soundfile
 
-from freesound_tagging.sounds.archives import Dataset, fetch, github_archive, read_manifest
+from freesound_tagging.sounds.archives import Dataset, fetch, github_archive, locate, read_manifest
 from freesound_tagging.sounds.tables import as_table
 
 
 def samples_hash(path: Path) -> str:
     """Return the sha256 of a sound's samples as 32-bit integers: wav and FLAC have the same."""
-    try:
-        samples, _ = soundfile.read(path, dtype="int32", always_2d=True)
-    except soundfile.SoundFileError as error:
-        return f"none ({error})"
+    samples, _ = soundfile.read(path, dtype="int32", always_2d=True)
     return hashlib.sha256(samples.astype("<i4").tobytes()).hexdigest()
 
 
@@ -36,7 +33,6 @@ DATASET = Dataset(
             "c0108393079d2ae8ae07f5775cd9baef1a37b883",
             "insectset32",
             clip_hash=samples_hash,
-            endings=(".flac",),
         ),
     ),
 )
@@ -44,8 +40,7 @@ DATASET = Dataset(
 
 def load(root: Path) -> pd.DataFrame:
     """Return the clip table, see `catalogue.load`; `group` is the recording session."""
-    (archive,) = DATASET.archives
     clips = read_manifest("insectset32")
-    folder = fetch(archive, root, dict(clips["samples_sha256"]))
-    paths = [str(archive.locate(folder, file)) for file in clips.index]
-    return as_table(clips.assign(path=paths, where=paths, fold=clips["fold"].astype(int)))
+    folder = fetch(DATASET.archives[0], root, dict(clips["samples_sha256"]))
+    paths = [str(locate(folder, file)) for file in clips.index]
+    return as_table(clips.assign(path=paths, fold=clips["fold"].astype(int)))

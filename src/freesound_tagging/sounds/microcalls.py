@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +26,7 @@ from tqdm import tqdm
 
 from freesound_tagging.files import write_atomically
 from freesound_tagging.sounds.archives import Dataset
+from freesound_tagging.sounds.tables import COLUMNS
 
 # Part of the folder's name: raise it whenever the same seed would give other sounds, so that
 # sounds of an older version are never served for the new one.
@@ -35,14 +34,13 @@ VERSION = 1
 
 SAMPLE_RATE = 22_050  # Hz; all of a call lies below 5.5 kHz
 SWEEP_OCTAVES = 5 / 12  # both sweep families run between the same two end points
-WOBBLE_OCTAVES = 0.7 / 12  # rms-matched extent of vibrato and trill, see _vibrato and _trill
+WOBBLE_OCTAVES = 0.7 / 12  # rms-matched extent of vibrato and trill, see `_voices`
 TREMOLO_DEPTH = 0.9
 CLICK_SECONDS = 0.008  # standard deviation of one click's Gaussian envelope
 SWITCH_SECONDS = 0.004  # steps glide over about this time: a jump would click
 FADE_SECONDS = 0.02  # raised-cosine attack and release of every call
 NOISE_BAND = (500.0, 5500.0)  # Hz; the calls live here, so the noise is measured here
 FOLDS = 5
-
 
 # What varies from clip to clip in the same way for every class: lowest and highest value, and
 # whether it is drawn uniformly in the logarithm. The order is the order of the draws: appending
@@ -61,71 +59,11 @@ NUISANCES: dict[str, tuple[float, float, bool]] = {
     "wet": (-24, -6, False),  # dB: reverberation over the direct sound
 }
 
-
-Voices = tuple[list[np.ndarray], np.ndarray | float]
-"""The partials of a call: octaves above the pitch over time, for each; and their amplitude."""
-
-
-def _slope(t: np.ndarray, seconds: float, draw: dict[str, float]) -> Voices:
-    u = (t - draw["position"] * draw["length"]) / seconds
-    return [SWEEP_OCTAVES * draw["depth"] * np.clip(u, -0.5, 0.5)], 1.0
-
-
-def _curvature(t: np.ndarray, bend: float, draw: dict[str, float]) -> Voices:
-    # An exponential between fixed end points: the opposite bend is its exact mirror in time and
-    # frequency, so neither member of the family sweeps further or steeper than the other.
-    path = np.expm1(bend * t / draw["length"]) / np.expm1(bend)
-    return [SWEEP_OCTAVES * draw["depth"] * (path - 0.5)], 1.0
-
-
-def _vibrato(t: np.ndarray, rate: float, draw: dict[str, float]) -> Voices:
-    wave = np.sqrt(2) * np.sin(2 * np.pi * (rate * t + draw["phase"]))
-    return [WOBBLE_OCTAVES * draw["depth"] * wave], 1.0
-
-
-def _trill(t: np.ndarray, rate: float, draw: dict[str, float]) -> Voices:
-    # The slope at a crossing is 2 pi rate, so this divisor makes the switch as long at any rate.
-    wave = np.tanh(
-        np.sin(2 * np.pi * (rate * t + draw["phase"])) / (2 * np.pi * rate * SWITCH_SECONDS)
-    )
-    return [WOBBLE_OCTAVES * draw["depth"] * wave], 1.0
-
-
-def _tremolo(t: np.ndarray, rate: float, draw: dict[str, float]) -> Voices:
-    return [0 * t], 1 + TREMOLO_DEPTH * np.sin(2 * np.pi * (rate * t + draw["phase"]))
-
-
-def _click(t: np.ndarray, rate: float, draw: dict[str, float]) -> Voices:
-    seconds = ((rate * t + draw["phase"]) % 1 - 0.5) / rate  # from the nearest click's middle
-    return [0 * t], np.exp(-0.5 * (seconds / CLICK_SECONDS) ** 2)
-
-
-def _partials(t: np.ndarray, semitones: float, draw: dict[str, float]) -> Voices:
-    return [0 * t - semitones / 24, 0 * t + semitones / 24], 1.0
-
-
-def _step(t: np.ndarray, semitones: float, draw: dict[str, float]) -> Voices:
-    u = (t - draw["position"] * draw["length"]) / SWITCH_SECONDS
-    return [semitones / 24 * np.tanh(u)], 1.0
-
-
-class Family(NamedTuple):
-    """Two classes that differ in one quantity."""
-
-    detail: str  # "frequency" or "time": the resolution that the distinction asks for
-    render: Callable[[np.ndarray, float, dict[str, float]], Voices]  # of times in s, value, draws
-
-
-FAMILIES: dict[str, Family] = {
-    "slope": Family("frequency", _slope),  # value: time a glide takes, s
-    "curvature": Family("frequency", _curvature),  # bend of a sweep
-    "partials": Family("frequency", _partials),  # distance, semitones
-    "step": Family("frequency", _step),  # semitones
-    "vibrato": Family("time", _vibrato),  # rate, Hz; so are those that follow
-    "trill": Family("time", _trill),
-    "tremolo": Family("time", _tremolo),
-    "click": Family("time", _click),
+FAMILIES: dict[str, str] = {
+    **dict.fromkeys(("slope", "curvature", "partials", "step"), "frequency"),
+    **dict.fromkeys(("vibrato", "trill", "tremolo", "click"), "time"),
 }
+"""The resolution, in frequency or in time, that telling a family's two classes apart asks for."""
 
 
 class Call(NamedTuple):
@@ -182,11 +120,42 @@ def draw_nuisances(
     return draw
 
 
+def _voices(
+    family: str, value: float, t: np.ndarray, draw: dict[str, float]
+) -> tuple[list[np.ndarray], np.ndarray | float]:
+    """Return the partials of a call, in octaves above the pitch at times t (s); their amplitude."""
+    sweep, wobble = SWEEP_OCTAVES * draw["depth"], WOBBLE_OCTAVES * draw["depth"]
+    after = t - draw["position"] * draw["length"]  # s since the middle of a glide or step
+    cycles = value * t + draw["phase"]  # of a modulation whose rate is the value
+    wave = np.sin(2 * np.pi * cycles)
+    match family:
+        case "slope":  # value: time a glide takes, s
+            return [sweep * np.clip(after / value, -0.5, 0.5)], 1.0
+        case "curvature":  # bend of a sweep
+            # An exponential between fixed end points: the opposite bend is its exact mirror in time
+            # and frequency, so neither member of the family sweeps further or steeper.
+            path = np.expm1(value * t / draw["length"]) / np.expm1(value)
+            return [sweep * (path - 0.5)], 1.0
+        case "partials":  # distance, semitones
+            return [0 * t - value / 24, 0 * t + value / 24], 1.0
+        case "step":  # semitones
+            return [value / 24 * np.tanh(after / SWITCH_SECONDS)], 1.0
+        case "vibrato":  # rate, Hz; so are those that follow
+            return [wobble * (np.sqrt(2) * wave)], 1.0
+        case "trill":
+            # The slope at a crossing is 2 pi rate, so the switch takes as long at any rate.
+            return [wobble * np.tanh(wave / (2 * np.pi * value * SWITCH_SECONDS))], 1.0
+        case "tremolo":
+            return [0 * t], 1 + TREMOLO_DEPTH * wave
+    seconds = (cycles % 1 - 0.5) / value  # from the middle of the nearest click
+    return [0 * t], np.exp(-0.5 * (seconds / CLICK_SECONDS) ** 2)
+
+
 def _dry_call(label: str, draw: dict[str, float], phases: np.ndarray, rate: int) -> np.ndarray:
     """The call alone, (n,) float64, at an rms of one over its length."""
     t = np.arange(round(draw["length"] * rate)) / rate
     family, value, _ = CALLS[label]
-    voices, amplitude = FAMILIES[family].render(t, value, draw)
+    voices, amplitude = _voices(family, value, t, draw)
     call = np.zeros(len(t))
     for octaves, phase in zip(voices, phases, strict=False):
         # Summing the frequency keeps the phase continuous: a sine wave of frequency(t) * t would
@@ -255,59 +224,37 @@ def example(
 
 
 def _write_clip(path: Path, label: str, index: int, seed: int) -> None:
-    clip = synthesise(label, clip_rng(seed, label, index))
     # Rounded here rather than by the sound library, whose rounding may change with its version.
-    pcm = np.round(clip * 32767).astype(np.int16)
+    pcm = np.round(synthesise(label, clip_rng(seed, label, index)) * 32767).astype(np.int16)
     flac = io.BytesIO()
     soundfile.write(flac, pcm, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     write_atomically(path, flac.getvalue())
-
-
-def metadata(clips_per_class: int = 40, seed: int = 0) -> pd.DataFrame:
-    """Return the drawn parameters of every clip that `load` would make, without any sound.
-
-    Index ``clip_id``; columns label, family, index, value (that of `CALLS`) and `NUISANCES`.
-    """
-    rows = []
-    for label, call in CALLS.items():
-        for index in range(clips_per_class):
-            row = {"clip_id": f"{label}-{index:04d}", "label": label, "family": call.family}
-            draw = draw_nuisances(clip_rng(seed, label, index))
-            rows.append(row | {"index": index, "value": call.value} | draw)
-    return pd.DataFrame(rows).set_index("clip_id").sort_index()
 
 
 def load(root: str | Path, clips_per_class: int = 40, seed: int = 0) -> pd.DataFrame:
     """Write what is missing of the corpus and return its clip table, see `catalogue.load`.
 
     The sounds, of 2 s at 22,050 Hz, go as 16-bit FLAC to a folder under ``root`` named by the
-    settings, with ``metadata.csv`` (the drawn parameters) beside them. The same settings give the
-    same bytes, and the first clips of a class are the same however many are asked for; multiples of
-    5 fill the folds evenly. A run that is killed leaves no truncated clip, and the next one goes on
-    from there.
+    settings. The same settings give the same bytes, and the first clips of a class are the same
+    however many are asked for; multiples of 5 fill the folds evenly. A run that is killed leaves no
+    truncated clip, and the next one goes on from there.
     """
-    drawn = metadata(clips_per_class, seed)
     name = f"microcalls-v{VERSION}-c{clips_per_class}-s{seed}-d1-snrmix-r22050-t2"
     folder = Path(root) / name
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{clip_id}.flac" for clip_id in drawn.index]
-    there = {entry.name for entry in os.scandir(folder)}
-    missing = [
-        (path, label, index, seed)
-        for path, label, index in zip(paths, drawn["label"], drawn["index"], strict=True)
-        if path.name not in there
+    clips = [
+        (folder / f"{label}-{index:04d}.flac", label, index)
+        for label in CALLS
+        for index in range(clips_per_class)
     ]
+    missing = [(*clip, seed) for clip in clips if not clip[0].exists()]
     # Starting processes takes longer than writing a few clips.
     parallel = joblib.Parallel(1 if len(missing) < 32 else -1, return_as="generator_unordered")
     done = parallel(joblib.delayed(_write_clip)(*arguments) for arguments in missing)
     for _ in tqdm(done, total=len(missing), desc=name, unit="clip", disable=not missing):
         pass
-    if "metadata.csv" not in there:
-        write_atomically(folder / "metadata.csv", drawn.to_csv().encode())
-    table = pd.DataFrame({"path": list(map(str, paths)), "label": drawn["label"]}, drawn.index)
-    return table.assign(
-        fold=drawn["index"] % FOLDS, split="train", verified=True, group=drawn.index
-    )
+    rows = [(p.stem, str(p), label, i % FOLDS, "train", True, p.stem) for p, label, i in clips]
+    return pd.DataFrame(rows, columns=["clip_id", *COLUMNS]).set_index("clip_id").sort_index()
 
 
 DATASET = Dataset("generated here, no rights reserved", "freesound_tagging.sounds.microcalls")

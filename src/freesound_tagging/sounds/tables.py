@@ -13,9 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
+import pooch
 
 from freesound_tagging.errors import DataError
-from freesound_tagging.files import file_hash
 from freesound_tagging.sounds.clips import ClipError, load_clip
 
 COLUMNS = ("path", "label", "fold", "split", "verified", "group")
@@ -39,7 +39,7 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
     - `group` (optional): the source recording; must not cross folds. Without the column each file
       is its own, and files of equal content are one.
 
-    Every clip has split "train" and counts as verified. A `DataError` names the table and the line.
+    A `DataError` names the table and the line.
     """
     path = Path(path)
     clips = read_rows(path, ("file", "label")).filter(["file", "label", "fold", "group", "where"])
@@ -59,25 +59,18 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
     return as_table(clips)
 
 
-def read_rows(path: Path, needed: Sequence[str], may_be_blank: Sequence[str] = ()) -> pd.DataFrame:
+def read_rows(path: Path, needed: Sequence[str]) -> pd.DataFrame:
     """Return the rows of a CSV as strings, and in the column `where` their file and line.
 
     Blank lines are left out, and what a spreadsheet pads a table with. Labels and groups are tidied
     up: Unicode form NFC, no invisible characters, single blanks; a warning says what was changed.
-
-    Columns ``needed`` must be there and, but for those in ``may_be_blank``, filled.
+    Columns ``needed`` must be there and filled.
     """
     try:
         head = path.read_text("utf-8-sig").partition("\n")[0]
         separator = max(",;\t", key=head.count)
-        rows = pd.read_csv(
-            path,
-            sep=separator,
-            dtype=str,
-            na_filter=False,
-            skipinitialspace=True,
-            skip_blank_lines=False,
-        )
+        options = {"skipinitialspace": True, "skip_blank_lines": False}
+        rows = pd.read_csv(path, sep=separator, dtype=str, na_filter=False, **options)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
@@ -96,15 +89,15 @@ def read_rows(path: Path, needed: Sequence[str], may_be_blank: Sequence[str] = (
     rows = rows[(rows.drop(columns="where") != "").any(axis=1)].reset_index(drop=True)
     for name in sorted({"label", "group"} & set(rows)):
         before, rows[name] = rows[name], rows[name].map(_tidy)
-        for where, text in zip(rows["where"], before, strict=True):
-            if any(unicodedata.category(character) == "Cc" for character in text):
-                raise DataError(f"{where}: {name} {text!r} holds a control character")
+        for row, text in before[before.str.contains(r"[\x00-\x1f\x7f-\x9f]")].items():
+            where = rows["where"][row]
+            raise DataError(f"{where}: {name} {text!r} holds a control character")
         changed = rows.index[rows[name] != before]
-        if len(changed):
-            row, more = changed[0], f"; and {len(changed) - 1} more" if len(changed) > 1 else ""
+        for row in changed[:1]:
+            more = f"; and {len(changed) - 1} more" if len(changed) > 1 else ""
             now = f"{name} {before[row]!a} is read as {rows[name][row]!r}{more}"
             warnings.warn(f"{rows['where'][row]}: {now}", stacklevel=3)
-    for name in {*needed, "group"} & set(rows) - set(may_be_blank):
+    for name in {*needed, "group"} & set(rows):
         for where in rows["where"][rows[name] == ""]:
             raise DataError(f"{where}: {name} is blank")
     if rows.empty:
@@ -140,14 +133,9 @@ def as_table(clips: pd.DataFrame) -> pd.DataFrame:
     Of ``clips``, the columns path, label, fold and group are needed. By default clip_id is the
     file's name without its ending, split "train", verified True, and where (for errors) the path.
     """
-    defaults = {
-        "clip_id": [Path(path).stem for path in clips["path"]],
-        "split": "train",
-        "verified": True,
-        "where": clips["path"],
-    }
-    clips = clips.assign(**{name: defaults[name] for name in defaults if name not in clips})
-    clips = clips.sort_values("clip_id", ignore_index=True)
+    stems = [Path(path).stem for path in clips["path"]]
+    defaults = clips[[]].assign(clip_id=stems, split="train", verified=True, where=clips["path"])
+    clips = defaults.assign(**clips).sort_values("clip_id", ignore_index=True)
     for clip in _with_first(clips, "clip_id")[clips["clip_id"].duplicated()].itertuples():
         raise DataError(
             f"{clip.where}: clip {clip.clip_id!r} is listed twice (also {clip.first_where}); list "
@@ -160,8 +148,7 @@ def as_table(clips: pd.DataFrame) -> pd.DataFrame:
             f"{clip.first_fold} ({clip.first_where}); keep one source recording in one fold"
         )
     _check_labels(train)
-    table = clips.set_index("clip_id")[list(COLUMNS)]
-    return table.astype({"path": str, "fold": int, "verified": bool})
+    return clips.set_index("clip_id")[list(COLUMNS)].astype({"path": str, "fold": int})
 
 
 def _check_labels(clips: pd.DataFrame) -> None:
@@ -199,7 +186,7 @@ def _join_copies(clips: pd.DataFrame) -> pd.Series:
     content = clips["path"].copy()
     for index in clips.index[sizes.duplicated(keep=False)]:
         with suppress(OSError):  # no permission: reported with all that cannot be read
-            content[index] = file_hash(clips.at[index, "path"])
+            content[index] = pooch.file_hash(clips.at[index, "path"])
     kinds = content.groupby(clips["label"]).agg(["size", "nunique"])
     few = kinds.index[(kinds["size"] > kinds["nunique"]) & (kinds["nunique"] < 3)]
     if len(few):
@@ -215,12 +202,11 @@ def _join_copies(clips: pd.DataFrame) -> pd.Series:
 def deal_folds(clips: pd.DataFrame) -> pd.Series:
     """Deal clips into five folds of like composition, keeping groups whole.
 
-    scikit-learn's StratifiedGroupKFold with the first of some seeds that puts every label into two
-    folds or more, so that each is in every training set; a `DataError` where none does. There are
-    fewer folds where there are fewer groups, or where no label has five clips.
+    scikit-learn's StratifiedGroupKFold with the first of some seeds that puts every label of two
+    groups or more into two folds, so that each is in every training set; a `DataError` where none
+    does. There are fewer folds where there are fewer groups, or where no label has five clips.
 
-    Of ``clips`` the columns clip_id, label and group count, and not their order. Returns the fold
-    of each, from 0; a label of a single group is in one.
+    Of ``clips`` the columns clip_id, label and group count, and not their order.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -251,20 +237,17 @@ def check_sounds(table: pd.DataFrame) -> None:
     `DataError` names the label and why its clips cannot be read, or says that all are silent.
     """
     sounds = False
-    for label, own in table[table["fold"] >= 0].groupby("label"):
-        folds: set[int] = set()
-        reasons: list[str] = []
+    for label, own in table[table["split"] == "train"].groupby("label"):
+        folds, reasons = set(), []
         for clip in own.itertuples():
             # While no clip has sounded, the next one may.
             if sounds and (clip.fold in folds or len(folds) > 1):
                 continue
             try:
-                _, note = load_clip(clip.path)
+                sounds |= not load_clip(clip.path)[1].startswith("silent")
+                folds.add(clip.fold)
             except ClipError as error:
                 reasons.append(str(error))
-            else:
-                folds.add(clip.fold)
-                sounds = sounds or not note.startswith("silent")
         if len(folds) < min(2, own["fold"].nunique()):
             more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
             raise DataError(

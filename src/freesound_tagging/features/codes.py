@@ -6,14 +6,11 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-DB_RANGE = 80.0
-"""Decibels below a clip's maximum that are kept; anything weaker is at the floor."""
+from freesound_tagging.features.grid import Grid
 
-CODE_LEVELS = 255
-"""Steps of the 8-bit decibel scale: 80 dB / 255 = 0.31 dB a step."""
-
-MU = 255
-"""Of mu-law companding, by which waveforms are stored."""
+DB_RANGE = 80.0  # decibels below a clip's maximum that are kept; anything weaker is at the floor
+CODE_LEVELS = 255  # steps of the 8-bit scale: 80 dB / 255 = 0.31 dB a step
+MU = 255  # of mu-law companding, by which waveforms are stored
 
 
 def relative_to_peak(magnitude: Tensor) -> Tensor:
@@ -30,9 +27,8 @@ def relative_decibels(magnitude: Tensor) -> Tensor:
 def encode(values: Tensor, limits: tuple[float, float] | None = None) -> Tensor:
     """Return 8-bit codes of a channel, uint8, of values of shape (..., frequency, time).
 
-    ``limits`` are the values of codes 0 and 255, with even steps between. By default the values are
-    magnitudes, and the codes even steps of their `relative_decibels`: 255 is the maximum of each
-    spectrogram, 0 all that is `DB_RANGE` or more below it.
+    ``limits`` are the values of codes 0 and 255. By default the values are magnitudes, coded in
+    `relative_decibels`: 255 is a spectrogram's maximum, 0 all that is `DB_RANGE` or more below it.
     """
     if limits is None:
         levels = relative_decibels(values) / DB_RANGE + 1
@@ -41,13 +37,22 @@ def encode(values: Tensor, limits: tuple[float, float] | None = None) -> Tensor:
     return (levels * CODE_LEVELS).round().to(torch.uint8)
 
 
+def companded(waveform: Tensor, grid: Grid) -> Tensor:
+    """Return the waveform relative to its largest sample, mu-law companded, shape (..., 1, time).
+
+    Then eight bits do (ITU-T G.711): a quiet sample has finer steps than a loud one, and the noise
+    stays 38 dB below a sine of any level from 0 to -30 dB.
+    """
+    row = waveform.unsqueeze(-2)
+    return row.sign() * torch.log1p(MU * relative_to_peak(row.abs())) / math.log1p(MU)
+
+
 @lru_cache(maxsize=8)
 def decoding_table(loudness: str) -> Tensor:
     """Return the value of each of the 256 codes, float32, from 0 to 1.
 
-    ``loudness`` is ``"linear"``, the magnitude relative to the clip's maximum; ``"db"``, even steps
-    of decibels, or of whatever else the codes measure; or ``"mu_law"``, a waveform, with silence at
-    1/2.
+    ``loudness`` is linear, the magnitude relative to the clip's maximum; db, even steps of whatever
+    the codes measure; or mu_law, a waveform, with silence at 1/2.
     """
     levels = torch.arange(CODE_LEVELS + 1, dtype=torch.float32, device="cpu") / CODE_LEVELS
     if loudness == "db":

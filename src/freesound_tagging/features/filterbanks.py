@@ -37,9 +37,8 @@ def filterbank(frequencies: np.ndarray, n_fft: int, sample_rate: int) -> np.ndar
 
     A triangle reaches to the neighbouring rows, and never less than one FFT bin to either side:
     where the axis is finer than the FFT, rows interpolate between bins, and no filter is empty.
-
-    ``frequencies`` are the row centres in Hz, increasing, shape (n_bins,). The weights are float32,
-    shape (n_bins, 1 + n_fft // 2), and sum to 1 in each filter.
+    Of row centres in Hz, increasing, (n_bins,), the weights are float32, (n_bins, 1 + n_fft // 2),
+    and sum to 1 in each filter.
     """
     bin_width = sample_rate / n_fft
     spacing = np.maximum(np.diff(frequencies), bin_width)
@@ -63,9 +62,8 @@ def stft_power(waveform: Tensor, n_fft: int, hop_length: int, frames_per_column:
 
     The frames of column j are centred on samples (j + (i + 1/2) / frames_per_column) hop_length:
     evenly spread over the hop into which linear reassignment sorts its points. Outside the
-    waveform there is silence. The window, of ``n_fft`` samples, is scaled to sum to 2, so that a
-    sine's magnitude is its amplitude. Of a waveform (..., time) the power has the shape
-    (..., 1 + n_fft // 2, ceil(time / hop_length)).
+    waveform there is silence. The window sums to 2, so that a sine's magnitude is its amplitude.
+    (..., time) becomes (..., 1 + n_fft // 2, ceil(time / hop_length)).
     """
     n_columns = -(-waveform.shape[-1] // hop_length)
     within = (2 * np.arange(frames_per_column) + 1) * hop_length // (2 * frames_per_column)
@@ -101,8 +99,7 @@ def _transform(grid: Grid, q: float, reassign: bool) -> torch.nn.Module:
 def reassigned_magnitude(waveform: Tensor, grid: Grid, q: float, smooth: int = 0) -> Tensor:
     """Return the magnitude of linear reassignment with filters of bandwidth f / (2 pi q).
 
-    ``smooth`` times the power is averaged over 3 x 3 cells, with weights 1 2 1 by 1 2 1; beyond
-    the edges there is none.
+    ``smooth`` times the power is averaged over 3 x 3 cells, with weights 1 2 1 by 1 2 1.
     """
     power = _transform(grid, q, True)(waveform)
     cells = power.reshape(-1, *power.shape[-2:])
@@ -114,9 +111,8 @@ def reassigned_magnitude(waveform: Tensor, grid: Grid, q: float, smooth: int = 0
 def gabor_magnitude(waveform: Tensor, grid: Grid, q: float, masked: bool = False) -> Tensor:
     """Return the control: the same filters on the same grid, and nothing is reassigned.
 
-    ``masked`` empties the cells that `reassigned_magnitude` has at the floor, 80 dB below its
-    maximum, where the network sees nothing. On 30 clips of ESC-10 (q = 8, 224 rows) that leaves
-    48.2 % of the cells at the floor, as many as reassignment does; unmasked they are 32.1 %.
+    ``masked`` empties the cells that `reassigned_magnitude` has at the floor: on 30 clips of ESC-10
+    (q = 8, 224 rows) 48.2 % are there then, as many as with reassignment; unmasked 32.1 %.
     """
     magnitude = _transform(grid, q, False)(waveform).sqrt()
     if masked:

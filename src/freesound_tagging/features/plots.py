@@ -30,8 +30,7 @@ def colour_of(representation: str) -> tuple[float, float, float, float]:
     """Return the colour of a representation in every chart: a shade of its family's."""
     family = ALL_VARIANTS[representation].family
     members = [name for name, variant in ALL_VARIANTS.items() if variant.family == family]
-    shades = np.linspace(0.35, 0.95, len(members))
-    shade = shades[members.index(representation)]
+    shade = np.linspace(0.35, 0.95, len(members))[members.index(representation)]
     return matplotlib.colormaps[_SHADES.get(family, "Greens")](shade)
 
 
@@ -48,18 +47,17 @@ class SpectrogramAxes:
 
 def spectrogram_axes(variant: Variant, grid: Grid) -> SpectrogramAxes:
     """Return the axes of a representation on a grid."""
-    channels = [get_channel(name) for name in variant.channels]
-    first = channels[0]
+    first, *others = [get_channel(name) for name in variant.channels]
     if first.axis == "waveform":
         times = np.arange(grid.n_samples) / grid.sample_rate
         return SpectrogramAxes(None, times, rows="amplitude")
-    units = {"db": "dB", "linear": "magnitude / maximum"}
-    magnitudes = len(channels) == 1 and first.reach is None
-    unit = units[variant.planes[0][1]] if magnitudes else ""
-    if len({channel.axis for channel in channels}) > 1:
-        return SpectrogramAxes(None, grid.times, unit, "frequency (axes differ)")
+    if any(channel.axis != first.axis for channel in others):
+        return SpectrogramAxes(None, grid.times, rows="frequency (axes differ)")
     if first.axis == "mfcc":
-        return SpectrogramAxes(None, grid.times, unit, "coefficient")
+        return SpectrogramAxes(None, grid.times, rows="coefficient")
+    units, unit = {"db": "dB", "linear": "magnitude / maximum"}, ""
+    if not others and first.reach is None:
+        unit = units[variant.planes[0][1]]
     return SpectrogramAxes(first.frequencies(grid), grid.times, unit, axis=first.axis)
 
 
@@ -75,11 +73,11 @@ def show_spectrogram(
     unit: str = "",
     rows: str = "frequency (Hz)",
 ) -> Axes:
-    """Draw one spectrogram in Hz and seconds, with librosa.
+    """Draw one spectrogram in Hz and seconds, with librosa; the rest as `SpectrogramAxes` has it.
 
     ``values`` have the shape (frequency, time), lowest frequency first; or (frequency, time, 3),
     red, green and blue from 0 to 1. ``limits`` are of the darkest and the brightest colour. The
-    unit stands at a colour bar; without it there is none. The rest is as `SpectrogramAxes` has it.
+    unit stands at a colour bar; without it there is none.
     """
     ax = ax or plt.subplots(figsize=(6, 3.2))[1]
     mesh = librosa.display.specshow(
@@ -109,13 +107,13 @@ def show_planes(
     """Draw what a network sees: one channel in colours, or three as red, green and blue.
 
     ``values`` have the shape (channels, frequency, time), 8-bit codes or floats from 0 to 1; of a
-    waveform one row, silence at 1/2, which is drawn as a line. With ``colorbar`` one is drawn
-    beside a channel whose brightness has a unit.
+    waveform one row, silence at 1/2, which is drawn as a line. A ``colorbar`` stands beside a
+    channel whose brightness has a unit.
     """
     ax = ax or plt.subplots(figsize=(4, 3.2))[1]
     codes = values.dtype == np.uint8
     levels = values.astype(np.float32) / (CODE_LEVELS if codes else 1)
-    image = levels[0] if len(levels) == 1 else np.moveaxis(levels[:3], 0, -1)
+    image = levels[0] if len(levels) == 1 else np.moveaxis(levels, 0, -1)
     if axes.rows == "amplitude":
         ax.plot(axes.times, 2 * levels.ravel() - 1, linewidth=0.5)
         _label(ax, title, "time (s)", axes.rows)
@@ -124,8 +122,8 @@ def show_planes(
     if unit == "dB" or (unit and codes):  # codes are in dB on either loudness scale
         image, unit, limits = (image - 1) * DB_RANGE, "dB", (-DB_RANGE, 0)
     style = {"ax": ax, "title": title, "axis": axes.axis, "limits": limits, "rows": axes.rows}
-    unit = unit if colorbar else ""
-    return show_spectrogram(image, axes.frequencies, axes.times, unit=unit, **style)
+    style["unit"] = unit if colorbar else ""
+    return show_spectrogram(image, axes.frequencies, axes.times, **style)
 
 
 def show_waveform(

@@ -19,33 +19,26 @@ from torch import Tensor
 
 from freesound_tagging.errors import look_up
 from freesound_tagging.features import filterbanks, yamnet
-from freesound_tagging.features.codes import DB_RANGE, MU, relative_decibels, relative_to_peak
+from freesound_tagging.features.codes import DB_RANGE, companded, encode, relative_decibels
 from freesound_tagging.features.grid import Grid
 
 ALGORITHM = 2
 """Raise it when the numbers of a channel change for the same settings: what is stored is computed
 anew, and saved models are refused. The transform's own version counts besides."""
 
-QS = (1, 2, 4, 8)
-"""Bandwidths of linear reassignment's filters, as f / (2 pi q)."""
+QS = (1, 2, 4, 8)  # the filters of linear reassignment have bandwidths of f / (2 pi q)
 
 
 @dataclass(frozen=True)
 class Channel:
-    """What is computed from a waveform and stored: one channel of a network's input.
+    """What is computed from a waveform and stored: one channel of a network's input."""
 
-    Attributes
-    ----------
-    axis : of its rows: linear, log or mel; mfcc, which are no frequencies; or waveform, one row.
-        Or yamnet: of the whole clip one row, which is stored as floats.
-    compute : of a float32 waveform (..., time) and a grid the values, shape (..., rows, columns),
-        lowest row first; all other settings are given.
-    reach : of a grid the largest value, either way; None where the values are magnitudes, which are
-        coded in decibels below the clip's maximum.
-    """
-
+    # Of its rows: linear, log or mel; mfcc, which are no frequencies; waveform, one row; or yamnet,
+    # of the whole clip one row, which is stored as floats.
     axis: str
+    # Of a float32 waveform (..., time) and a grid: values (..., rows, columns), lowest row first.
     compute: partial
+    # Of a grid: the largest value, either way; None of magnitudes, which are coded in decibels.
     reach: Callable[[Grid], float] | None = None
 
     def shape(self, grid: Grid) -> tuple[int, int]:
@@ -54,15 +47,17 @@ class Channel:
         return one_row.get(self.axis, (grid.n_bins, grid.n_frames))
 
     def frequencies(self, grid: Grid) -> np.ndarray | None:
-        """Return the centre of each row in Hz, lowest first; None where rows are no frequencies.
-
-        Of an embedding they are those of the spectrogram that it is made from.
-        """
+        """Return the centre of each row in Hz, lowest first; None where rows are no frequencies."""
         if self.axis in ("mfcc", "waveform"):
             return None
-        if self.axis == "yamnet":
+        if self.axis == "yamnet":  # of the spectrogram that the embedding is made from
             return yamnet.band_centres() * grid.sample_rate / yamnet.SAMPLE_RATE
         return filterbanks.axis_frequencies(self.axis, grid)
+
+    def codes(self, waveform: Tensor, grid: Grid) -> Tensor:
+        """Return what is stored of a waveform: 8-bit codes, or an embedding as it is."""
+        values = self.compute(waveform, grid)
+        return values if self.axis == "yamnet" else encode(values, self.limits(grid))
 
     def limits(self, grid: Grid) -> tuple[float, float] | None:
         """Return the values of codes 0 and 255; None of magnitudes."""
@@ -83,13 +78,10 @@ class Channel:
 
 
 def mfcc(waveform: Tensor, grid: Grid, of: Channel, n_mfcc: int) -> Tensor:
-    """Return mel-frequency cepstral coefficients of a channel on a mel axis, the first lowest.
-
-    They are liftered, which brings high coefficients to the size of low ones, and each fills the
-    same number of rows, so that they stand beside other channels.
-    """
+    """Return mel-frequency cepstral coefficients, the first lowest, on all rows of the grid."""
     above_floor = relative_decibels(of.compute(waveform, grid)) + DB_RANGE
     n_mfcc = min(n_mfcc, grid.n_bins)
+    # Liftering brings high coefficients to the size of low ones.
     coefficients = librosa.feature.mfcc(S=above_floor.numpy(), n_mfcc=n_mfcc, lifter=2 * n_mfcc)
     rows = np.arange(grid.n_bins) * n_mfcc // grid.n_bins
     return torch.from_numpy(coefficients[..., rows, :])
@@ -113,17 +105,6 @@ def delta_reach(grid: Grid, of: Channel, order: int) -> float:
     jump = DB_RANGE if of.reach is None else 2 * of.reach(grid)
     weights = scipy.signal.savgol_coeffs(9, order, deriv=order)  # librosa's columns at a time
     return float(jump * weights[weights > 0].sum())
-
-
-def companded(waveform: Tensor, grid: Grid) -> Tensor:
-    """Return the waveform itself, for networks that take no spectrogram, shape (..., 1, time).
-
-    Samples are relative to the largest of the window. Eight bits do because they are mu-law
-    companded, as on the telephone (ITU-T G.711): a quiet sample has finer steps than a loud one,
-    and the noise stays 38 dB below a sine of any level from 0 to -30 dB.
-    """
-    row = waveform.unsqueeze(-2)
-    return row.sign() * torch.log1p(MU * relative_to_peak(row.abs())) / math.log1p(MU)
 
 
 def _stft(axis: str, n_fft: int = 2048) -> Channel:

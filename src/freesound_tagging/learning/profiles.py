@@ -38,9 +38,8 @@ class Profile:
 _AUGMENTATION = {"mixup": 0.3, "time_shift": 0.5, "mask": 0.1}
 
 PROFILES: dict[str, Profile] = {
-    # The reference schedule: 5 frozen and 10 unfrozen epochs of a pretrained ResNeXt at batch 64,
-    # no augmentation. Its maximum rate of 6e-2 was unstable (single folds ended with a validation
-    # loss of 14 and 26); a tenth of it is not.
+    # The reference schedule, without augmentation. Its maximum rate of 6e-2 was unstable (single
+    # folds ended with a validation loss of 14 and 26); a tenth of it is not.
     "gpu": Profile(
         grid=Grid(frames_per_column=2),
         architecture="resnext50_32x4d",
@@ -109,9 +108,8 @@ _INSECTS = Grid(
 
 ADJUSTMENTS: dict[tuple[str, str], dict] = {
     # The generated calls differ in fine detail, which blending two clips or hiding a part of one
-    # takes away; and there is no end of new ones, so that augmentation has less to make up for.
-    # They last 0.4 to 1.2 s and lie between 400 and 6,000 Hz: the grid spends its cells there, at
-    # the full grid's bins an octave. Small batches learn most in the few seconds of a run.
+    # takes away. They last 0.4 to 1.2 s and lie between 400 and 6,000 Hz: the grid spends its cells
+    # there. Small batches learn most in the few seconds of a run.
     ("cpu", "microcalls"): {
         "grid": Grid(duration=1.3, hop_length=394, bins_per_octave=26.2, fmin=400.0, fmax=6_000.0),
         "mixup": 0.0,
@@ -127,9 +125,7 @@ ADJUSTMENTS: dict[tuple[str, str], dict] = {
         "mask": 0.2,
         "epochs": 21,
     },
-    ("cpu", "insectset32"): {
-        "grid": replace(_INSECTS, bins_per_octave=19.1, frames_per_column=1),
-    },
+    ("cpu", "insectset32"): {"grid": replace(_INSECTS, bins_per_octave=19.1, frames_per_column=1)},
     ("pretrained", "insectset32"): {"grid": _INSECTS, "epochs": 14},
     ("gpu", "insectset32"): {"grid": replace(_INSECTS, hop_length=394)},
     # YAMNet hears nothing above 7,500 Hz: 44,100 samples are played to it in 2.76 s.

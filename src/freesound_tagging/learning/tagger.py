@@ -25,14 +25,9 @@ from safetensors.torch import save as save_weights
 from torch import Tensor
 
 from freesound_tagging.errors import DataError, look_up
-from freesound_tagging.features.codes import decoding_table, encode
+from freesound_tagging.features.codes import decoding_table
 from freesound_tagging.features.grid import Grid
-from freesound_tagging.features.representations import (
-    ALGORITHM,
-    compute_channels,
-    get_channel,
-    get_variant,
-)
+from freesound_tagging.features.representations import ALGORITHM, get_channel, get_variant
 from freesound_tagging.files import write_atomically
 from freesound_tagging.learning import unknown
 from freesound_tagging.learning.networks import build_network
@@ -43,36 +38,30 @@ BATCH_WINDOWS = 16  # in memory at a time
 
 
 class NetworkSettings(BaseModel, strict=True, frozen=True):
-    """One network: mean and deviation of each channel; ``limit`` where it was measured.
-
-    ``expected``: the whole row of its out-of-fold summary, how well it is calibrated, and
-    ``foreign``, by data set: ``n``, and the share ``labelled`` of these sounds of no class.
-    Of a head on YAMNet: the sha256 of its file, whether it hears sounds slowed, `audio.fit`'s C.
-    """
+    """One network; ``yamnet`` and what follows is of a head on YAMNet."""
 
     architecture: str
     width: int
-    mean: list[float]
+    mean: list[float]  # of each channel, as the deviation
     deviation: list[PositiveFloat]
     sha256: str
     temperature: PositiveFloat
-    limit: float | None = None
+    limit: float | None = None  # of strangeness
+    # Its out-of-fold summary, how well it is calibrated, and ``foreign``, by data set: ``n``, and
+    # the share ``labelled`` of these sounds of no class.
     expected: dict[str, Any]
-    yamnet: str = ""
+    yamnet: str = ""  # the sha256 of its file
     slowed: bool = False
     C: PositiveFloat | None = None
 
 
 class Settings(BaseModel, strict=True, frozen=True):
-    """What ``model.json`` holds; ``algorithm`` is that of the spectrograms.
+    """What ``model.json`` holds."""
 
-    ``sounds``: how many ``clips`` it learned from, their ``licence`` and ``citation``.
-    """
-
-    algorithm: Literal[ALGORITHM]
+    algorithm: Literal[ALGORITHM]  # of the spectrograms
     dataset: str
     profile: str
-    sounds: dict[str, Any]
+    sounds: dict[str, Any]  # how many ``clips`` it learned from, their ``licence``, ``citation``
     classes: list[str] = Field(min_length=2)
     grid: Grid
     networks: dict[str, NetworkSettings] = Field(min_length=1)
@@ -127,22 +116,18 @@ class Tags:
 
 
 class SpectrogramNetwork:
-    """A saved network behind its representation; a `Tagger` needs no more than the two methods.
+    """A saved network behind its representation; a `Tagger` needs no more than the two methods."""
 
-    Sounds shorter than a window are ``padded``, as in training.
-    """
-
-    padded = True
+    padded = True  # sounds shorter than a window are, as in training
 
     def __init__(self, settings: Settings, representation: str, weights: dict[str, Tensor]):
         about, planes = settings.networks[representation], get_variant(representation).planes
-        self._grid, self._channels = settings.grid, [channel for channel, _ in planes]
-        self._values = [
+        self._grid, self._channels = settings.grid, [get_channel(name) for name, _ in planes]
+        scales = zip(planes, about.mean, about.deviation, strict=True)
+        self._values = [  # of each code, as the network gets it
             ((decoding_table(loudness).double() - mean) / deviation).float()
-            for (_, loudness), mean, deviation in zip(
-                planes, about.mean, about.deviation, strict=True
-            )
-        ]  # of each code, as the network gets it
+            for (_, loudness), mean, deviation in scales
+        ]
         self._learned = {name: weights.pop(name) for name in list(weights) if "unknown." in name}
         network = build_network(
             about.architecture, len(settings.classes), about.width, pretrained=False
@@ -151,25 +136,18 @@ class SpectrogramNetwork:
         self._network = network.eval().to(memory_format=torch.channels_last)
 
     def spectrogram(self, waveforms: Tensor) -> Tensor:
-        """Return 8-bit codes, (windows, channels, frequency, time), of waveforms (windows, time).
-
-        Lowest frequency first; 255 is the maximum of a window, 0 is 80 dB below it.
-        """
-        values = compute_channels(waveforms, self._channels, self._grid)
-        limits = {name: get_channel(name).limits(self._grid) for name in self._channels}
-        return torch.stack([encode(values[name], limits[name]) for name in self._channels], dim=1)
+        """Return 8-bit codes, (windows, channels, rows, columns), of waveforms (windows, time)."""
+        codes = [channel.codes(waveforms, self._grid) for channel in self._channels]
+        return torch.stack(codes, dim=1)
 
     @torch.inference_mode()
     def __call__(self, waveforms: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits, float64, (windows, classes), and strangeness, (windows,), see `unknown`.
-
-        Without what `unknown.learn` returned among the weights, nothing is strange.
-        """
+        """Return logits, float64, (windows, classes), and `unknown.strangeness`, (windows,)."""
         codes = self.spectrogram(waveforms).int()
         planes = [values[codes[:, i]] for i, values in enumerate(self._values)]
         spectrograms = torch.stack(planes, dim=1).to(memory_format=torch.channels_last)
         features, logits = unknown.features_and_logits(self._network, spectrograms)
-        if not self._learned:
+        if not self._learned:  # where nothing was, nothing is strange
             return logits.double(), logits.new_zeros(len(logits))
         return logits.double(), unknown.strangeness(features, self._learned)
 
@@ -178,8 +156,7 @@ class Tagger:
     """A saved network: waveform -> `Tags`.
 
     ``folder`` is as written by `save` (``make model``), for example ``models/microcalls/cpu``;
-    ``representation`` one of its networks, by default the first in ``model.json``. ``settings`` are
-    all that the file says, ``about`` what it says of this network, see `SpectrogramNetwork`.
+    ``representation`` one of its networks, by default the first in ``model.json``.
     """
 
     def __init__(self, folder: str | Path, representation: str | None = None):
@@ -206,17 +183,13 @@ class Tagger:
         self.classes, self.grid = tuple(self.settings.classes), self.settings.grid
 
     def __call__(self, waveform: np.ndarray | Tensor, sample_rate: int) -> Tags:
-        """Tag a waveform, floats or integers, at a rate in Hz.
-
-        Its shape is (time,) or (channels, time); channels are averaged.
-        """
+        """Tag a waveform (time,) or (channels, time), which are averaged, at a rate in Hz."""
         return self._tag([self._prepare(waveform, sample_rate)], "this waveform")
 
     def tag_file(self, path: str | Path) -> Tags:
-        """Tag a sound file of any length, rate and format that soundfile reads.
+        """Tag a sound file of any length, rate and format that soundfile reads, window by window.
 
-        It is decoded window by window, so that an hour takes no more memory than a minute. A file
-        that cannot be read, is silent or empty is a `DataError`, as is such a waveform.
+        A file that cannot be read, is silent or empty is a `DataError`, as is such a waveform.
         """
         notes: list[str] = []
         tags = self._tag(stream(path, self.grid.sample_rate, notes), str(path))
@@ -247,16 +220,16 @@ class Tagger:
             lengths.append(len(block))
             return block
 
-        hop = self.grid.duration * (1 - OVERLAP)
-        rate, duration, padded = self.grid.sample_rate, self.grid.duration, self.network.padded
+        rate, duration = self.grid.sample_rate, self.grid.duration
+        hop, padded = duration * (1 - OVERLAP), self.network.padded
         windows = slide(map(measured, blocks), rate, duration, hop, padded)
         starts, loudness, answers = [], [], []
         while batch := list(islice(windows, BATCH_WINDOWS)):
             starts += [start for start, _ in batch]
             waveforms = np.stack([window for _, window in batch])
             level = waveforms.std(axis=1, dtype=np.float64)
-            is_rounding = level <= 1e-6 * np.abs(waveforms).max(axis=1)
-            loudness += np.where(is_rounding, 0.0, level).tolist()
+            level[level <= 1e-6 * np.abs(waveforms).max(axis=1)] = 0  # rounding
+            loudness += level.tolist()
             answers.append(self.network(torch.from_numpy(waveforms)))
         if not any(loudness):
             raise DataError(f"{name} is silent or empty: there is nothing to tag")
@@ -271,8 +244,8 @@ class Tagger:
             window_probabilities=(logits / temperature).softmax(dim=1).numpy(),
             loudness=level,
             strangeness=strangeness.numpy(),
-            seconds=sum(lengths) / self.grid.sample_rate,
-            window=self.grid.duration,
+            seconds=sum(lengths) / rate,
+            window=duration,
             limit=math.inf if self.about.limit is None else self.about.limit,
         )
 
@@ -280,7 +253,7 @@ class Tagger:
 def save(
     folder: str | Path, settings: dict[str, Any], weights: dict[str, dict[str, Tensor]]
 ) -> None:
-    """Write a model's folder, which is made, the weights first and ``model.json`` last.
+    """Write a model's folder, the weights first and ``model.json`` last.
 
     ``settings`` are `Settings` but for ``algorithm`` and each network's ``sha256``; ``weights``, by
     representation, the network's state and what `unknown.learn` returned.

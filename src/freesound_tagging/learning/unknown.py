@@ -17,22 +17,16 @@ if TYPE_CHECKING:
     from fastai.data.core import TfmdDL
     from fastai.learner import Learner
 
-KEPT = 0.99
-"""Share of the training clips' variance that the dimensions hold in which nothing is strange."""
-
-PREFIX = "unknown."
-"""Names in a model's weights of what `learn` and `learn_classes` return."""
+KEPT = 0.99  # share of the training clips' variance in the dimensions where nothing is strange
+PREFIX = "unknown."  # of names in a model's weights that `learn` and `learn_classes` return
 
 
 def features_and_logits(network: nn.Module, spectrograms: Tensor) -> tuple[Tensor, Tensor]:
     """Return what goes into a network's last layer, (n, windows, features), and its logits."""
     last = [layer for layer in network.modules() if isinstance(layer, nn.Linear)][-1]
     seen: list[Tensor] = []
-    hook = last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    try:
+    with last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])):
         logits = network(spectrograms)
-    finally:
-        hook.remove()
     return torch.stack([window.as_subclass(Tensor) for window in seen], dim=1), logits
 
 
@@ -64,8 +58,7 @@ def learn(learner: Learner) -> dict[str, Tensor]:
 def strangeness(features: Tensor, learned: dict[str, Tensor]) -> Tensor:
     """Return how strange features (n, windows, features) are, mean over windows, (n,), float64.
 
-    It is the distance from the space of the training clips over their spread: around 0.1 for them,
-    more for clips that the network did not learn from, most for other sounds.
+    It is the distance from the space of the training clips over their spread: around 0.1 for them.
     """
     mean, axes, spread = (learned[PREFIX + name].double() for name in ("mean", "axes", "spread"))
     offset = features.double() - mean

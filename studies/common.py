@@ -26,8 +26,8 @@ from freesound_tagging.experiment import Experiment, open_experiment
 from freesound_tagging.features.representations import channels_of
 from freesound_tagging.files import write_atomically
 from freesound_tagging.learning.networks import best_device
-from freesound_tagging.runs import METRICS, ROW, describe_settings, load_scores, run_grid
-from freesound_tagging.scoring.metrics import clip_metrics
+from freesound_tagging.runs import ROW, describe_settings, load_scores, run_grid
+from freesound_tagging.scoring.metrics import METRICS, clip_metrics
 from studies.scores import RESULTS, ROOT, pack, read
 
 
@@ -92,12 +92,10 @@ def restore(experiment: Experiment, out: Path, folder: Path) -> None:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 part.to_csv(place.with_suffix(".csv"), index=False)
                 means = clip_metrics(part)[METRICS].mean().round(6)
-                row = dict(
-                    zip(ROW, [variant, int(fold), int(seed), len(part), *means], strict=False)
-                )
                 epochs, seconds = rows.loc[(variant, fold, seed), ["epochs", "seconds"]]
-                row |= {"epochs": int(epochs), "seconds": seconds}
-                write_atomically(place, json.dumps(row).encode())
+                values = [variant, int(fold), int(seed), len(part), *means, int(epochs), seconds]
+                row = json.dumps(dict(zip(ROW, values, strict=True)))
+                write_atomically(place, row.encode())
 
 
 def run_conditions(options: argparse.Namespace, study: str, conditions: Callable) -> None:
@@ -115,12 +113,12 @@ def run_conditions(options: argparse.Namespace, study: str, conditions: Callable
             keep(experiment, options.out, scores, rows, study, {name: changes})
 
 
-def hold_out(table: pd.DataFrame, folds: Iterable[int]) -> pd.DataFrame:
+def hold_out(table: pd.DataFrame, folds: Sequence[int]) -> pd.DataFrame:
     """Return the table with the clips of ``folds`` as fold 0 and all others as fold 1.
 
     With ``folds=1`` as a change of the profile, the first is held out and nothing else.
     """
-    return table.assign(fold=(~table["fold"].isin(list(folds))).astype(int))
+    return table.assign(fold=(~table["fold"].isin(folds)).astype(int))
 
 
 def keep(
@@ -142,8 +140,11 @@ def keep(
     folder = out / experiment.name / experiment.profile_name / study
     (folder / "scores").mkdir(parents=True, exist_ok=True)
     table = experiment.load_table()
-    clips = table[["label", "fold", "group"]].sort_index().to_csv().encode()
-    _write_once(out / experiment.name / "clips.csv", clips)
+    file, clips = out / experiment.name / "clips.csv", table[["label", "fold", "group"]]
+    content = clips.sort_index().to_csv().encode()
+    if file.exists() and file.read_bytes() != content:
+        raise ValueError(f"{file} is of other clips or folds: remove {file.parent} first")
+    write_atomically(file, content)
     made = _made_with(folder / "settings.json", describe_settings(table, experiment.profile))
     contents = {}
     for name, frame in scores.items():
@@ -169,12 +170,6 @@ def keep(
         write_atomically(file, rows.to_csv(index=False).encode())
     print(f"wrote {folder}: {', '.join(scores)}")
     return folder
-
-
-def _write_once(file: Path, content: bytes) -> None:
-    if file.exists() and file.read_bytes() != content:
-        raise ValueError(f"{file} is of other clips or folds: remove {file.parent} first")
-    write_atomically(file, content)
 
 
 def _made_with(file: Path, settings: dict) -> dict:

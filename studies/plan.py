@@ -4,27 +4,14 @@ import pandas as pd
 
 QUESTION = ("log_db", "mel_db", "hires_q2", "gabor_q2", "hires_q8", "gabor_q8")
 CAUSES = (
-    "hires_q2_smooth",
-    "hires_q8_smooth",
-    "gabor_q8_masked",
-    "hires_q8_magnitude",
-    "gabor_q8_magnitude",
+    *("hires_q2_smooth", "hires_q8_smooth", "gabor_q8_masked"),
+    *("hires_q8_magnitude", "gabor_q8_magnitude"),
 )
 MIXES = ("3ch_hires_q1_q8_log_db", "3ch_gabor_q1_q8_log_db", "3ch_log_db_windows")
 REFERENCE = (
-    "linear_linear",
-    "linear_db",
-    "log_linear",
-    "log_db",
-    "mel_linear",
-    "mel_db",
-    "hires_q1",
-    "hires_q2",
-    "hires_q4",
-    "hires_q8",
-    "3ch_linear_mel_log",
-    "3ch_hires_q1_q4_q8",
-    "3ch_hires_q1_q8_log_db",
+    *("linear_linear", "linear_db", "log_linear", "log_db", "mel_linear", "mel_db"),
+    *("hires_q1", "hires_q2", "hires_q4", "hires_q8"),
+    *("3ch_linear_mel_log", "3ch_hires_q1_q4_q8", "3ch_hires_q1_q8_log_db"),
 )
 """The reference experiment's table."""
 CONTROLS = ("gabor_q1", "gabor_q2", "gabor_q4", "gabor_q8", *MIXES[1:])

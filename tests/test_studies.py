@@ -136,10 +136,10 @@ def test_microcalls_are_compared_by_what_sets_them_apart():
     [
         (lambda frame: frame.iloc[1:], "clip 'clip00' is missing, seed 0"),
         (lambda frame: frame[frame["fold"] != 1], "clip 'clip01' is missing, seed 0"),
-        (lambda frame: frame.iloc[[*range(72), 7]], "clip 'clip07' is scored twice by seed 0"),
-        (lambda frame: frame.assign(cricket=np.nan), "clip 'clip00', seed 0, are not finite"),
+        (lambda frame: frame.iloc[[*range(72), 7]], "clip 'clip07' is scored twice, seed 0"),
+        (lambda frame: frame.assign(cricket=np.nan), "clip 'clip00' has scores that are not"),
         (lambda frame: frame.replace("clip03", "clip99"), "clip 'clip03' is missing"),
-        (lambda frame: frame.replace("NA", "cricket"), "label and fold of clip 'clip01' are not"),
+        (lambda frame: frame.replace("NA", "cricket"), "clip 'clip01' has another label or fold"),
     ],
 )
 def test_a_file_whose_scores_are_not_of_these_clips_is_named(results, spoil, message):

@@ -1,11 +1,4 @@
-"""Do high-resolution spectrograms help a CNN tag sounds? Helpers of the numbered notebooks.
-
-One direction of flow, each folder knowing only the ones before it::
-
-    sounds -> features -> scoring -> learning
-
-The names below are loaded when first used, so that ``import freesound_tagging`` is instant.
-"""
+"""Helpers of the numbered notebooks; these names are loaded when first used, not at import."""
 
 import lazy_loader
 

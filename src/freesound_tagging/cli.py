@@ -5,7 +5,6 @@ once; each subcommand imports what it needs when its work begins.
 """
 
 import argparse
-import io
 import os
 import signal
 import sys
@@ -21,8 +20,7 @@ STOPPED, NOT_READ = 130, 141
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a subcommand and return 0, 1 (a notebook failed), 2 (bad input), 130 or 141."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # what a terminal cannot show is escaped
-        sys.stdout.reconfigure(errors="backslashreplace")
+    sys.stdout.reconfigure(errors="backslashreplace")  # what a terminal cannot show is escaped
     options = _parser().parse_args(arguments)
     for variable in ("WORK_FOLDER", "DATA_MIRROR"):  # notebooks run in a folder of their own
         if os.environ.get(variable):
@@ -33,11 +31,9 @@ def main(arguments: list[str] | None = None) -> int:
         return status
     except KeyboardInterrupt:
         if hasattr(options, "dataset"):
-            kept = "what is finished is kept; the same command goes on"
-            print(f"\nstopped; {kept}", file=sys.stderr)
+            print("\nstopped; what is finished is kept; the same command goes on", file=sys.stderr)
         return STOPPED
-    except BrokenPipeError:
-        # Else Python would try at its end to print what is left, and say so.
+    except BrokenPipeError:  # else Python would try at its end to print what is left, and say so
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return NOT_READ
     except (OSError, ValueError) as error:  # no permission, a full disk; a DataError
@@ -80,10 +76,8 @@ def tag(options: argparse.Namespace) -> int:
     """Tag sound files, or all in a folder, with a saved model."""
     from freesound_tagging import tag as tagging
 
-    if options.resume and options.table is None:
-        raise DataError("--resume goes on with a table: name it with --csv")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what is left is said
-    return tagging.tag(**{name: value for name, value in vars(options).items() if name != "work"})
+    return tagging.tag(options)
 
 
 def demo(options: argparse.Namespace) -> int:

@@ -54,7 +54,7 @@ class Experiment:
 
     @contextmanager
     def hold_runs(self) -> Iterator[None]:
-        """Hold the runs of this data set alone, and find out before any training what is amiss."""
+        """Hold the runs of this data set alone; what is amiss is told before any training."""
         from freesound_tagging import runs
 
         check_scheduler()
@@ -70,18 +70,15 @@ class Experiment:
 
         No run learns from the clips of the test split, which few data sets have.
         """
-        dataset, options = self.dataset, {}
-        if dataset == "microcalls":
-            options["clips_per_class"] = self.profile.clips_per_class
-        if catalogue.is_table(dataset):
-            dataset = str(ROOT / dataset)  # of an absolute path nothing changes
+        is_generated, is_own = self.dataset == "microcalls", catalogue.is_table(self.dataset)
+        options = {"clips_per_class": self.profile.clips_per_class} if is_generated else {}
+        dataset = str(ROOT / self.dataset) if is_own else self.dataset  # absolute ones stay
         table = catalogue.load(dataset, self.raw_folder, **options)
         return thin(table[table["split"] == split], self.profile.max_clips)
 
     def examples(self, table: pd.DataFrame) -> dict[str, tuple[str, np.ndarray]]:
         """Return label -> (clip id, waveform): its first clip that is readable and not silent."""
-        found: dict[str, tuple[str, np.ndarray]] = {}
-        grid = self.profile.grid
+        found, grid = {}, self.profile.grid
         for clip_id, clip in table.iterrows():
             with suppress(ClipError):  # the store reports it, with all others
                 if clip["label"] not in found:
@@ -93,23 +90,15 @@ class Experiment:
         return found
 
     def build_store(
-        self,
-        table: pd.DataFrame,
-        channels: Sequence[str],
-        grid: Grid | None = None,
+        self, table: pd.DataFrame, channels: Sequence[str], grid: Grid | None = None
     ) -> stores.Store:
-        """Compute what the store lacks and return it; the clips of the test split come with it.
+        """Compute what the store lacks, of the test split too, and return it.
 
-        The grid is by default the profile's. The environment variable ``STRICT=1`` makes any
-        unreadable clip an error.
+        The grid is by default the profile's. ``STRICT=1`` makes any unreadable clip an error.
         """
-        return stores.build(
-            pd.concat([table, self.load_table("test")]),
-            channels,
-            grid or self.profile.grid,
-            self.store_folder,
-            strict=os.environ.get("STRICT") == "1",
-        )
+        clips, grid = pd.concat([table, self.load_table("test")]), grid or self.profile.grid
+        strict = os.environ.get("STRICT") == "1"
+        return stores.build(clips, channels, grid, self.store_folder, strict=strict)
 
     def make_runs(
         self, table: pd.DataFrame, store: stores.Store, variants: Sequence[str]
@@ -127,10 +116,7 @@ class Experiment:
     def run_grid(
         self, table: pd.DataFrame, store: stores.Store, variants: Sequence[str] = COMPARED
     ) -> pd.DataFrame:
-        """Make runs as `make_runs` does, write ``results.csv`` and return it.
-
-        Clips that the store could not read are listed in ``unreadable.csv`` beside it.
-        """
+        """Make runs as `make_runs` does; write results.csv, and unreadable.csv beside it."""
         results = self.make_runs(table, store, variants)
         results.to_csv(self.run_folder / "results.csv", index=False)
         unreadable = pd.Series(store.failed, name="reason", dtype=str).sort_index()
@@ -152,11 +138,7 @@ class Experiment:
 
 
 def open_experiment(dataset: str, profile: str, seeds: int | None = None) -> Experiment:
-    """Return the experiment on a data set with a profile.
-
-    It has as many seeds, 0 first, as ``seeds`` says; by default as the environment variable
-    ``SEEDS`` does, and without it the profile.
-    """
+    """Return an experiment with as many seeds as given, else as SEEDS says, else the profile."""
     catalogue.check_dataset(dataset)
     settings = get_profile(profile, dataset)
     seeds = parse_seeds(os.environ.get("SEEDS")) if seeds is None else seeds
@@ -170,5 +152,4 @@ def thin(table: pd.DataFrame, max_clips: int | None) -> pd.DataFrame:
     if max_clips is None or len(table) <= max_clips:
         return table
     cells = table.sort_index().groupby(["label", "fold"])
-    each = max(1, max_clips // cells.ngroups)
-    return cells.head(each).sort_index()
+    return cells.head(max(1, max_clips // cells.ngroups))

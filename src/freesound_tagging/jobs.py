@@ -21,15 +21,14 @@ import joblib
 
 from freesound_tagging.errors import DataError
 
-CONNECT_SECONDS = 5
-"""How long to wait for the scheduler, and then for its first worker."""
+CONNECT_SECONDS = 5  # to the scheduler, and then to its first worker
 
 
 def run_jobs(function: Callable, jobs: Iterable[tuple], n_jobs: int) -> Iterator[Any]:
     """Yield the result of ``function(*job)`` for every job, as they come.
 
-    Workers must be able to import the function, and a second call with a job must do no harm.
-    ``n_jobs`` processes of this machine take part; a cluster uses all of its workers instead.
+    Workers must be able to import the function. ``n_jobs`` processes of this machine take part; a
+    cluster uses all of its workers instead.
     """
     # joblib replaces a worker that keeps memory, as training does on purpose: no news.
     warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)

@@ -4,14 +4,13 @@ How good the tags will be is not measured on those clips, which the network know
 out-of-fold scores: networks of the same settings, each on the clips of the fold it did not see.
 """
 
-import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
-import torch
 from fastai.learner import Learner
 from torch import Tensor
 from tqdm import tqdm
@@ -22,10 +21,10 @@ from freesound_tagging.features.store import Store
 from freesound_tagging.jobs import run_jobs
 from freesound_tagging.learning import audio, unknown
 from freesound_tagging.learning.dataloaders import Loudness
-from freesound_tagging.learning.networks import best_device
+from freesound_tagging.learning.learner import prepare_cpu
 from freesound_tagging.learning.profiles import Profile
 from freesound_tagging.learning.tagger import Tagger, read_settings, save
-from freesound_tagging.runs import describe_settings, load_scores, train, workers
+from freesound_tagging.runs import describe_settings, hash_of, load_scores, train, workers
 from freesound_tagging.scoring.calibration import calibrate
 from freesound_tagging.scoring.metrics import summarise
 from freesound_tagging.sounds import catalogue
@@ -36,15 +35,14 @@ REPRESENTATIONS = ("log_db", "hires_q2")
 FOREIGN = {"microcalls": {"clips_per_class": 5}, "esc10": {}, "fsdd": {}}
 """Data sets whose sounds none of the other sets' classes fit, with the options of `load`."""
 
-FOREIGN_CLIPS = 60
-"""Sounds of each of them on which false alarms are counted."""
+FOREIGN_CLIPS = 60  # of each of them, at most
 
 
 def make_model(experiment: Experiment, representations: Sequence[str] = ()) -> Path:
     """Train on all clips, save the model and return its folder; one that is there is kept.
 
-    Runs of the grid that are missing are made first: the expected scores, the temperature and the
-    limit of strangeness come from them. The representation with the best MAP@3 stands first.
+    Runs of the grid that are missing are made first: from them come the expected scores, the
+    temperature and the limit. The representation with the best MAP@3 stands first.
     """
     folder, profile = experiment.model_folder, experiment.profile
     heard = profile.architecture == audio.YAMNET
@@ -52,10 +50,12 @@ def make_model(experiment: Experiment, representations: Sequence[str] = ()) -> P
     table = experiment.load_table()
     store = experiment.build_store(table, channels_of(representations))
     made_with = describe_settings(table, profile, store) | {"networks": list(representations)}
-    made_from = f"{json.dumps(made_with)}; folds {profile.folds}, seeds {profile.seeds}"
-    made_from = hashlib.sha256(made_from.encode()).hexdigest()[:16]
-    if _is_made(folder, made_from):
-        return folder
+    extent = f"folds {profile.folds}, seeds {profile.seeds}"
+    made_from = hash_of(f"{json.dumps(made_with)}; {extent}")
+    with suppress(ValueError, OSError):  # no model is there, or no whole one
+        there = read_settings(folder)
+        if there.made_from == made_from and all(Tagger(folder, name) for name in there.networks):
+            return folder
     made = experiment.make_runs(table, store, representations)
     scores = load_scores(experiment.run_folder, made)
     ranked = summarise(scores, table).sort_values("map3", ascending=False, kind="stable")
@@ -77,25 +77,13 @@ def make_model(experiment: Experiment, representations: Sequence[str] = ()) -> P
     return folder
 
 
-def _is_made(folder: Path, made_from: str) -> bool:
-    """Say whether a whole model, made from this, is there."""
-    try:
-        settings = read_settings(folder)
-        return settings.made_from == made_from and all(Tagger(folder, n) for n in settings.networks)
-    except (ValueError, OSError):
-        return False
-
-
 def _train_on_all(
     table: pd.DataFrame, store: Store, representation: str, profile: Profile
 ) -> tuple[str, tuple[dict, dict[str, Tensor]]]:
-    if best_device().type == "cpu":
-        torch.set_num_threads(1)  # one network on each core
+    prepare_cpu()
     if representation == audio.YAMNET:
         return representation, audio.train_on_all(table, store)
     learner = train(table, store, representation, None, 0, profile)
-    if not all(torch.isfinite(value).all() for value in learner.model.state_dict().values()):
-        raise ValueError(f"{representation}: training diverged, the weights are not finite")
     return representation, network_of(learner, profile)
 
 
@@ -133,9 +121,8 @@ def describe_data(experiment: Experiment, table: pd.DataFrame) -> dict:
 def count_false_alarms(tagger: Tagger, experiment: Experiment) -> dict[str, dict]:
     """Tag sounds of other data sets, none of which any class fits, and count those given a label.
 
-    Only data sets that are at hand are asked: generated, unpacked, or under DATA_MIRROR. One that
-    cannot be read is left out with a word: the model needs none of it. Returns, by data set, ``n``
-    (sounds) and ``labelled`` (the share that is not called unknown).
+    Only data sets that are at hand are asked: generated, unpacked, or under DATA_MIRROR. Returns,
+    by data set, ``n`` (sounds) and ``labelled`` (the share that is not called unknown).
     """
     alarms = {}
     for other, options in FOREIGN.items():

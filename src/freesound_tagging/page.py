@@ -4,22 +4,16 @@ It asks nothing of any other machine (no analytics, no fonts), answers this mach
 no sound once it has answered. Labels, names and messages are escaped: they come from users.
 """
 
-from __future__ import annotations
-
 import base64
 import html
 import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from freesound_tagging.errors import DataError
 from freesound_tagging.learning.tagger import Tagger, read_settings
 from freesound_tagging.tag import NOT_KNOWN, describe_model, draw_file, newest_model
-
-if TYPE_CHECKING:
-    from gradio import Blocks
 
 # Whatever gradio's page may ask of other machines, the browser does not ask it.
 _POLICY = (
@@ -61,8 +55,8 @@ def _paragraph(text: str) -> str:
     return f"<p>{html.escape(text)}</p>"
 
 
-def build_page(folder: Path) -> Blocks:
-    """Return the page for a model."""
+def build_page(folder: Path):
+    """Return the page for a model, gradio's Blocks."""
     import gradio as gr
 
     taggers = [Tagger(folder, name) for name in read_settings(folder).networks]

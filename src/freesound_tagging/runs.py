@@ -16,7 +16,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import joblib
-import numpy as np
 import pandas as pd
 from fastai.learner import Learner
 from fastai.torch_core import set_seed
@@ -31,7 +30,7 @@ from freesound_tagging.learning import audio, networks, unknown
 from freesound_tagging.learning import learner as training
 from freesound_tagging.learning.dataloaders import ReadCodes, make_dataloaders
 from freesound_tagging.learning.profiles import Profile
-from freesound_tagging.scoring.metrics import classes_of, clip_metrics
+from freesound_tagging.scoring.metrics import METRICS, clip_metrics
 
 TRAINING = 2
 """Version of the training: raise it when the same settings would give other scores."""
@@ -39,7 +38,6 @@ TRAINING = 2
 EXTENT = ("seeds", "folds", "clips_per_class", "max_clips")
 """Settings of a profile that say how many runs or clips there are: they change no single run."""
 
-METRICS = ["top1_accuracy", "top3_error", "map3"]
 ROW = ["variant", "fold", "seed", "n", *METRICS, "epochs", "seconds"]
 """Columns of results; the metrics are means over the ``n`` clips held out."""
 
@@ -54,6 +52,8 @@ def train(
     learner = training.make_learner(dls, profile)
     with learner.no_bar(), learner.no_logging(), learner.added_cbs([training.SkipValidation()]):
         training.fit(learner, profile)
+    if not all(value.isfinite().all() for value in learner.model.state_dict().values()):
+        raise ValueError(f"{variant}, fold {fold}, seed {seed}: training diverged")
     return learner
 
 
@@ -87,12 +87,8 @@ def train_and_score(
 
 
 def workers() -> int:
-    """Return how many runs are made at once on this machine.
-
-    One a core on a CPU. A CUDA device waits while small kernels are launched, so several processes
-    share it, one for each two cores.
-    """
-    cores = joblib.cpu_count()
+    """Return how many runs are made at once on this machine: on a CPU, one a core."""
+    cores = joblib.cpu_count()  # a CUDA device, idle while kernels are launched, is shared
     return {"cpu": cores, "cuda": max(1, cores // 2)}.get(networks.best_device().type, 1)
 
 
@@ -110,9 +106,8 @@ def run_grid(
 
     First comes all of the first seed, then all of the second: a grid that is stopped compares every
     representation, if with fewer seeds. With ``test``, a table of clips that are in no fold, every
-    network scores those too, into ``.test.csv``. By default `workers` processes take part, see
-    `freesound_tagging.jobs`. The columns are `ROW`, sorted by representation (in the order given),
-    fold, seed.
+    network scores those too, into ``.test.csv``. ``n_jobs`` is by default that of `workers`. The
+    columns are `ROW`, sorted by representation (in the order given), fold, seed.
     """
     for name in variants:
         get_variant(name)  # an unknown one is told before anything is trained
@@ -128,8 +123,7 @@ def run_grid(
     todo = sorted((cell for cell in cells if not rows[cell].exists()), key=lambda cell: cell[2])
     jobs = [(cell, table, store, profile, folder, test) for cell in todo]
     # The time left is told by the mean of all runs, for they take much the same: smoothing 0.
-    bar = tqdm(total=len(jobs), desc="runs", unit="run", smoothing=0, disable=not jobs)
-    with bar:
+    with tqdm(total=len(jobs), desc="runs", unit="run", smoothing=0, disable=not jobs) as bar:
         for _ in run_jobs(_make_run, jobs, n_jobs or workers()):
             bar.update()
     return pd.DataFrame([json.loads(rows[cell].read_text()) for cell in cells], columns=ROW)
@@ -161,7 +155,7 @@ def describe_settings(
     settings |= {f"grid {name}": value for name, value in settings.pop("grid").items()}
     clips = table.sort_index().filter(["label", "fold", "verified"])
     settings |= {
-        "clips, labels and folds": _hash(clips.to_csv()),
+        "clips, labels and folds": hash_of(clips.to_csv()),
         "code of the training": TRAINING,
         "code of the spectrograms": [ALGORITHM, version("spectral-hyperresolution")],
         "pretrained weights": networks.is_pretrained(profile.architecture),
@@ -169,7 +163,7 @@ def describe_settings(
     }
     if store is not None:  # its files are named by hashes of the sounds
         places = next(iter(store.places.values())).values()
-        settings["sounds"] = _hash(str(sorted({file.name for file, _ in places})))
+        settings["sounds"] = hash_of(str(sorted({file.name for file, _ in places})))
     return json.loads(json.dumps(settings))
 
 
@@ -186,7 +180,8 @@ def check_settings(folder: str | Path, settings: dict[str, object]) -> None:
         )
 
 
-def _hash(text: str) -> str:
+def hash_of(text: str) -> str:
+    """Return 16 digits that stand for a text."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -207,9 +202,6 @@ def _make_run(
     start = time.perf_counter()
     scores = train_and_score(table, store, *cell, profile, test)
     seconds = time.perf_counter() - start
-    if not np.isfinite(scores[classes_of(scores)].to_numpy()).all():
-        name = "{}, fold {}, seed {}".format(*cell)
-        raise ValueError(f"{name}: training diverged, the scores are not finite")
     is_test = scores["clip_id"].isin(() if test is None else test.index)
     own = scores[~is_test]
     parts = {".csv": own} if test is None else {".csv": own, ".test.csv": scores[is_test]}
@@ -219,9 +211,6 @@ def _make_run(
         write_atomically(_file(folder, *cell, suffix), content.encode())
     means = clip_metrics(own)[METRICS].mean().round(6)
     epochs = profile.frozen_epochs + profile.epochs
-    values = [*cell, len(own), *means, epochs, round(seconds, 2)]
-    row = json.dumps(dict(zip(ROW, values, strict=True)))
-    write_atomically(_file(folder, *cell, ".json"), row.encode())
-    # A Learner and its callbacks hold each other, and with them every spectrogram: left to Python,
-    # several runs' worth of them would stay in memory.
-    gc.collect()
+    row = dict(zip(ROW, [*cell, len(own), *means, epochs, round(seconds, 2)], strict=True))
+    write_atomically(_file(folder, *cell, ".json"), json.dumps(row).encode())
+    gc.collect()  # a Learner and its callbacks hold each other, and with them every spectrogram

@@ -5,12 +5,13 @@ torch is loaded when the first sound is tagged, so that a slip in the arguments 
 
 from __future__ import annotations
 
+import argparse
 import csv
 import io
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -49,7 +50,8 @@ SHOWN = 30.0  # seconds of a sound that a picture shows, around its strongest wi
 def find_sounds(paths: Iterable[str]) -> list[Path]:
     """Return the files among the paths, and in place of each folder the sounds below it.
 
-    No folder is entered twice, by whichever links. What is left out is counted, by kind, in a line.
+    No folder is entered twice, by whichever links. Hidden files and folders, and `TRASH`, are
+    passed over; what else is left out is counted, by kind, in a line.
     """
     found, entered, left_out = [], set(), Counter()
 
@@ -61,14 +63,14 @@ def find_sounds(paths: Iterable[str]) -> list[Path]:
             found.append(path)
             continue
         for place, folders, names in os.walk(path, onerror=closed, followlinks=True):
-            hidden = [name for name in folders if name.startswith(".") or name.lower() in TRASH]
-            is_new = (identity := os.path.realpath(place)) not in entered
+            if (identity := os.path.realpath(place)) in entered:
+                folders.clear()
+                continue
             entered.add(identity)
-            folders[:] = sorted(set(folders).difference(hidden)) if is_new else []
-            left_out.update(f"hidden or trash folder ({name})" for name in hidden if is_new)
-            for file in (Path(place, name) for name in sorted(names) if is_new):
+            kept = [name for name in folders if name[0] != "." and name.lower() not in TRASH]
+            folders[:] = sorted(kept)
+            for file in (Path(place, name) for name in sorted(names) if name[0] != "."):
                 kind = file.suffix.lower() or "without an ending"
-                kind = "hidden file" if file.name.startswith(".") else kind
                 if kind in ENDINGS:
                     found.append(file)
                 else:
@@ -82,10 +84,7 @@ def find_sounds(paths: Iterable[str]) -> list[Path]:
 
 
 def newest_model() -> Path:
-    """Return the model under ``models/`` of the work folder that was made last.
-
-    One that has heard sounds, of the profile ``audio``, comes before any other.
-    """
+    """Return the newest model under ``models/``, one of the profile ``audio`` before any other."""
     from freesound_tagging.experiment import work_folder
 
     folder = work_folder() / "models"
@@ -125,8 +124,8 @@ def as_rows(tags: Tags, top: int) -> list[tuple]:
 def as_audacity(tags: Tags) -> str:
     """Return an Audacity label track: start, end, label with its probability, separated by tabs.
 
-    Windows side by side with the same best label become one stretch, whose borders lie midway
-    between the windows. Windows that are silent, or stranger than the limit, have none.
+    Neighbouring windows with the same best label are one stretch, whose borders lie midway between
+    windows. Windows that are silent, or stranger than the limit, have none.
     """
     middles = tags.starts + tags.window / 2
     borders = np.concatenate([[0.0], (middles[1:] + middles[:-1]) / 2, [tags.seconds]])
@@ -149,15 +148,12 @@ def describe_model(tagger: Tagger) -> str:
     if settings.profile == "smoke":
         lines.append("It was made to see that everything runs: its labels say nothing.")
     if expected:
-        first, three = expected["top1_accuracy"], 1 - expected["top3_error"]
-        lines.append(f"On other clips its first label is right for {first:.0%}.")
-        lines.append(f"One of its first three is right for {three:.0%}.")
+        first = f"On other clips its first label is right for {expected['top1_accuracy']:.0%}."
+        lines += [first, f"One of its first three is right for {1 - expected['top3_error']:.0%}."]
         for name, count in expected["foreign"].items():
             lines.append(f"{count['labelled']:.0%} of {count['n']} sounds of {name} got a label.")
-    lines.append(
-        "Learned from {clips} clips; licence: {licence} {citation}".format(**settings.sounds)
-    )
-    return "\n".join(map(shown, lines))
+    learned = "Learned from {clips} clips; licence: {licence} {citation}"
+    return "\n".join(map(shown, [*lines, learned.format(**settings.sounds)]))
 
 
 def draw(
@@ -224,25 +220,17 @@ def keep_done(table: Path) -> set[str]:
     return {row[0] for row in kept}
 
 
-def tag(
-    paths: Sequence[str],
-    model: Path | None = None,
-    representation: str | None = None,
-    top: int = 3,
-    table: Path | None = None,
-    resume: bool = False,
-    audacity: bool = False,
-    picture: bool = False,
-    folder: Path = Path(),
-) -> int:
-    """Tag files and folders; print and write as they come what was asked for.
+def tag(options: argparse.Namespace) -> int:
+    """Tag files and folders; print and write as they come what the command's options ask for.
 
     Returns the exit status: 0, or 2 where any file has no tags.
     """
-    files, table = find_sounds(paths), table or Path(os.devnull)
-    names = names_beside(files)
-    tracks = {file: folder / f"{names[file]}.labels.txt" for file in files if audacity}
-    edited = [track for track in tracks.values() if track.exists() and not resume]
+    if options.resume and options.table is None:
+        raise DataError("--resume goes on with a table: name it with --csv")
+    files, folder = find_sounds(options.paths), options.folder
+    names, table = names_beside(files), options.table or Path(os.devnull)
+    tracks = {file: folder / f"{names[file]}.labels.txt" for file in files if options.audacity}
+    edited = [track for track in tracks.values() if track.exists() and not options.resume]
     if edited:
         raise DataError(f"{edited[0]} is there already and may have been edited; see --folder")
     if table.is_file():
@@ -251,10 +239,10 @@ def tag(
                 raise DataError(f"--csv {table}: this is no table, and is not replaced")
     from freesound_tagging.learning.tagger import Tagger
 
-    tagger = Tagger(model or newest_model(), representation)
-    if audacity or picture:
+    tagger = Tagger(options.model or newest_model(), options.representation)
+    if options.audacity or options.picture:
         folder.mkdir(exist_ok=True)
-    done = keep_done(table) if resume and table.is_file() else set()
+    done = keep_done(table) if options.resume and table.is_file() else set()
     left = [file for file in files if str(file).encode(errors=ESCAPED).decode() not in done]
     n = problems = 0
     with table.open("a" if done else "w", encoding="utf-8", errors=ESCAPED, newline="") as out:
@@ -264,10 +252,10 @@ def tag(
             for file in tqdm(left, unit="file", disable=None if len(left) > 1 else True):
                 try:
                     tags = tagger.tag_file(file)
-                    line, rows = as_line(str(file), tags, top), as_rows(tags, top)
-                    if audacity and not tracks[file].exists():
+                    line, rows = as_line(str(file), tags, options.top), as_rows(tags, options.top)
+                    if options.audacity and not tracks[file].exists():
                         write_atomically(tracks[file], as_audacity(tags).encode())
-                    if picture:
+                    if options.picture:
                         image = draw_file(tagger, tags, file)
                         write_atomically(folder / f"{names[file]}.tags.png", image)
                 except DataError as error:
@@ -278,11 +266,10 @@ def tag(
                 with tqdm.external_write_mode():
                     print(shown(line), flush=True)
                 n += 1
-        except BrokenPipeError:  # nobody is there to be told
-            raise
-        except (KeyboardInterrupt, OSError):
-            left_over = f"{len(left) - n} of {len(files)} files are left"
-            print(f"\nstopped: {left_over}; with --csv, --resume goes on", file=sys.stderr)
+        except (KeyboardInterrupt, OSError) as stop:
+            if not isinstance(stop, BrokenPipeError):  # then nobody is there to be told
+                left_over = f"{len(left) - n} of {len(files)} files are left"
+                print(f"\nstopped: {left_over}; with --csv, --resume goes on", file=sys.stderr)
             raise
     if n > problems:
         print(f"\n{describe_model(tagger)}")

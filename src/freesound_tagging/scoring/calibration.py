@@ -16,8 +16,7 @@ from freesound_tagging.scoring.metrics import classes_of, true_indices
 KNOWN_KEPT = 0.9
 """Share of the known sounds that must keep their label: it sets the limit of strangeness."""
 
-BINS = 10
-"""Steps of probability in a reliability diagram."""
+BINS = 10  # even steps of probability in a reliability diagram
 
 
 def sharpen(probabilities: ArrayLike, temperature: float) -> np.ndarray:
@@ -30,10 +29,9 @@ def sharpen(probabilities: ArrayLike, temperature: float) -> np.ndarray:
 
 
 def fit_temperature(probabilities: ArrayLike, targets: ArrayLike) -> float:
-    """Return the temperature, 0.1 to 10, with the lowest log loss.
+    """Return the temperature, 0.1 to 10, with the lowest log loss of clips not trained on.
 
-    ``probabilities`` are of clips that the network did not train on, shape (n, classes), and
-    ``targets`` the index of the true class of each.
+    ``probabilities`` have the shape (n, classes), ``targets`` are the index of each true class.
     """
     rows, targets = np.arange(len(targets)), np.asarray(targets)
 
@@ -66,9 +64,8 @@ def calibration_error(diagram: pd.DataFrame) -> float:
 def calibrate(scores: pd.DataFrame) -> dict:
     """Return temperature, limit of strangeness and reliability, from out-of-fold scores.
 
-    The temperature and the limit come from all scores. What the temperature is worth is measured
-    on each fold with that of the other folds. The limit is the strangeness that `KNOWN_KEPT` of the
-    clips do not exceed, None where the scores have no such column.
+    What the temperature is worth is measured on each fold with that of the other folds. The limit
+    is what the strangeness of `KNOWN_KEPT` of the clips does not exceed, None where none is known.
     """
     probabilities = scores[classes_of(scores)].to_numpy(dtype=np.float64)
     targets, folds = true_indices(scores), scores["fold"].to_numpy()

@@ -13,8 +13,7 @@ from freesound_tagging.scoring.metrics import METRIC, METRIC_TITLE
 
 def show_summary(summary: pd.DataFrame, *, ax: Axes | None = None, title: str = "") -> Axes:
     """Draw the table of `summarise`, best on top: top-1 accuracy with its 95 % interval."""
-    if ax is None:
-        _, ax = plt.subplots(figsize=(7, 0.32 * len(summary) + 1.2), layout="constrained")
+    ax = ax or plt.subplots(figsize=(7, 0.32 * len(summary) + 1.2), layout="constrained")[1]
     for place, row in enumerate(summary.to_dict("records")):
         colour = colour_of(row["variant"])
         ax.plot([row[f"{METRIC}_low"], row[f"{METRIC}_high"]], [place] * 2, color=colour, lw=2)
@@ -30,17 +29,16 @@ def show_summary(summary: pd.DataFrame, *, ax: Axes | None = None, title: str = 
 def show_differences(panels: dict[str, tuple[pd.DataFrame, Sequence[pd.DataFrame]]]) -> Figure:
     """Draw paired differences: a small dot for each fold and seed, the mean with its interval.
 
-    The mean is filled where the verdict is better or worse. All panels have the same x scale. They
-    are title -> rows of `freesound_tagging.scoring.statistics.compare`, and for each row what
-    `freesound_tagging.scoring.statistics.by_fold_and_seed` returns.
+    The mean is filled where the verdict is better or worse. ``panels``, all on one x scale, are
+    title -> rows of `statistics.compare`, and for each row its `statistics.by_fold_and_seed`.
     """
     heights = [len(contrasts) + 2 for contrasts, _ in panels.values()]  # with title and axis
     options = {"sharex": True, "squeeze": False, "layout": "constrained"}
     size = 8.5, 0.42 * sum(heights)
     figure, axes = plt.subplots(len(panels), 1, figsize=size, height_ratios=heights, **options)
     for ax, (title, (contrasts, dots)) in zip(axes.flat, panels.items(), strict=True):
-        records = contrasts.to_dict("records")
-        for place, (row, cells) in enumerate(zip(records, dots, strict=True)):
+        rows = zip(contrasts.to_dict("records"), dots, strict=True)
+        for place, (row, cells) in enumerate(rows):
             colour = colour_of(row["variant"])
             for number, seed in enumerate(cells):
                 below = [place + 0.12 * number] * len(cells)
@@ -49,7 +47,7 @@ def show_differences(panels: dict[str, tuple[pd.DataFrame, Sequence[pd.DataFrame
             ax.plot([row["low"], row["high"]], [above, above], color=colour, linewidth=2)
             face = colour if row["verdict"] in ("better", "worse") else "white"
             ax.plot(row["difference"], above, "o", color=colour, markerfacecolor=face)
-        names = [f"{row['variant']} - {row['reference']}" for row in records]
+        names = contrasts["variant"] + " - " + contrasts["reference"]
         ax.set_yticks(range(len(names)), names)
         ax.set_ylim(len(names) - 0.4, -0.6)
         ax.axvline(0, color="black", linewidth=0.8)
@@ -61,17 +59,13 @@ def show_differences(panels: dict[str, tuple[pd.DataFrame, Sequence[pd.DataFrame
 
 
 def show_confusion(counts: pd.DataFrame, title: str = "", most: int = 40) -> Axes:
-    """Draw a confusion matrix in % of each true class, of no more classes than can be read.
-
-    Of more than ``most`` those with the largest share of errors are shown, and the title says so.
-    """
+    """Draw counts in % of each true class; of more than ``most``, those with most errors."""
     from sklearn.metrics import ConfusionMatrixDisplay  # two seconds, for this chart alone
 
     shares = 100 * counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
     if len(counts) > most:
-        right = pd.Series(shares.to_numpy().diagonal(), shares.index)
-        hard = sorted(right.nsmallest(most).index, key=list(shares.index).index)
-        shares = shares.loc[hard, hard]
+        hard = sorted(shares.to_numpy().diagonal().argsort(kind="stable")[:most])
+        shares = shares.iloc[hard, hard]
         title = f"{title}\nthe {most} of {len(counts)} classes with most errors".strip()
     side = max(0.38 * len(shares) + 2, 6.4)
     _, ax = plt.subplots(figsize=(side + 0.6, side))

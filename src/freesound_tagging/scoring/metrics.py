@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 KEYS = ["clip_id", "seed", "fold", "label"]
 """Columns of the scores that are not classes."""
 
+METRICS = ["top1_accuracy", "top3_error", "map3"]
 METRIC, METRIC_TITLE = "top1_accuracy", "top-1 accuracy"
 """The metric that ranks, and that decides about differences (results/PLAN.md says why)."""
 
@@ -25,9 +26,8 @@ SUMMARY = [
 def target_ranks(scores: ArrayLike, targets: ArrayLike) -> np.ndarray:
     """Return the place of the true class in each row's ranking, 0 for the highest score.
 
-    ``scores`` are finite, shape (n, classes), and ``targets`` the index of the true class of each
-    row. Of equal scores the class with the lower index ranks first, so a constant row does not
-    count as a hit for all.
+    ``scores`` are finite, shape (n, classes), ``targets`` the index of each row's true class. Of
+    equal scores that with the lower index ranks first: a constant row is no hit for all.
     """
     scores, targets = np.asarray(scores, dtype=np.float64), np.asarray(targets)
     if scores.ndim != 2 or targets.shape != scores.shape[:1]:
@@ -38,9 +38,8 @@ def target_ranks(scores: ArrayLike, targets: ArrayLike) -> np.ndarray:
         raise ValueError("scores hold NaN or infinity")
     if not ((targets >= 0) & (targets < scores.shape[1])).all():
         raise ValueError(f"targets must lie in 0..{scores.shape[1] - 1}")
-    true = scores[np.arange(len(scores)), targets][:, None]
-    before = np.arange(scores.shape[1])[None, :] < targets[:, None]
-    return (scores > true).sum(axis=1) + ((scores == true) & before).sum(axis=1)
+    order = np.argsort(-scores, axis=1, kind="stable")
+    return (order == targets[:, None]).argmax(axis=1)
 
 
 def top_k_error(scores: ArrayLike, targets: ArrayLike, k: int = 3) -> float:
@@ -72,23 +71,8 @@ def true_indices(scores: pd.DataFrame) -> np.ndarray:
     return places
 
 
-def check_scores(scores: pd.DataFrame, name: str) -> None:
-    """Raise a ValueError that names a clip scored twice by a seed, or not by finite numbers."""
-    twice = scores.duplicated(["clip_id", "seed"])
-    if twice.any():
-        clip_id, seed = scores.loc[twice, ["clip_id", "seed"]].iloc[0]
-        raise ValueError(f"{name}: clip {clip_id!r} is scored twice by seed {seed}")
-    finite = np.isfinite(scores[classes_of(scores)].to_numpy(dtype=float)).all(axis=1)
-    if not finite.all():
-        clip_id, seed = scores.loc[~finite, ["clip_id", "seed"]].iloc[0]
-        raise ValueError(f"{name}: the scores of clip {clip_id!r}, seed {seed}, are not finite")
-
-
 def clip_metrics(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return each row's keys with its own top1_accuracy, top3_error, map3 and log_loss.
-
-    The log loss is -ln of the true class's probability, which counts as 1e-12 at least.
-    """
+    """Return each row's keys with its own top1_accuracy, top3_error, map3 and log_loss."""
     values, targets = scores[classes_of(scores)].to_numpy(dtype=float), true_indices(scores)
     ranks = target_ranks(values, targets)
     true = values[np.arange(len(values)), targets]
@@ -96,15 +80,12 @@ def clip_metrics(scores: pd.DataFrame) -> pd.DataFrame:
         top1_accuracy=(ranks == 0).astype(float),
         top3_error=(ranks >= 3).astype(float),
         map3=np.where(ranks < 3, 1 / (ranks + 1), 0.0),
-        log_loss=-np.log(np.clip(true, 1e-12, None)),
+        log_loss=-np.log(true.clip(min=1e-12)),
     )
 
 
 def average_networks(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return the scores with the probabilities of a clip's rows averaged, as seed 0.
-
-    The rows are those of several seeds, or of several representations whose scores stand together.
-    """
+    """Return the scores with a clip's rows (seeds, representations) averaged to one, of seed 0."""
     classes = classes_of(scores)
     mean = scores.groupby(["clip_id", "fold", "label"])[classes].mean()
     return mean.reset_index().assign(seed=0)[[*KEYS, *classes]]
@@ -115,10 +96,9 @@ def bootstrap_means(
 ) -> np.ndarray:
     """Return means over clips and seeds that are drawn with replacement, shape (draws, ...).
 
+    ``values`` have the shape (clips, seeds, ...), ``recordings`` name each clip's source recording.
     Recordings and seeds are drawn together, as many as there are: a drawn recording brings all its
     clips, a drawn seed all its runs.
-
-    ``values`` have the shape (clips, seeds, ...), ``recordings`` name each clip's source recording.
 
     Sources
     -------
@@ -158,13 +138,11 @@ def summarise(scores: dict[str, pd.DataFrame], table: pd.DataFrame) -> pd.DataFr
     """Return the table of variants, best first: by top-1 accuracy, and where equal by MAP@3.
 
     ``scores`` are variant -> out-of-fold scores; each seed has scored the same clips. ``table`` has
-    the index ``clip_id`` and a column ``group``. The columns are `SUMMARY`: ``n`` clips, means of
-    `clip_metrics`, ``balanced_accuracy`` (mean over classes of the top-1 accuracy), and 95 %
-    intervals from ``_low`` to ``_high``.
+    the index ``clip_id`` and a column ``group``. The columns are `SUMMARY`: ``n`` clips, means over
+    clips and seeds (``balanced_accuracy``: over classes), 95 % intervals from _low to _high.
     """
     rows = []
     for variant, frame in scores.items():
-        check_scores(frame, variant)
         metrics = clip_metrics(frame)
         row = {"variant": variant, **metrics.drop(columns=KEYS).mean()}
         row["balanced_accuracy"] = metrics.groupby("label")["top1_accuracy"].mean().mean()
@@ -202,5 +180,4 @@ def hardest_pairs(counts: pd.DataFrame, n: int = 5) -> pd.DataFrame:
 
 def class_report(scores: pd.DataFrame) -> pd.DataFrame:
     """Return each class's top-1 accuracy, top-3 error and MAP@3, worst MAP@3 first."""
-    columns = ["top1_accuracy", "top3_error", "map3"]
-    return clip_metrics(scores).groupby("label")[columns].mean().sort_values("map3")
+    return clip_metrics(scores).groupby("label")[METRICS].mean().sort_values("map3")

@@ -19,23 +19,19 @@ from freesound_tagging.scoring.metrics import METRIC, bootstrap_means, clip_metr
 LEVEL = 0.05
 """Largest share of families with a false verdict; intervals cover 1 - LEVEL."""
 
-MIN_SEEDS = 3
-"""Two seeds say too little of their luck."""
+MIN_SEEDS = 3  # two say too little of their luck
 
 COLUMNS = ["variant", "reference", "metric", "seeds", "difference", "low", "high", "p", "same_sign"]
 
-DRAWS = 9_999
-"""Of the bootstrap: a p value of 0.05 / 15 then comes from some 17 draws in either tail."""
+DRAWS = 9_999  # a p value of 0.05 / 15 then comes from some 17 draws in either tail
 
 
 def holm(p_values: ArrayLike, planned: int | None = None) -> np.ndarray:
     """Return p values adjusted for the number of tests by Holm's step-down procedure.
 
     The chance that any true null hypothesis has an adjusted p value below a level is at most that
-    level, whatever the dependence between the tests.
-
-    A p value that is NaN is no test, and stays. ``planned`` says how many tests there are, made or
-    not; by default those that are not NaN.
+    level, whatever the dependence between the tests. NaN is no test, and stays. ``planned`` says
+    how many tests there are, made or not; by default those that are not NaN.
 
     Sources
     -------
@@ -58,11 +54,11 @@ def paired_differences(
 
     Seeds are those with which both scored all clips that either scored.
     """
-    measured = [
+    one, other = (
         clip_metrics(scores).pivot(index="clip_id", columns="seed", values=metric)
         for scores in (first, second)
-    ]
-    differences = (measured[0] - measured[1]).dropna(axis=1)  # NaN where either lacks clip or seed
+    )
+    differences = (one - other).dropna(axis=1)  # NaN where either lacks clip or seed
     if differences.empty:
         raise ValueError("the two were not scored on the same clips by any seed")
     return differences
@@ -75,17 +71,15 @@ def by_fold_and_seed(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
 
 
 def compare(
-    scores: dict[str, pd.DataFrame],
-    table: pd.DataFrame,
-    contrasts: Sequence[tuple[str, str]],
+    scores: dict[str, pd.DataFrame], table: pd.DataFrame, contrasts: Sequence[tuple[str, str]]
 ) -> pd.DataFrame:
     """Compare pairs of representations; together they are a family for Holm.
 
     ``scores`` are representation -> out-of-fold scores, ``contrasts`` two of their keys each, and
-    ``table`` has the index ``clip_id`` and a column ``group``, the recording. A contrast's row
-    holds `COLUMNS`: difference is the mean over clips and seeds, from low to high is the 95 %
-    interval, p is two-sided, same_sign is that of every seed's mean. Those of `judge` follow. With
-    fewer than `MIN_SEEDS` low, high and p are NaN.
+    ``table`` has the index ``clip_id`` and a column ``group``, the recording. Of the columns, those
+    of `judge` last, difference is the mean over clips and seeds, from low to high is its 95 %
+    interval, p is two-sided, same_sign is that of every seed. With fewer than `MIN_SEEDS` low, high
+    and p are NaN.
     """
     rows = []
     for variant, reference in contrasts:
@@ -97,8 +91,8 @@ def compare(
             low, high = np.quantile(means, [LEVEL / 2, 1 - LEVEL / 2])
             p = p_value(means)
         same_sign = bool((by_seed > 0).all() or (by_seed < 0).all())
-        difference = by_seed.mean(), low, high, p, same_sign
-        rows.append((variant, reference, METRIC, len(by_seed), *difference))
+        found = by_seed.mean(), low, high, p, same_sign
+        rows.append((variant, reference, METRIC, len(by_seed), *found))
     return judge(pd.DataFrame(rows, columns=COLUMNS))
 
 

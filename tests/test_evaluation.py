@@ -9,7 +9,6 @@ from sklearn.metrics import label_ranking_average_precision_score, top_k_accurac
 from freesound_tagging.scoring.charts import show_confusion, show_differences, show_summary
 from freesound_tagging.scoring.metrics import (
     SUMMARY,
-    check_scores,
     class_report,
     classes_of,
     clip_metrics,
@@ -142,19 +141,6 @@ def test_summary_ranks_by_top1_accuracy_and_then_by_map3():
         assert row.map3 == pytest.approx(metrics["map3"].mean())
         assert row.top1_accuracy_low <= row.top1_accuracy <= row.top1_accuracy_high
         assert row.top3_error_low <= row.top3_error <= row.top3_error_high
-
-
-def test_a_clip_scored_twice_or_not_finitely_is_named():
-    scores, table = make_scores()
-    twice = pd.concat([scores, scores.iloc[[5]].assign(fold=2)])
-    with pytest.raises(ValueError, match="v: clip 'clip005' is scored twice by seed 0"):
-        summarise({"v": twice}, table)
-    other_seed = pd.concat([scores, scores.assign(seed=1)])
-    assert summarise({"v": other_seed}, table).loc[0, "n"] == 60
-    for value in (np.nan, np.inf):
-        scores.loc[7, "hiss"] = value
-        with pytest.raises(ValueError, match="v: the scores of clip 'clip007', seed 0, are not"):
-            check_scores(scores, "v")
 
 
 def test_log_loss_and_balanced_accuracy_by_hand():

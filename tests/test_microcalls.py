@@ -58,11 +58,6 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     return microcalls.load(tmp_path_factory.mktemp("corpus"), clips_per_class=5)
 
 
-@pytest.fixture(scope="module")
-def draws() -> pd.DataFrame:
-    return microcalls.metadata(clips_per_class=150)
-
-
 # ---- the files
 
 
@@ -116,7 +111,8 @@ def test_only_what_is_missing_is_written(tmp_path: Path):
 # ---- nothing but the stated quantity tells the classes apart
 
 
-def test_no_nuisance_differs_between_the_classes(draws: pd.DataFrame):
+def test_no_nuisance_differs_between_the_classes():
+    draws = microcalls.metadata(clips_per_class=150)
     p = {
         name: scipy.stats.kruskal(*(group for _, group in draws.groupby("label")[name])).pvalue
         for name in NUISANCES

@@ -10,8 +10,6 @@ import gc
 import hashlib
 import os
 import sys
-import threading
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,9 +35,6 @@ if TYPE_CHECKING:
     from freesound_tagging.learning.profiles import Profile
 
 RATE = 22_050
-LABELS = ("clicks", "sweep", "tone")
-FOLDS = (0, 1, 2)
-TAKES = 3
 
 
 def sound(label: str, take: int, seconds: float = 0.4) -> np.ndarray:
@@ -56,14 +51,14 @@ def sound(label: str, take: int, seconds: float = 0.4) -> np.ndarray:
     return (0.5 * waveform + 0.002 * noise).astype(np.float32)
 
 
-def make_table(folder: Path, labels=LABELS, folds=FOLDS, takes: int = TAKES) -> pd.DataFrame:
+def make_table(folder: Path, folds=(0, 1, 2), takes: int = 3) -> pd.DataFrame:
     """Write sounds and return their table.
 
     Files are named by a hash, so that neither the directory's order nor the order of the table's
     rows is that of the clip ids: whatever goes by position goes wrong.
     """
     rows = []
-    for label in labels:
+    for label in ("clicks", "sweep", "tone"):
         for fold in folds:
             for take in range(takes):
                 clip_id = f"{label}-{fold}-{take}"
@@ -167,30 +162,3 @@ def small_batches(monkeypatch) -> int:
     """Make the store cut clips into batches of two, so that few clips make many files."""
     monkeypatch.setattr("freesound_tagging.features.store.BATCH_CLIPS", 2)
     return 2
-
-
-@pytest.fixture
-def write_sound() -> Callable[[str | Path, np.ndarray], None]:
-    """Return a function that writes a waveform to a path."""
-
-    def write(path: str | Path, waveform: np.ndarray) -> None:
-        sf.write(path, waveform, RATE, subtype="FLOAT")
-
-    return write
-
-
-@pytest.fixture
-def hears(capsys) -> Callable[[threading.Thread, str], str]:
-    """Return a function that waits until a thread has said something and returns all it said."""
-
-    def wait(speaker: threading.Thread, words: str) -> str:
-        said = ""
-        for _ in range(600):
-            speaker.join(0.05)
-            said += capsys.readouterr().out
-            if words in said or not speaker.is_alive():
-                break
-        assert words in said
-        return said
-
-    return wait

@@ -12,7 +12,6 @@ from sklearn.preprocessing import StandardScaler
 
 from freesound_tagging import model, runs
 from freesound_tagging.cli import main
-from freesound_tagging.errors import DataError
 from freesound_tagging.experiment import open_experiment
 from freesound_tagging.features import store as stores
 from freesound_tagging.features import yamnet
@@ -59,7 +58,6 @@ def test_strangeness_is_the_relative_mahalanobis_distance():
 
 @pytest.fixture(scope="module")
 def heard(_table, tmp_path_factory):
-    """The table, the profile audio, its store and its runs."""
     folder, profile = tmp_path_factory.mktemp("audio"), get_profile("audio")
     store = stores.build(_table, ["yamnet"], profile.grid, folder, n_jobs=1, progress=False)
     rows = runs.run_grid(_table, store, ["yamnet"], profile, folder / "runs", n_jobs=1)
@@ -95,11 +93,16 @@ def test_scores_are_out_of_fold_and_of_the_form_of_all_others(heard):
     assert sorted(both["clip_id"]) == sorted(table.index[table["fold"] < 2])
 
 
-def test_no_other_representation_and_no_other_profile(heard, profile, tmp_path):
+def test_representations_that_cannot_be_had_are_named_before_any_run(heard, profile, tmp_path):
     table, own, store, _ = heard
-    for name, settings in (("log_db", own), ("yamnet", profile)):
-        with pytest.raises(DataError, match=f"{name}: the profile audio is for"):
-            runs.run_grid(table, store, [name], settings, tmp_path)
+    for names, settings, words in (
+        (["log_db"], own, "log_db: the profile audio is for"),
+        (["yamnet"], profile, "yamnet: the profile audio is for"),
+        (["yamnet", "nonesuch"], own, "unknown representation 'nonesuch'"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            runs.run_grid(table, store, names, settings, tmp_path, n_jobs=1)
+    assert not list(tmp_path.iterdir())
 
 
 def test_make_model_saves_what_tags_as_the_scores_say(_table, tmp_path, monkeypatch, capsys):
@@ -139,11 +142,6 @@ def test_make_model_saves_what_tags_as_the_scores_say(_table, tmp_path, monkeypa
     assert main(["tag", str(table["path"].iloc[0]), "--picture", "--folder", str(tmp_path)]) == 0
     assert "YAMNet" in capsys.readouterr().out  # whose weights they are
     assert list(tmp_path.glob("*.png"))
-
-
-def test_make_run_has_no_notebooks_for_it(capsys):
-    assert main(["run", "--profile", "audio"]) == 2
-    assert "PROFILE=audio" in capsys.readouterr().err
 
 
 def test_slower_where_the_rate_of_the_grid_is_higher(_table, tmp_path):

@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -28,6 +29,7 @@ from freesound_tagging.learning.dataloaders import (
     make_dataloaders,
 )
 from freesound_tagging.learning.learner import make_learner, predict
+from freesound_tagging.sounds import catalogue
 from freesound_tagging.sounds.clips import load_clip
 
 # One of each kind: a channel on either scale, three channels on one axis, three on three axes.
@@ -40,7 +42,6 @@ def plain(profile):
 
 
 def whole_epoch(loader) -> tuple[Tensor, Tensor]:
-    """Return all spectrograms and targets of a loader."""
     batches = [(batch.as_subclass(Tensor), targets) for batch, targets in loader]
     return torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
 
@@ -105,6 +106,27 @@ def test_clips_that_could_not_be_read_are_left_out(table, store, profile):
     assert {*dls.train_ds.items, *dls.valid_ds.items} == set(table.index) - set(gone)
     expected = expected_of(table.drop(gone), store, "log_db", 0, dls.valid_ds.items)
     torch.testing.assert_close(whole_epoch(dls.valid)[0], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_folds_and_targets_go_by_name_from_the_file_to_the_network(table, grid, profile, tmp_path):
+    """Rows stand in the reverse of the directory's order; fold and label are in the file's name."""
+    rows = []
+    for i, clip in enumerate(table.itertuples()):
+        name = f"{i:02d}-fold{clip.fold}-{clip.label}.wav"
+        (tmp_path / name).write_bytes(Path(clip.path).read_bytes())
+        rows.append((name, clip.label, clip.fold))
+    rows = pd.DataFrame(rows[::-1], columns=["file", "label", "fold"])
+    rows.to_csv(tmp_path / "mine.csv", index=False)
+    loaded = catalogue.load(tmp_path / "mine.csv")
+    store = stores.build(loaded, ["log"], grid, tmp_path / "store", n_jobs=1, progress=False)
+    dls = make_dataloaders(loaded.sample(frac=1, random_state=0), store, "log_db", 1, profile)
+    assert len(dls.valid_ds) == 9 and len(dls.train_ds) == 18
+    for dataset, held_out in ((dls.valid_ds, True), (dls.train_ds, False)):
+        for i, clip_id in enumerate(dataset.items):
+            codes, target = dataset[i]
+            assert ("-fold1-" in clip_id) == held_out
+            assert clip_id.endswith(f"-{dls.vocab[target]}.wav")
+            np.testing.assert_array_equal(codes[0].numpy(), store.read("log", [clip_id])[0])
 
 
 # --- batches -----------------------------------------------------------------------------------

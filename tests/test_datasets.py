@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from freesound_tagging.errors import DataError
 from freesound_tagging.sounds import archives, clips, esc10, insectset32
-from freesound_tagging.sounds.catalogue import NAMES, describe, load, load_at_hand
+from freesound_tagging.sounds.catalogue import describe, load, load_at_hand
 from freesound_tagging.sounds.tables import COLUMNS, check_sounds, deal_folds
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -46,17 +46,6 @@ def check_contract(table: pd.DataFrame) -> None:
     assert train.groupby("group")["fold"].nunique().max() == 1
     assert train.groupby("label")["fold"].nunique().min() >= 2
     assert table["path"].map(os.path.isfile).all()
-
-
-# --- names and settings ------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["esc50", "", "ESC10", "sounds.tsv"])
-def test_unknown_name_lists_the_known_ones(name, tmp_path):
-    with pytest.raises(DataError) as caught:
-        load(name, tmp_path)
-    for known in (*NAMES, ".csv", repr(name)):
-        assert known in str(caught.value)
 
 
 # --- the real archives -------------------------------------------------------------------------
@@ -215,7 +204,6 @@ CLIP = "002 - Rain/3-310-A.ogg"
         ("other", rf"{CLIP} has sha256 \w+, expected"),
         ("missing", f"{CLIP} has sha256 none: it is missing"),
         (0, "is truncated"),
-        (-200, "is truncated"),
         (-1, "is truncated"),
         ("flipped", "ESC-10"),
         ("room", r"no room to unpack ESC-10.*zip: .*set WORK_FOLDER"),
@@ -416,19 +404,12 @@ GROUPED = [f"{row},{i // 2 % 2},rec{i}" for i, row in enumerate(ROWS)]
         ("", [], "is no CSV"),
         ("file,label", [], "has no rows"),
         ("file,label", [*ROWS, ROWS[3]], r"line 22: clip 'b/03\.wav' is listed twice.*line 5"),
-        ("file,label", [*ROWS, "./b//03.wav,b"], r"line 22: clip 'b/03\.wav' is listed twice"),
         ("file,label", ["", "", *ROWS, "a/99.wav,a"], r"line 24: no file .*a.99\.wav"),
         ("file,label", [*ROWS, "a,a"], "line 22: no file"),
         ("file,label", [*ROWS, "x" * 300 + ".wav,a"], r"line 22: no file .*x\.wav"),
-        (
-            "file,label",
-            [*ROWS, *(f"gone{i}.wav,a" for i in range(9))],
-            "line 22: .*line 26: .*and 4 more",
-        ),
         ("file,label", [*ROWS, ",a"], "line 22: file is blank"),
         ("file,label", [*ROWS, "a/00.wav,\u200b "], "line 22: label is blank"),
         ("file,label", [*ROWS[:4], '"b/05.wav","b\tc"'], r"line 6: label 'b\\tc' holds a control"),
-        ("file,label", [*ROWS[:4], "b/05.wav,b\x07c"], r"line 6: label 'b\\x07c' holds a control"),
         ("file,label", [*ROWS, "a/00.wav"], "line 22: label is blank"),
         (
             "file,label",
@@ -441,18 +422,7 @@ GROUPED = [f"{row},{i // 2 % 2},rec{i}" for i, row in enumerate(ROWS)]
         ("file,label", ROWS[::2] + ROWS[1:2], "line 12: label 'b' is seen in one fold only"),
         ("file,label,fold", [*FOLDED[1:], "a/00.wav,a,"], "line 21: fold is ''; legal are whole"),
         ("file,label,fold", [*FOLDED[1:], "a/00.wav,a,-1"], "line 21: fold is '-1'"),
-        ("file,label,fold", [*FOLDED[1:], "a/00.wav,a,1.5"], r"line 21: fold is '1\.5'"),
         ("file,label,fold", [f"{row},3" for row in ROWS], "label 'a' is seen in one fold only"),
-        (
-            "file,label,fold,group",
-            [*GROUPED[1:], "a/00.wav,a,1,rec1"],
-            r"group 'rec1' is in fold . here and in fold . \(.*line",
-        ),
-        (
-            "file,label,group",
-            [f"{row},{'ab'[i // 2 % 2] if i % 2 else 'c'}" for i, row in enumerate(ROWS)],
-            "label 'a' is seen in one fold only",
-        ),
         ("file,label,fold,group", [*GROUPED[1:], "a/00.wav,a,0,"], "line 21: group is blank"),
     ],
 )
@@ -468,21 +438,9 @@ def test_tables_that_cannot_be_opened(sounds, tmp_path):
         load(tmp_path / "gone.csv")
     with pytest.raises(DataError, match="is not UTF-8 text"):
         load(sounds(table_text([*ROWS, "ä.wav,a"]), encoding="latin-1"))
-    (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(DataError, match=r"folder\.csv: cannot be read \(Is a directory\)"):
-        load(tmp_path / "folder.csv")
 
 
-@pytest.mark.parametrize(
-    "twin",
-    [
-        "song\u00a0thrush",
-        "song thrush\u200b",
-        "\ufeffsong thrush",
-        "song  thrush",
-        "song \u2009thrush\u00ad",
-    ],
-)
+@pytest.mark.parametrize("twin", ["song\u00a0thrush", "\ufeffsong \u2009thrush\u00ad"])
 def test_labels_that_look_alike_are_one(sounds, twin):
     rows = [row[:-1] + ("robin", "song thrush", twin)[i % 3] for i, row in enumerate(ROWS)]
     with pytest.warns(UserWarning, match="is read as 'song thrush'"):

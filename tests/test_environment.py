@@ -1,9 +1,8 @@
-"""pyproject.toml, requirements.lock and environment.yml describe one environment."""
+"""pyproject.toml and requirements.lock describe one environment."""
 
 from pathlib import Path
 
 import pytest
-import yaml
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -42,12 +41,3 @@ def test_the_lock_pins_every_dependency_within_its_range(python, platform):
         name = canonicalize_name(requirement.name)
         if name != "spectral-hyperresolution":  # from its folder, which no index has
             assert requirement.specifier.contains(pins[name]), (name, pins[name])
-
-
-def test_conda_users_get_the_locked_versions_and_both_packages_and_no_index_is_named():
-    dependencies = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
-    (lines,) = (entry["pip"] for entry in dependencies if isinstance(entry, dict))
-    folders = ["--editable ./spectral-hyperresolution", "--editable ."]
-    assert lines == ["--requirement requirements.lock", *folders]
-    for name in ("requirements.lock", "environment.yml", "pyproject.toml"):
-        assert "://" not in (ROOT / name).read_text()

@@ -26,6 +26,9 @@ WRONG = {
     "representation": (["model", "--representation", "log_bd"], {}, ["'log_bd'", "log_db"]),
     "no seed": (["run"], {"SEEDS": "0"}, ["SEEDS", "'0'"]),
     "half a seed": (["run"], {"SEEDS": "1.5"}, ["SEEDS", "'1.5'"]),
+    "audio": (["run", "--profile", "audio"], {}, ["PROFILE=audio"]),  # has no notebooks
+    "no scheme": (["run"], {"SCHEDULER": "http://host:80"}, ["SCHEDULER", "'http://host:80'"]),
+    "no port": (["run"], {"SCHEDULER": "tcp://host"}, ["tcp://host:8786", "'tcp://host'"]),
     "work folder": (["run"], {"WORK_FOLDER": "{folder}/a.wav"}, ["a.wav", "ot a directory"]),
 }
 

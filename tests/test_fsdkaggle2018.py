@@ -149,11 +149,8 @@ HEADS = (TRAIN_HEAD, TEST_HEAD)
 @pytest.mark.parametrize(
     ("train", "test", "heads", "message"),
     [
-        ([*TRAIN, TRAIN[4]], TEST, HEADS, r"clip '00000004' is listed twice .*line 6"),
         (TRAIN[:-2], TEST, HEADS, r"train_.*only one lists 0000003a\.wav"),
         ([*TRAIN, STRANGER], TEST, HEADS, r"only one lists zzzz\.wav; .*path/to/table\.csv"),
-        ([*TRAIN, f"f0000000{STRANGER[4:]}"], TEST, HEADS, r"only one lists f0000000\.wav"),
-        (TRAIN, TEST, ("fname,class,c,d,e", TEST_HEAD), r"train_.*line 1: needed are .*label"),
         (TRAIN, TEST, (TRAIN_HEAD, "fname,label,c,d,e"), r"test_.*csv, line 1: needed are .*usage"),
     ],
 )
@@ -243,14 +240,10 @@ def test_the_committed_folds():
     assert train["group"].nunique() == 5_770
 
 
-@pytest.fixture
-def tables() -> tuple[pd.DataFrame, pd.DataFrame]:
+def test_the_committed_folds_are_those_of_the_tables():
     folder = os.environ.get("FSDKAGGLE2018_TABLES", "")
     if not folder:
         pytest.skip("needs FSDKAGGLE2018_TABLES: a folder with the tables of FSDKaggle2018.meta")
-    return tuple(pd.read_csv(Path(folder) / name) for name in TABLES)
-
-
-def test_the_committed_folds_are_those_of_the_tables(tables):
+    tables = (pd.read_csv(Path(folder) / name) for name in TABLES)
     text = dealing.make_folds(*tables).to_csv(index=False, lineterminator="\n")
     assert (archives.MANIFESTS / f"{MANIFEST}.csv").read_bytes() == text.encode()

@@ -58,16 +58,6 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
     return microcalls.load(tmp_path_factory.mktemp("corpus"), clips_per_class=5)
 
 
-@pytest.fixture(scope="module")
-def draws() -> pd.DataFrame:
-    rows = [
-        {"label": label} | microcalls.draw_nuisances(microcalls.clip_rng(0, label, index))
-        for label in LABELS
-        for index in range(150)
-    ]
-    return pd.DataFrame(rows)
-
-
 # ---- the files
 
 
@@ -115,7 +105,12 @@ def test_only_what_is_missing_is_written(tmp_path: Path):
 # ---- nothing but the stated quantity tells the classes apart
 
 
-def test_no_nuisance_differs_between_the_classes(draws: pd.DataFrame):
+def test_no_nuisance_differs_between_the_classes():
+    draws = pd.DataFrame(
+        {"label": label} | microcalls.draw_nuisances(microcalls.clip_rng(0, label, index))
+        for label in LABELS
+        for index in range(150)
+    )
     p = {
         name: scipy.stats.kruskal(*(group for _, group in draws.groupby("label")[name])).pvalue
         for name in NUISANCES

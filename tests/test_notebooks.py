@@ -15,8 +15,6 @@ WORDS = 1_500
 
 
 class Notebook:
-    """A notebook's text, its code cells and its prose."""
-
     def __init__(self, file: Path):
         self.file, self.text = file, file.read_text(encoding="utf-8")
         self.cells = nbformat.reads(self.text, as_version=4).cells

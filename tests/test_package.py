@@ -11,6 +11,7 @@ import freesound_tagging
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = {"load", "decode", "best_centred_crop", "VARIANTS", "top_k_error", "map_at_k", "Tagger"}
+DRAWING = {"matplotlib", "PIL", "freesound_tagging.features.plots"}
 HEAVY = {"torch", "fastai", "matplotlib", "librosa", "sklearn", "papermill", "numba"}
 
 
@@ -24,8 +25,8 @@ def test_each_folder_imports_only_what_comes_before_it():
         ("import freesound_tagging", {*HEAVY, "numpy", "pandas"}),
         ("import freesound_tagging as ft; ft.load, ft.decode", {"torch"}),
         ("from freesound_tagging.cli import main; main(['run', '--dataset', 'no'])", HEAVY),
-        ("from freesound_tagging.cli import main; main(['run', '--profile', 'no'])", HEAVY),
         ("import freesound_tagging.learning.tagger, freesound_tagging.experiment", {"fastai"}),
+        ("import freesound_tagging.features.store, freesound_tagging.learning.networks", DRAWING),
     ],
 )
 def test_what_is_loaded_is_what_is_needed(code, unwanted):

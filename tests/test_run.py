@@ -55,7 +55,7 @@ def test_a_stop_is_told_from_a_fault(
     assert words in capsys.readouterr().err
 
 
-def test_a_second_run_of_a_data_set_waits_and_says_so(no_sounds, work_folder, monkeypatch, hears):
+def test_a_second_run_of_a_data_set_waits_and_says_so(no_sounds, work_folder, monkeypatch, capsys):
     started = threading.Event()
     monkeypatch.setattr(notebooks, "notebook_files", lambda neighbours: started.set() or [])
     monkeypatch.setattr(notebooks, "print_outcome", lambda experiment: None)
@@ -64,7 +64,13 @@ def test_a_second_run_of_a_data_set_waits_and_says_so(no_sounds, work_folder, mo
     with FileLock(folder / ".lock"):
         second = threading.Thread(target=cli.main, args=(["run", "--dataset", "esc10"],))
         second.start()
-        assert str(folder) in hears(second, "another run is training into this folder")
+        said = ""
+        for _ in range(600):
+            second.join(0.05)
+            said += capsys.readouterr().out
+            if "another run" in said:
+                break
+        assert f"{folder}: another run is training into this folder" in said
         assert not started.is_set()
     second.join(60)
     assert started.is_set()

@@ -35,7 +35,6 @@ def scores_of(right: np.ndarray) -> pd.DataFrame:
 
 
 def table_of(groups) -> pd.DataFrame:
-    """Return the table of clips that belong to these recordings."""
     names = pd.Index([f"clip{i:03d}" for i in range(len(groups))], name="clip_id")
     return pd.DataFrame({"group": [f"recording{group}" for group in groups]}, index=names)
 

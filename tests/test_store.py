@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile as sf
 import torch
 
 from freesound_tagging.errors import DataError
@@ -37,6 +38,10 @@ def digests(folder: Path) -> dict[str, str]:
 
 def quick_build(table: pd.DataFrame, grid: Grid, folder: Path, channels=CHOSEN, **options) -> Store:
     return build(table, channels, grid, folder, n_jobs=1, progress=False, **options)
+
+
+def write_sound(path: str, waveform: np.ndarray) -> None:
+    sf.write(path, waveform, 22_050, subtype="FLOAT")
 
 
 def fresh_codes(path: str, channel: str, grid: Grid) -> np.ndarray:
@@ -74,7 +79,7 @@ def test_codes_are_those_of_the_clip_of_that_id(table, store, grid):
     assert store.read("log", []).shape == (0, grid.n_bins, grid.n_frames)
 
 
-def test_several_windows_of_a_clip_are_stored_in_order(small_table, grid, tmp_path, write_sound):
+def test_several_windows_of_a_clip_are_stored_in_order(small_table, grid, tmp_path):
     generator = np.random.default_rng(4)
     for path, seconds in zip(small_table["path"], (5.0, 2.5, 2.0, 0.3, 1.0, 7.0), strict=True):
         write_sound(path, generator.uniform(-0.5, 0.5, round(seconds * 22_050)).astype(np.float32))
@@ -126,7 +131,7 @@ def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
     assert file.read_bytes() == b"old" and list(tmp_path.iterdir()) == [file]
 
 
-def test_a_changed_sound_is_computed_again(small_table, grid, tmp_path, write_sound):
+def test_a_changed_sound_is_computed_again(small_table, grid, tmp_path):
     first, second, third = small_table.index[:3]
     old = quick_build(small_table, grid, tmp_path / "store").read("log", [first, second, third])
     path = Path(small_table.loc[first, "path"])
@@ -175,23 +180,18 @@ def test_a_changed_setting_is_computed_anew(small_table, grid, tmp_path, monkeyp
             assert (found != fresh_codes(path, channel, grid)).mean() < 0.01
 
 
-@pytest.fixture
-def spoilt(small_table, write_sound) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Spoil four of six clips; return the table, and clip id -> what is wrong with it."""
-    missing, empty, text, nan = list(small_table.index[:4])
-    paths = small_table["path"]
+def test_unreadable_clips_are_left_out_and_reported_together(
+    small_table, small_batches, grid, tmp_path, capsys, computed
+):
+    table, paths = small_table, small_table["path"]
+    missing, empty, text, nan = list(table.index[:4])
+    content = Path(paths[missing]).read_bytes()
     Path(paths[missing]).unlink()
     Path(paths[empty]).write_bytes(b"")
     Path(paths[text]).write_bytes(b"no sound " * 100)
     write_sound(paths[nan], np.full(9_000, np.nan, np.float32))
-    faults = "no such file", "cannot be read as audio", "cannot be read as audio", "NaN"
-    return small_table, dict(zip((missing, empty, text, nan), faults, strict=True))
-
-
-def test_unreadable_clips_are_left_out_and_reported_together(
-    spoilt, small_batches, grid, tmp_path, capsys, computed
-):
-    table, faults = spoilt
+    unread = "cannot be read as audio"
+    faults = {missing: "no such file", empty: unread, text: unread, nan: "NaN"}
     with pytest.raises(DataError) as caught:
         quick_build(table, grid, tmp_path / "store", strict=True)
     assert all(table.loc[clip_id, "path"] in str(caught.value) for clip_id in faults)
@@ -211,22 +211,14 @@ def test_unreadable_clips_are_left_out_and_reported_together(
         store.read("log", [*good, next(iter(faults))])
     with pytest.raises(DataError, match="4 of 4 clips cannot be read"):
         quick_build(table.drop(good), grid, tmp_path / "store")
+    Path(paths[missing]).write_bytes(content)  # one turns up
+    store = quick_build(table, grid, tmp_path / "store")
+    assert set(store.failed) == {empty, text, nan}
+    expected = fresh_codes(paths[missing], "log", grid)
+    np.testing.assert_array_equal(store.read("log", [missing]), expected)
 
 
-def test_a_clip_that_turns_up_later_is_served(small_table, grid, tmp_path):
-    clip_id = small_table.index[0]
-    path = Path(small_table.loc[clip_id, "path"])
-    content = path.read_bytes()
-    path.unlink()
-    assert clip_id in quick_build(small_table, grid, tmp_path / "store").failed
-    path.write_bytes(content)
-    store = quick_build(small_table, grid, tmp_path / "store")
-    assert not store.failed
-    expected = fresh_codes(str(path), "log", grid)
-    np.testing.assert_array_equal(store.read("log", [clip_id]), expected)
-
-
-def test_silent_and_very_short_clips_are_kept_and_named(small_table, grid, tmp_path, write_sound):
+def test_silent_and_very_short_clips_are_kept_and_named(small_table, grid, tmp_path):
     silent, short = small_table.index[:2]
     write_sound(small_table.loc[silent, "path"], np.zeros(9_000, np.float32))
     write_sound(small_table.loc[short, "path"], np.full(100, 0.5, np.float32))

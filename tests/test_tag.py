@@ -30,7 +30,6 @@ def model(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def many(tmp_path) -> Path:
-    """Five sounds."""
     (tmp_path / "many").mkdir()
     for number in range(5):
         sf.write(tmp_path / "many" / f"{number}.wav", sound(0.5, seed=number), RATE)

@@ -16,7 +16,6 @@ def relative_error(result, expected) -> float:
 
 
 def cosine(a, b) -> float:
-    """Cosine similarity of two pictures."""
     a, b = np.asarray(a, dtype=np.float64).ravel(), np.asarray(b, dtype=np.float64).ravel()
     return float(a @ b / np.sqrt((a @ a) * (b @ b)))
 
@@ -57,7 +56,6 @@ def steps(n: int, how_many: int, seed: int) -> np.ndarray:
 
 
 def noise(n: int, how_many: int, seed: int) -> np.ndarray:
-    """White Gaussian noise."""
     return np.random.default_rng(seed).standard_normal(n)
 
 

@@ -69,18 +69,9 @@ def test_channels_add_into_one_picture():
 
 def test_vector_column_numpy_and_torch_agree():
     x = np.random.default_rng(2).standard_normal(400)
-    results = [
-        high_resolution_spectrogram(form, 2, **SMALL)
-        for form in (
-            x,
-            x[:, None],
-            torch.from_numpy(x),
-            torch.from_numpy(x)[:, None],
-            x[::-1][::-1],
-        )
-    ]
-    for result in results[1:]:
-        assert torch.equal(result, results[0])
+    forms = x, x[:, None], torch.from_numpy(x), torch.from_numpy(x)[:, None], x[::-1][::-1]
+    first, *others = [high_resolution_spectrogram(form, 2, **SMALL) for form in forms]
+    assert all(torch.equal(other, first) for other in others)
 
 
 @pytest.mark.parametrize(("axis", "n_bins"), [("log", None), ("mel", 20), ("linear", 30)])
@@ -97,16 +88,9 @@ def test_batched_torch_operations_give_the_same_exact_numbers(axis, n_bins, reas
         assert not reassign or np.array_equal(found[1], count)
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        "linear_reassignment",
-        "linear_reassignment_pytorch",
-        "linear_reassignment_pytorch_vectorized",
-    ],
-)
-def test_old_import_paths(module):
-    old = importlib.import_module(f"spectral_hyperresolution.{module}")
+@pytest.mark.parametrize("ending", ["", "_pytorch", "_pytorch_vectorized"])
+def test_old_import_paths(ending):
+    old = importlib.import_module(f"spectral_hyperresolution.linear_reassignment{ending}")
     assert old.high_resolution_spectrogram is high_resolution_spectrogram
     assert old.high_resolution_spectogram is high_resolution_spectrogram
 
@@ -114,16 +98,13 @@ def test_old_import_paths(module):
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
-        ({"q": -1.0}, ValueError, "q must be > 0"),
         ({"tdeci": 1.5}, ValueError, "tdeci must be a whole number >= 1, got 1.5"),
         ({"over": 0}, ValueError, "over must be a whole number >= 1"),
         ({"noct": 0}, ValueError, "noct must be > 0"),
-        ({"minf": 0.0}, ValueError, "minf must be > 0"),
         ({"minf": 0.5}, ValueError, r"minf must lie in \(0, maxf = 0.5\) cycles per sample"),
         ({"maxf": 0.6}, ValueError, "maxf must be at most the Nyquist frequency, 0.5"),
         ({"dtype": torch.float16}, ValueError, "dtype must be torch.float32 or torch.float64"),
         ({"chunks": 0}, ValueError, "chunks must be"),
-        ({"x": np.zeros(1)}, ValueError, "x must have at least 2 samples"),
         ({"x": np.zeros((10, 0))}, ValueError, "x must have at least one channel"),
         ({"x": np.zeros((10, 1, 1))}, ValueError, r"x must have shape \(N,\) or \(N, C\)"),
         ({"x": np.full(10, np.nan)}, ValueError, "x must be finite"),

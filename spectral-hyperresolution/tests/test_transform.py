@@ -358,19 +358,6 @@ def test_consensus_keeps_the_tone_and_drops_the_froth():
     assert (tolerant >= agreed).all()
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"q": [1, 2, 3]}, "pictures must have shape"),
-        ({"agree": 3}, "agree must be between 1 and the number of q, 2"),
-        ({"radius": -1}, "radius must be a whole number >= 0"),
-    ],
-)
-def test_consensus_errors_name_the_argument(changes, words):
-    with pytest.raises(ValueError, match=words):
-        consensus_picture(**{"pictures": torch.zeros(2, 4, 4), "q": [1, 2], **changes})
-
-
 def test_axes_carry_hertz_and_seconds():
     transform = LinearReassignment(22050)
     assert transform.frequencies.shape == (224,)
@@ -391,12 +378,8 @@ def test_axes_carry_hertz_and_seconds():
         ({"q": 0}, "q must be > 0"),
         ({"q": []}, "q must be a number > 0 or a non-empty sequence"),
         ({"q": "2"}, "q must be a number > 0"),
-        ({"hop_length": 0}, "hop_length must be a whole number >= 1"),
-        ({"bins_per_octave": -3}, "bins_per_octave must be > 0"),
         ({"fmin": 0}, "fmin must be > 0"),
         ({"fmin": 4000.0}, r"fmin must lie in \(0, fmax = 4000\) Hz, got 4000"),
-        ({"fmax": 4001.0}, "fmax must be at most the Nyquist frequency, 4000 Hz, got 4001"),
-        ({"oversampling": 0}, "oversampling must be"),
         ({"axis": "bark"}, "axis must be one of log, mel, linear, got 'bark'"),
         ({"axis": "mel"}, "needs n_bins"),
         ({"n_bins": 10}, "n_bins is for axis='mel'"),
@@ -411,24 +394,26 @@ def test_settings_errors_name_the_argument_and_its_range(change, words):
         LinearReassignment(**{"sample_rate": RATE, **GRID, **change})
 
 
+PICTURES = torch.zeros(2, 4, 4)
+
+
 @pytest.mark.parametrize(
-    ("waveform", "error", "words"),
+    ("call", "arguments", "error", "words"),
     [
-        (torch.zeros(3, 1), ValueError, "waveform must have at least 2 samples"),
-        (torch.tensor(1.0), ValueError, "waveform must have at least 2 samples"),
-        (torch.tensor([0.0, float("-inf")]), ValueError, "waveform must be finite"),
-        (torch.zeros(10, dtype=torch.int16), TypeError, "waveform must hold .* 32768"),
-        ([0.0, 1.0], TypeError, "waveform must be a torch tensor"),
+        (make(), [torch.zeros(3, 1)], ValueError, "waveform must have at least 2 samples"),
+        (make(), [torch.tensor(1.0)], ValueError, "waveform must have at least 2 samples"),
+        (make(), [torch.tensor([0, -torch.inf])], ValueError, "waveform must be finite"),
+        (make(), [torch.zeros(9, dtype=torch.int16)], TypeError, "waveform must hold .* 32768"),
+        (make(), [[0.0, 1.0]], TypeError, "waveform must be a torch tensor"),
+        (make().long_recording, [PICTURES], ValueError, r"waveform must have shape \(time,\)"),
+        (consensus_picture, [PICTURES, [1, 2, 3]], ValueError, "pictures must have shape"),
+        (consensus_picture, [PICTURES, [1, 2], 3], ValueError, "agree must be between 1 and"),
+        (consensus_picture, [PICTURES, [1, 2], 2, -1], ValueError, "radius must be a whole"),
     ],
 )
-def test_waveform_errors_name_the_argument(waveform, error, words):
+def test_what_cannot_be_transformed_is_named(call, arguments, error, words):
     with pytest.raises(error, match=words):
-        make()(waveform)
-
-
-def test_long_recording_takes_one_channel():
-    with pytest.raises(ValueError, match=r"waveform must have shape \(time,\)"):
-        make().long_recording(torch.zeros(2, 1000))
+        call(*arguments)
 
 
 # ------------------------------------------------------------------------------- smoothing, torch

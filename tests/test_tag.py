@@ -68,8 +68,10 @@ def test_sounds_are_found_whatever_else_lies_in_a_folder(tmp_path, capsys):
     assert len(found) == 8
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    for kind in ("1 .txt", "1 .m4a", "2 without an ending"):
+    for kind in ("1 .txt", "1 .m4a", "2 without an ending", "1 hidden file"):
         assert kind in said
+    for name in (".Trash", "@eaDir", "__MACOSX"):
+        assert f"1 hidden or trash folder ({name})" in said
 
 
 # --- what is said ------------------------------------------------------------------------------

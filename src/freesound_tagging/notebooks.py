@@ -5,6 +5,7 @@ and profile asked for, and keeps the executed copy beside the results.
 """
 
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -54,6 +55,7 @@ def run_experiment(dataset: str, profile: str, neighbours: bool = False) -> int:
     with experiment.hold_runs():
         for source in notebook_files(neighbours):
             target = experiment.run_folder / "notebooks" / source.name
+            began = time.perf_counter()
             print(f"{source.name} ...", flush=True)
             try:
                 run_notebook(source, target, dataset, profile)
@@ -63,6 +65,7 @@ def run_experiment(dataset: str, profile: str, neighbours: bool = False) -> int:
                 print(f"error: {source.name}: {error.ename}: {error.evalue}", file=sys.stderr)
                 print(f"see {target}; what is finished is kept", file=sys.stderr)
                 return 1
+            print(f"{source.name} done in {time.perf_counter() - began:.0f} s", flush=True)
         if not neighbours:
             print_outcome(experiment)
             if experiment.dataset == "microcalls":  # tagging works offline right after

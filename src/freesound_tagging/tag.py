@@ -50,8 +50,7 @@ SHOWN = 30.0  # seconds of a sound that a picture shows, around its strongest wi
 def find_sounds(paths: Iterable[str]) -> list[Path]:
     """Return the files among the paths, and in place of each folder the sounds below it.
 
-    No folder is entered twice, by whichever links. Hidden files and folders, and `TRASH`, are
-    passed over; what else is left out is counted, by kind, in a line.
+    No folder is entered twice, by whichever links. What is left out is counted, by kind, in a line.
     """
     found, entered, left_out = [], set(), Counter()
 
@@ -67,10 +66,12 @@ def find_sounds(paths: Iterable[str]) -> list[Path]:
                 folders.clear()
                 continue
             entered.add(identity)
-            kept = [name for name in folders if name[0] != "." and name.lower() not in TRASH]
-            folders[:] = sorted(kept)
-            for file in (Path(place, name) for name in sorted(names) if name[0] != "."):
+            hidden = [name for name in folders if name[0] == "." or name.lower() in TRASH]
+            left_out.update(f"hidden or trash folder ({name})" for name in hidden)
+            folders[:] = sorted(set(folders).difference(hidden))
+            for file in (Path(place, name) for name in sorted(names)):
                 kind = file.suffix.lower() or "without an ending"
+                kind = "hidden file" if file.name[0] == "." else kind
                 if kind in ENDINGS:
                     found.append(file)
                 else:

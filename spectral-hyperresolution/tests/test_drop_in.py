@@ -115,3 +115,11 @@ def test_errors_name_the_argument_and_its_range(change, error, words):
     arguments = {"x": np.ones(100), "q": 2, **SMALL, **change}
     with pytest.raises(error, match=words):
         high_resolution_spectrogram(**arguments)
+
+
+def test_the_package_lists_its_names_and_knows_no_other():
+    import spectral_hyperresolution
+
+    assert set(spectral_hyperresolution.__all__) <= set(dir(spectral_hyperresolution))
+    with pytest.raises(AttributeError, match="no attribute 'linear_reasignment'"):
+        _ = spectral_hyperresolution.linear_reasignment

@@ -4,6 +4,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from results.recompute import PAGES, answer_table, fill_in, recompute
@@ -26,9 +27,9 @@ def test_the_short_answer_quotes_the_results():
     assert found.loc[("hires_q2", "log_db", "frequency"), "verdict"] == "no difference found"
     above = found["verdict"].eq("better").unstack("reference")
     assert not (above["log_db"] & above.drop(columns="log_db").any(axis=1)).any()
-    calls = pd.read_csv(ROOT / "results" / "microcalls" / "cpu" / "summary.csv")
-    loudness = calls.set_index("variant").loc["log_linear", "minus_log_db"]
-    assert f"gained {loudness:.3f}" in answer
+    strong = pd.read_csv(ROOT / "results" / "esc10" / "pretrained" / "summary.csv")
+    assert len(strong) == 6 and set(strong["seeds"]) == {1} and "the first of three seeds" in answer
+    assert f"within {np.ptp(strong['top1_accuracy']):.4g} of" in answer
     heard = pd.read_csv(ROOT / "results" / "esc10" / "audio" / "summary.csv").set_index("variant")
     assert f"{heard.loc['yamnet', 'top1_accuracy']:.1%}".replace("%", " %") in answer
 

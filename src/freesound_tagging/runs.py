@@ -53,7 +53,8 @@ def train(
     with learner.no_bar(), learner.no_logging(), learner.added_cbs([training.SkipValidation()]):
         training.fit(learner, profile)
     if not all(value.isfinite().all() for value in learner.model.state_dict().values()):
-        raise ValueError(f"{variant}, fold {fold}, seed {seed}: training diverged")
+        held_out = "all clips" if fold is None else f"fold {fold}"
+        raise ValueError(f"{variant}, {held_out}, seed {seed}: training diverged")
     return learner
 
 

@@ -189,7 +189,8 @@ def _connect(url: str, part: Path) -> None:
             start = 0  # the server ignores ranges and sends the whole
         size = int(response.headers.get("Content-Length", 0))
         check_room(part.parent, size, f"download {part}")
-        bar = tqdm(desc=part.name, total=start + size, initial=start, unit="B", unit_scale=True)
+        name = part.stem[1:]  # of the file that it will be
+        bar = tqdm(desc=name, total=start + size, initial=start, unit="B", unit_scale=True)
         with bar, part.open("ab" if start else "wb", buffering=0) as file:
             for block in response.iter_content(BLOCK):
                 file.write(block)

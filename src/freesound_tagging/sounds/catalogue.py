@@ -72,9 +72,10 @@ def load(
 
 def load_at_hand(name: str, root: str | os.PathLike[str], **options: object) -> pd.DataFrame | None:
     """As `load`; None where it would have to be downloaded, or, with a warning, is broken."""
-    mirror = os.environ.get("DATA_MIRROR") or root
+    mirror = os.environ.get("DATA_MIRROR")
     for archive in describe(name).archives:
-        if not (Path(root, archive.folder).exists() or Path(mirror, archive.file).exists()):
+        is_mirrored = mirror and Path(mirror, archive.file).exists()
+        if not (is_mirrored or Path(root, archive.folder).exists()):
             return None
     try:
         return load(name, root, **options)

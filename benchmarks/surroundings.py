@@ -7,13 +7,15 @@ from pathlib import Path
 
 
 def processor() -> str:
-    """Return the processor's name, where the system tells it."""
+    """Return the processor's name, where the system tells it, and which one of that name it is."""
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.machine()
+    if not cpuinfo.exists():
+        return platform.machine()
+    first = cpuinfo.read_text().partition("\n\n")[0]
+    lines = [line.partition(":") for line in first.splitlines()]
+    told = {key.strip(): value.strip() for key, _, value in lines}
+    which = [f"{key} {told[key]}" for key in ("cpu family", "model") if key in told]
+    return ", ".join([told.get("model name", platform.machine()), *which])
 
 
 def surroundings() -> dict:

@@ -122,13 +122,14 @@ def summarise_costs(results: Path) -> pd.DataFrame:
     rows = []
     for file in sorted(results.rglob("runs.csv")):
         seconds = pd.read_csv(file)["seconds"]
+        machines = json.loads((file.parent / "settings.json").read_text())["machines"]
         rows.append(
             {
                 "results": str(file.parent.relative_to(results)),
                 "runs": len(seconds),
                 "minutes_a_run": seconds.median() / 60,
                 "hours": seconds.sum() / 3600,
-                "machine": json.loads((file.parent / "settings.json").read_text())["machine"],
+                "machine": " and ".join(sorted(set(machines.values()))),
             }
         )
     return pd.DataFrame(rows)
@@ -193,15 +194,38 @@ def answer_table(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     return table.rename_axis("representation or system").reset_index()
 
 
+def tables_of_pages(tables: dict[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """Return what the pages show and no CSV holds: the README's table, and all contrasts."""
+    shown = {
+        name.replace("contrasts", "verdicts"): contrasts_table(table)
+        for name, table in tables.items()
+        if name.startswith("contrasts ")
+    }
+    return {"answer": answer_table(tables), **shown}
+
+
+def contrasts_table(contrasts: pd.DataFrame) -> pd.DataFrame:
+    """Return the planned contrasts as a page shows them: a column for each group of classes.
+
+    A cell has difference, interval and, in bold, the verdict "better" or "worse".
+    """
+
+    def cell(row: pd.Series) -> str:
+        text = f"{row['difference']:+.3f} ({row['low']:+.3f} to {row['high']:+.3f})"
+        text = text.replace(" (+nan to +nan)", "")  # of one seed there is no interval
+        return f"{text} **{row['verdict']}**" if row["verdict"] in ("better", "worse") else text
+
+    names = contrasts["variant"] + " against " + contrasts["reference"]
+    table = contrasts.assign(contrast=names, cell=contrasts.apply(cell, axis=1))
+    table = table.pivot_table(
+        index=["contrast", "seeds"], columns="classes", values="cell", aggfunc="first", sort=False
+    )
+    return table.reset_index().rename(columns={"all": "all classes"})
+
+
 def for_page(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table with each difference and its interval in one column of text."""
-    if "difference" in table:
-        rows = table[["difference", "low", "high"]].to_numpy()
-        texts = [f"{middle:+.3f} ({low:+.3f} to {high:+.3f})" for middle, low, high in rows]
-        texts = [re.sub(r" ?\(?\+nan( to \+nan\))?", "", text) for text in texts]
-        table = table.assign(difference=texts)
-    hidden = ["low", "high", "p", "same_sign", "metric", "balanced_accuracy"]
-    hidden += [name for name in table if name.endswith(("_low", "_high"))]
+    """Return a table without the columns that the CSV alone has."""
+    hidden = ["balanced_accuracy", *(name for name in table if name.endswith(("_low", "_high")))]
     return table.drop(columns=hidden, errors="ignore")
 
 
@@ -235,7 +259,7 @@ def main() -> int:
     """Recompute, fill in the pages, say what was written; return 2 where the input is bad."""
     try:
         tables = recompute(RESULTS)
-        tables["answer"] = answer_table(tables)
+        tables |= tables_of_pages(tables)
         for page in PAGES:
             page.write_text(fill_in(page.read_text(), tables))
     except DataError as error:

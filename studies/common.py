@@ -16,6 +16,7 @@ import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -72,13 +73,20 @@ def train(
         write_atomically(folder / "settings.json", settings.encode())
     if kept is not None:
         restore(experiment, kept, folder)
+        wanted = product(names, sorted(table["fold"].unique())[: profile.folds], profile.seeds)
+        lacking = {
+            seed
+            for name, fold, seed in wanted
+            if not (folder / "runs" / name / f"fold{fold}-seed{seed}.json").exists()
+        }
+        check_machine(results_of(experiment, kept), lacking)
     rows = run_grid(table, store, names, profile, folder)
     return rows, load_scores(folder, rows)
 
 
 def restore(experiment: Experiment, out: Path, folder: Path) -> None:
     """Put the grid's committed scores back where runs are made, so that none is made twice."""
-    kept = out / experiment.name / experiment.profile_name
+    kept = results_of(experiment, out)
     if not (kept / "settings.json").exists():
         return
     settings = describe_settings(experiment.load_table(), experiment.profile)
@@ -104,9 +112,11 @@ def run_conditions(options: argparse.Namespace, study: str, conditions: Callable
     ``conditions`` are, for a profile: name -> representation, and fields that are different.
     """
     experiment = open_study(options)
+    seeds = range(options.seeds)
+    check_machine(results_of(experiment, options.out), seeds)
     with experiment.hold_runs():
         for name, (representation, changes) in conditions(experiment.profile).items():
-            seeds, place = range(options.seeds), f"{study}/{name}"
+            place = f"{study}/{name}"
             rows, scores = train(experiment, [representation], seeds, place, **changes)
             scores = {name: scores[representation]}
             rows = rows.assign(condition=name)
@@ -137,7 +147,7 @@ def keep(
     `train`, in a study with a column ``condition``. A ``study`` has a folder of its own.
     ``conditions`` say what of each is different from the profile.
     """
-    folder = out / experiment.name / experiment.profile_name / study
+    folder = results_of(experiment, out) / study
     (folder / "scores").mkdir(parents=True, exist_ok=True)
     table = experiment.load_table()
     file, clips = out / experiment.name / "clips.csv", table[["label", "fold", "group"]]
@@ -155,6 +165,10 @@ def keep(
         contents[file] = pack(frame)
     if all(file.exists() and file.read_bytes() == contents[file] for file in contents):
         return folder
+    seeds = sorted(set().union(*(frame["seed"] for frame in scores.values())))
+    for place in {folder, results_of(experiment, out)}:
+        check_machine(place, seeds)
+    made["machines"] |= {str(seed): machine() for seed in seeds}
     made["commits"] = list(dict.fromkeys([*made["commits"], commit()]))
     made["conditions"] |= conditions or {}
     text = json.dumps(made, indent=1, default=asdict) + "\n"
@@ -172,13 +186,14 @@ def keep(
     return folder
 
 
+def results_of(experiment: Experiment, out: Path) -> Path:
+    """Return the folder of a grid's results."""
+    return out / experiment.name / experiment.profile_name
+
+
 def _made_with(file: Path, settings: dict) -> dict:
     """Return what a folder's scores were made with; refuse those of other settings."""
-    made = {
-        "transform": version("spectral-hyperresolution"),
-        "machine": machine(),
-        "settings": settings,
-    }
+    made = {"transform": version("spectral-hyperresolution"), "settings": settings}
     before = json.loads(file.read_text()) if file.exists() else {}
     other = [name for name, value in made.items() if before.get(name, value) != value]
     if other:
@@ -186,7 +201,23 @@ def _made_with(file: Path, settings: dict) -> dict:
             f"{file}: the scores there were made with another {' and another '.join(other)}: "
             f"remove {file.parent} first, or give --out another folder"
         )
-    return {**made, "commits": [], "conditions": {}, **before}
+    return {**made, "machines": {}, "commits": [], "conditions": {}, **before}
+
+
+def check_machine(folder: Path, seeds: Iterable[int]) -> None:
+    """Refuse to add to a seed's runs on another kind of machine: what is compared is of one kind.
+
+    The same run gives other scores there, for sums are rounded in another order.
+    """
+    file = folder / "settings.json"
+    begun = json.loads(file.read_text())["machines"] if file.exists() else {}
+    for seed in seeds:
+        there = begun.get(str(seed), machine())
+        if there != machine():
+            raise ValueError(
+                f"{file}: seed {seed} was begun on {there}, and this is {machine()}, where the "
+                "same run gives other scores: go on there, or give --out another folder"
+            )
 
 
 def machine() -> str:

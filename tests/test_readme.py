@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from results.recompute import PAGES, answer_table, fill_in, recompute
+from results.recompute import PAGES, fill_in, recompute, tables_of_pages
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -38,7 +38,7 @@ def test_the_tables_of_the_pages_are_those_of_the_scores(tmp_path):
     copy = tmp_path / "results"
     shutil.copytree(ROOT / "results", copy)
     tables = recompute(copy)
-    tables["answer"] = answer_table(tables)
+    tables |= tables_of_pages(tables)
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         assert fill_in(text, tables) == text

@@ -36,7 +36,7 @@ def scores_of(skill: float, seeds: int = 3, draw: int = 0) -> pd.DataFrame:
 def write(folder: Path, **scores: pd.DataFrame) -> None:
     """Write a folder of results, and the clips of its data set."""
     (folder / "scores").mkdir(parents=True)
-    made = {"transform": version("spectral-hyperresolution"), "machine": "a desk"}
+    made = {"transform": version("spectral-hyperresolution"), "machines": {"0": "a desk"}}
     (folder / "settings.json").write_text(json.dumps(made))
     for name, frame in scores.items():
         (folder / "scores" / f"{name}.csv.gz").write_bytes(pack(frame))
@@ -93,7 +93,7 @@ def test_every_table_is_made_from_the_scores(results):
 
 def test_pages_show_the_tables_and_keep_their_words(results):
     tables = recompute.recompute(results)
-    tables["answer"] = recompute.answer_table(tables)
+    tables |= recompute.tables_of_pages(tables)
     page = "before\n<!-- table: answer -->\nold\n<!-- end of table -->\nafter"
     filled = recompute.fill_in(page, tables)
     assert "old" not in filled and filled.startswith("before") and filled.endswith("after")
@@ -152,7 +152,7 @@ def test_a_file_whose_scores_are_not_of_these_clips_is_named(results, spoil, mes
 
 def test_results_of_another_version_of_the_transform_stop_it(results, monkeypatch, capsys):
     file = results / "esc10" / "pretrained" / "settings.json"
-    file.write_text(json.dumps({"transform": "0.0.7", "machine": "a desk"}))
+    file.write_text(json.dumps({"transform": "0.0.7", "machines": {}}))
     monkeypatch.setattr(recompute, "RESULTS", results)
     assert recompute.main() == 2
     said = capsys.readouterr().err
@@ -211,9 +211,10 @@ def test_the_grid_is_kept_seed_by_seed_and_goes_on(work, monkeypatch):
     monkeypatch.setenv("WORK_FOLDER", str(work / "another"))  # so all runs come from the results
     make(grid, work, "--seeds", "2", "log_db")
     assert all(file.read_bytes() == content for file, content in before.items())
-    monkeypatch.setattr(common, "machine", lambda: "another machine")
-    with pytest.raises(ValueError, match=r"settings\.json: .* made with another machine: remove"):
-        make(grid, work, "--seeds", "1", "log_db")
+    monkeypatch.setattr(common, "machine", lambda: "another")
+    make(grid, work, "--seeds", "2", "log_db")  # nothing is lacking
+    with pytest.raises(ValueError, match=r"settings\.json: seed 1 was begun on .* this is another"):
+        make(grid, work, "--seeds", "2", "log_db", "mel_db")
 
 
 def test_inner_folds_leave_the_outer_one_out(work, monkeypatch):

@@ -52,8 +52,8 @@ CONTRASTS = (
 """Contrasts 1 to 11: representation, and what it is compared with."""
 
 
-def contrasts_of(dataset: str, profile: str) -> tuple[tuple[str, str], ...]:
-    """Return the planned contrasts of a data set and profile."""
+def contrasts_of(profile: str) -> tuple[tuple[str, str], ...]:
+    """Return the planned contrasts of a profile."""
     return CONTRASTS if profile == "pretrained" else BASIC
 
 

@@ -119,7 +119,7 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(work=work)
         add = command.add_argument
         if work in (tag, demo):
-            add("--model", type=Path, metavar="FOLDER", help="default: the newest under models/")
+            add("--model", type=Path, metavar="FOLDER", help="default: the newest, audio first")
         else:
             known = f"{', '.join(NAMES)}, or path/to/table.csv (default: microcalls)"
             add("--dataset", default="microcalls", help=known)

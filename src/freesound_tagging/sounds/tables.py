@@ -23,7 +23,7 @@ N_FOLDS = 5  # where a table gives none
 SEEDS = 20  # tried, one after the other
 NO_FOLD = -1  # of test clips, which take no part in cross-validation
 
-RESERVED_LABELS = ("clip_id", "seed", "fold", "label", "group", "variant")
+RESERVED_LABELS = ("clip_id", "seed", "fold", "label", "strangeness", "group", "variant")
 """Columns that stand beside one column per class in tables of scores."""
 
 

@@ -419,6 +419,7 @@ GROUPED = [f"{row},{i // 2 % 2},rec{i}" for i, row in enumerate(ROWS)]
         ("file,label", [*ROWS[:-1], ROWS[-1][:-1] + "B"], r"'B' differs from 'b' \(.*line 3\)"),
         ("file,label", [row[:-1] + "seed" for row in ROWS], "only 'seed'"),
         ("file,label", [row.replace(",a", ",seed") for row in ROWS], "'seed' cannot be a label"),
+        ("file,label", [row.replace(",a", ",strangeness") for row in ROWS], "cannot be a label"),
         ("file,label", ROWS[::2] + ROWS[1:2], "line 12: label 'b' is seen in one fold only"),
         ("file,label,fold", [*FOLDED[1:], "a/00.wav,a,"], "line 21: fold is ''; legal are whole"),
         ("file,label,fold", [*FOLDED[1:], "a/00.wav,a,-1"], "line 21: fold is '-1'"),

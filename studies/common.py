@@ -27,8 +27,7 @@ from freesound_tagging.experiment import Experiment, open_experiment
 from freesound_tagging.features.representations import channels_of
 from freesound_tagging.files import write_atomically
 from freesound_tagging.learning.networks import best_device
-from freesound_tagging.runs import ROW, describe_settings, load_scores, run_grid
-from freesound_tagging.scoring.metrics import METRICS, clip_metrics
+from freesound_tagging.runs import describe_settings, load_scores, run_file, run_grid, write_run
 from studies.scores import RESULTS, ROOT, pack, read
 
 
@@ -72,38 +71,33 @@ def train(
         settings = json.dumps(describe_settings(table, profile, store), indent=1)
         write_atomically(folder / "settings.json", settings.encode())
     if kept is not None:
-        restore(experiment, kept, folder)
-        wanted = product(names, sorted(table["fold"].unique())[: profile.folds], profile.seeds)
-        lacking = {
-            seed
-            for name, fold, seed in wanted
-            if not (folder / "runs" / name / f"fold{fold}-seed{seed}.json").exists()
-        }
-        check_machine(results_of(experiment, kept), lacking)
+        there = restore(experiment, kept, folder)
+        lacking = set(product(names, profile.seeds)) - there
+        check_machine(experiment, kept, {seed for _, seed in lacking})
     rows = run_grid(table, store, names, profile, folder)
     return rows, load_scores(folder, rows)
 
 
-def restore(experiment: Experiment, out: Path, folder: Path) -> None:
-    """Put the grid's committed scores back where runs are made, so that none is made twice."""
-    kept = results_of(experiment, out)
+def restore(experiment: Experiment, out: Path, folder: Path) -> set[tuple[str, int]]:
+    """Put the grid's committed scores back where runs are made, so that none is made twice.
+
+    Return representation and seed of those that are committed.
+    """
+    kept, there = results_of(experiment, out), set()
     if not (kept / "settings.json").exists():
-        return
+        return there
     settings = describe_settings(experiment.load_table(), experiment.profile)
     _made_with(kept / "settings.json", settings)
     rows = pd.read_csv(kept / "runs.csv").set_index(["variant", "fold", "seed"])
     for file in (kept / "scores").glob("*.csv.gz"):
         variant = file.name.removesuffix(".csv.gz")
         for (fold, seed), part in read(file).groupby(["fold", "seed"]):
-            place = folder / "runs" / variant / f"fold{fold}-seed{seed}.json"
-            if not place.exists():
-                place.parent.mkdir(parents=True, exist_ok=True)
-                part.to_csv(place.with_suffix(".csv"), index=False)
-                means = clip_metrics(part)[METRICS].mean().round(6)
-                epochs, seconds = rows.loc[(variant, fold, seed), ["epochs", "seconds"]]
-                values = [variant, int(fold), int(seed), len(part), *means, int(epochs), seconds]
-                row = json.dumps(dict(zip(ROW, values, strict=True)))
-                write_atomically(place, row.encode())
+            there.add((variant, seed))
+            cell = variant, int(fold), int(seed)
+            if not run_file(folder, *cell, ".json").exists():
+                epochs, seconds = rows.loc[cell, ["epochs", "seconds"]]
+                write_run(folder, cell, part, int(epochs), seconds)
+    return there
 
 
 def run_conditions(options: argparse.Namespace, study: str, conditions: Callable) -> None:
@@ -113,7 +107,7 @@ def run_conditions(options: argparse.Namespace, study: str, conditions: Callable
     """
     experiment = open_study(options)
     seeds = range(options.seeds)
-    check_machine(results_of(experiment, options.out), seeds)
+    check_machine(experiment, options.out, seeds)
     with experiment.hold_runs():
         for name, (representation, changes) in conditions(experiment.profile).items():
             place = f"{study}/{name}"
@@ -166,8 +160,8 @@ def keep(
     if all(file.exists() and file.read_bytes() == contents[file] for file in contents):
         return folder
     seeds = sorted(set().union(*(frame["seed"] for frame in scores.values())))
-    for place in {folder, results_of(experiment, out)}:
-        check_machine(place, seeds)
+    for place in {study, ""}:
+        check_machine(experiment, out, seeds, place)
     made["machines"] |= {str(seed): machine() for seed in seeds}
     made["commits"] = list(dict.fromkeys([*made["commits"], commit()]))
     made["conditions"] |= conditions or {}
@@ -177,8 +171,7 @@ def keep(
         write_atomically(file, content)
     if rows is not None:
         file, keys = folder / "runs.csv", ["condition", "variant", "fold", "seed"]
-        rows = rows if "condition" in rows else rows.assign(condition="")
-        rows = rows[[*keys, "epochs", "seconds"]]
+        rows = rows.reindex(columns=[*keys, "epochs", "seconds"], fill_value="")
         old = [pd.read_csv(file, keep_default_na=False)] if file.exists() else []
         rows = pd.concat([*old, rows]).drop_duplicates(keys, keep="last").sort_values(keys)
         write_atomically(file, rows.to_csv(index=False).encode())
@@ -204,12 +197,12 @@ def _made_with(file: Path, settings: dict) -> dict:
     return {**made, "machines": {}, "commits": [], "conditions": {}, **before}
 
 
-def check_machine(folder: Path, seeds: Iterable[int]) -> None:
+def check_machine(experiment: Experiment, out: Path, seeds: Iterable[int], study: str = "") -> None:
     """Refuse to add to a seed's runs on another kind of machine: what is compared is of one kind.
 
     The same run gives other scores there, for sums are rounded in another order.
     """
-    file = folder / "settings.json"
+    file = results_of(experiment, out) / study / "settings.json"
     begun = json.loads(file.read_text())["machines"] if file.exists() else {}
     for seed in seeds:
         there = begun.get(str(seed), machine())

@@ -2,19 +2,17 @@
 
 Probabilities of all committed networks of a data set's strong profile are averaged, every
 representation and seed alike. With a network that has heard sounds (profile ``audio``) the two
-averages are averaged one to one.
+averages are averaged one to one. ``results/recompute.py`` makes the table.
 """
 
-import argparse
 from pathlib import Path
 
 import pandas as pd
 
-from freesound_tagging.scoring.metrics import average_networks, summarise
-from studies.scores import RESULTS, read, read_clips
+from freesound_tagging.scoring.metrics import average_networks
+from studies.scores import read
 
-GROUPS = {"spectrograms": "pretrained", "audio": "audio"}
-"""Name in the table -> profile."""
+GROUPS = {"spectrograms": "pretrained", "audio": "audio"}  # name in the table -> profile
 
 
 def average_everything(folder: Path) -> dict[str, pd.DataFrame]:
@@ -27,21 +25,3 @@ def average_everything(folder: Path) -> dict[str, pd.DataFrame]:
     if len(averaged) > 1:
         averaged["spectrograms and audio"] = average_networks(pd.concat(averaged.values()))
     return averaged
-
-
-def tagger_table(folder: Path) -> pd.DataFrame:
-    """Return the summary of each average, see `freesound_tagging.scoring.metrics.summarise`."""
-    return summarise(average_everything(folder), read_clips(folder))
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Print the table; ``results/recompute.py`` writes it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dataset", default="esc10")
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    options = parser.parse_args(argv)
-    print(tagger_table(options.out / options.dataset).round(4).to_string(index=False))
-
-
-if __name__ == "__main__":
-    main()

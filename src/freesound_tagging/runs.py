@@ -120,7 +120,7 @@ def run_grid(
     write_atomically(Path(folder, "settings.json"), json.dumps(settings, indent=1).encode())
     folds = sorted(map(int, table["fold"].unique()))[: profile.folds]
     cells = [(name, fold, seed) for name in variants for fold in folds for seed in profile.seeds]
-    rows = {cell: _file(folder, *cell, ".json") for cell in cells}
+    rows = {cell: run_file(folder, *cell, ".json") for cell in cells}
     todo = sorted((cell for cell in cells if not rows[cell].exists()), key=lambda cell: cell[2])
     jobs = [(cell, table, store, profile, folder, test) for cell in todo]
     # The time left is told by the mean of all runs, for they take much the same: smoothing 0.
@@ -139,7 +139,7 @@ def load_scores(
     """
     text, scores = {"clip_id": str, "label": str}, {}
     for variant, own in results.groupby("variant", sort=False):
-        files = [_file(folder, variant, run.fold, run.seed, suffix) for run in own.itertuples()]
+        files = [run_file(folder, variant, run.fold, run.seed, suffix) for run in own.itertuples()]
         frames = [pd.read_csv(file, dtype=text, keep_default_na=False) for file in files]
         scores[variant] = pd.concat(frames, ignore_index=True)
     return scores
@@ -186,8 +186,30 @@ def hash_of(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _file(folder: str | Path, variant: str, fold: int, seed: int, suffix: str) -> Path:
+def run_file(folder: str | Path, variant: str, fold: int, seed: int, suffix: str) -> Path:
+    """Return where a run's scores (``.csv``, ``.test.csv``) or row of results (``.json``) lie."""
     return Path(folder, "runs", variant, f"fold{fold}-seed{seed}{suffix}")
+
+
+def write_run(
+    folder: str | Path,
+    cell: tuple[str, int, int],
+    scores: pd.DataFrame,
+    epochs: int,
+    seconds: float,
+    test: pd.DataFrame | None = None,
+) -> None:
+    """Write the files of a run, representation, fold and seed; the row of results last."""
+    is_test = scores["clip_id"].isin(() if test is None else test.index)
+    own = scores[~is_test]
+    parts = {".csv": own} if test is None else {".csv": own, ".test.csv": scores[is_test]}
+    run_file(folder, *cell, "").parent.mkdir(parents=True, exist_ok=True)
+    for suffix, part in parts.items():
+        content = part.to_csv(index=False, float_format="%.9g")
+        write_atomically(run_file(folder, *cell, suffix), content.encode())
+    means = clip_metrics(own)[METRICS].mean().round(6)
+    row = dict(zip(ROW, [*cell, len(own), *means, epochs, seconds], strict=True))
+    write_atomically(run_file(folder, *cell, ".json"), json.dumps(row).encode())
 
 
 def _make_run(
@@ -198,20 +220,11 @@ def _make_run(
     folder: str | Path,
     test: pd.DataFrame | None,
 ) -> None:
-    """Make one run and write its files, the row of results last."""
+    """Make one run and write its files."""
     training.prepare_cpu()
     start = time.perf_counter()
     scores = train_and_score(table, store, *cell, profile, test)
     seconds = time.perf_counter() - start
-    is_test = scores["clip_id"].isin(() if test is None else test.index)
-    own = scores[~is_test]
-    parts = {".csv": own} if test is None else {".csv": own, ".test.csv": scores[is_test]}
-    _file(folder, *cell, "").parent.mkdir(parents=True, exist_ok=True)
-    for suffix, part in parts.items():
-        content = part.to_csv(index=False, float_format="%.9g")
-        write_atomically(_file(folder, *cell, suffix), content.encode())
-    means = clip_metrics(own)[METRICS].mean().round(6)
     epochs = profile.frozen_epochs + profile.epochs
-    row = dict(zip(ROW, [*cell, len(own), *means, epochs, round(seconds, 2)], strict=True))
-    write_atomically(_file(folder, *cell, ".json"), json.dumps(row).encode())
+    write_run(folder, cell, scores, epochs, round(seconds, 2), test)
     gc.collect()  # a Learner and its callbacks hold each other, and with them every spectrogram

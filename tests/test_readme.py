@@ -34,6 +34,25 @@ def test_the_short_answer_quotes_the_results():
     assert f"{heard.loc['yamnet', 'top1_accuracy']:.1%}".replace("%", " %") in answer
 
 
+def test_the_results_page_quotes_the_scores():
+    results = ROOT / "results"
+    text = " ".join((results / "README.md").read_text(encoding="utf-8").split())
+    calls = pd.read_csv(results / "microcalls/cpu/summary.csv").set_index("variant")
+    assert f"and gains {calls.loc['log_linear', 'minus_log_db']:.3f}" in text
+    strong = pd.read_csv(results / "esc10/pretrained/summary.csv").set_index("variant")
+    levels = strong["top1_accuracy"]
+    said = f"`log_db` has {levels['log_db']:.4f} and `hires_q2` {levels['hires_q2']:.3f}"
+    assert said in text
+    row = pd.read_csv(results / "esc10/pretrained/contrasts.csv").iloc[0]
+    assert (row["variant"], row["reference"]) == ("hires_q2", "log_db")
+    assert f"a gain of {row['high']:.3f} or a loss of {-row['low']:.4f} could" in text
+    averages = pd.read_csv(results / "esc10/tagger.csv").set_index("variant")["top1_accuracy"]
+    assert f"a linear layer have {averages['audio']:.3f}" in text
+    assert f"it has {averages['spectrograms and audio']:.4f}, and nothing" in text
+    tuned = pd.read_csv(results / "esc10/audio/finetuned/conditions.csv").set_index("condition")
+    assert f"YAMNet has {tuned.loc['all_layers', 'top1_accuracy']:.3f}" in text
+
+
 def test_the_tables_of_the_pages_are_those_of_the_scores(tmp_path):
     copy = tmp_path / "results"
     shutil.copytree(ROOT / "results", copy)

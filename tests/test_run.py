@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 
+import nbformat
 import pandas as pd
 import pytest
 from filelock import FileLock
@@ -85,6 +86,16 @@ def test_notebooks_run_in_this_python_whatever_else_is_called_python3(work_folde
     assert AsyncKernelManager(kernel_name="python3").kernel_spec.argv == ["/bin/false"]
     command = notebooks.ThisPython(kernel_name="python3").format_kernel_cmd()
     assert command[0] == sys.executable
+
+
+def test_of_a_progress_bar_the_last_state_stays(tmp_path):
+    bar = "import time, tqdm\nfor _ in tqdm.tqdm(range(3)): time.sleep(0.3)"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(bar)])
+    notebook.metadata.kernelspec = {"name": "python3", "language": "python", "display_name": ""}
+    nbformat.write(notebook, tmp_path / "bar.ipynb")
+    notebooks.run_notebook(tmp_path / "bar.ipynb", tmp_path / "made.ipynb", "microcalls", "smoke")
+    (output,) = nbformat.read(tmp_path / "made.ipynb", 4).cells[-1].outputs
+    assert output.text.count("%") == 1 and output.text.startswith("100%")
 
 
 def test_the_outcome_names_ranks_files_and_what_was_left_out(work_folder, capsys):

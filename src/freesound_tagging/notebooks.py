@@ -45,6 +45,7 @@ def run_notebook(source: Path, target: Path, dataset: str, profile: str) -> None
         kernel_name="python3",
         kernel_manager_class=ThisPython,
         progress_bar=sys.stderr.isatty(),
+        coalesce_streams=True,  # of a progress bar only its last state stays
         extra_arguments=["--log-level=CRITICAL"],  # the kernel's notices are not for readers
     )
 

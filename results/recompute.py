@@ -215,6 +215,7 @@ def contrasts_table(contrasts: pd.DataFrame) -> pd.DataFrame:
         text = text.replace(" (+nan to +nan)", "")  # of one seed there is no interval
         return f"{text} **{row['verdict']}**" if row["verdict"] in ("better", "worse") else text
 
+    contrasts = contrasts.round(6)  # as in the CSV: what reads that prints the same three digits
     names = contrasts["variant"] + " against " + contrasts["reference"]
     table = contrasts.assign(contrast=names, cell=contrasts.apply(cell, axis=1))
     table = table.pivot_table(

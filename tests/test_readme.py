@@ -19,6 +19,7 @@ def test_the_short_answer_quotes_the_results():
     for pair, verdict in (
         (("hires_q8", "gabor_q8", "all"), "worse"),
         (("hires_q2", "gabor_q2", "frequency"), "better"),
+        (("gabor_q8", "log_db", "all"), "better"),
     ):
         row = found.loc[pair]
         assert row["verdict"] == verdict

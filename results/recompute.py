@@ -22,7 +22,7 @@ from freesound_tagging.scoring.statistics import (
     paired_differences,
 )
 from freesound_tagging.sounds.microcalls import CALLS, FAMILIES
-from studies.plan import choose_schedule, contrasts_of
+from studies.plan import choose_schedule, families_of
 from studies.scores import RESULTS, ROOT, read_clips, read_folder
 from studies.tagger import average_everything
 
@@ -64,22 +64,24 @@ Stowell 2023 (a mel CNN)."""
 def compare_planned(
     dataset: str, profile: str, scores: dict[str, pd.DataFrame], clips: pd.DataFrame
 ) -> pd.DataFrame:
-    """Return the planned contrasts that can be made so far, judged as one family.
+    """Return the planned contrasts that can be made so far, each family of them judged as one.
 
     Of microcalls each is made on all classes, and on those that differ in time or in frequency
-    (column ``classes``). All planned contrasts count, made or not.
+    (column ``classes``). All planned contrasts of a family count, made or not.
     """
-    planned = contrasts_of(profile)
-    there = [pair for pair in planned if set(pair) <= set(scores)]
     parts = {"all": clips["label"].unique()}
     if dataset == "microcalls":
         detail = pd.Series({key: FAMILIES[call.family] for key, call in CALLS.items()})
         parts |= {name: own.index for name, own in detail.groupby(detail)}
-    frames = []
-    for name, labels in parts.items():
-        own = {key: frame[frame["label"].isin(labels)] for key, frame in scores.items()}
-        frames.append(compare(own, clips, there).assign(classes=name))
-    return judge(pd.concat(frames, ignore_index=True), len(parts) * len(planned))
+    families = []
+    for planned in families_of(dataset, profile):
+        there, frames = [pair for pair in planned if set(pair) <= set(scores)], []
+        for name, labels in parts.items():
+            own = {key: frame[frame["label"].isin(labels)] for key, frame in scores.items()}
+            frames.append(compare(own, clips, there).assign(classes=name))
+        if there or not families:
+            families.append(judge(pd.concat(frames), len(parts) * len(planned)))
+    return pd.concat(families, ignore_index=True)
 
 
 def summarise_grid(scores: dict[str, pd.DataFrame], clips: pd.DataFrame) -> pd.DataFrame:

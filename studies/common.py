@@ -200,7 +200,8 @@ def _made_with(file: Path, settings: dict) -> dict:
 def check_machine(experiment: Experiment, out: Path, seeds: Iterable[int], study: str = "") -> None:
     """Refuse to add to a seed's runs on another kind of machine: what is compared is of one kind.
 
-    The same run gives other scores there, for sums are rounded in another order.
+    The same run gives other scores there, for sums are rounded in another order. Which model of a
+    processor it is does not matter, as studies/again.py shows: all keep to the same instructions.
     """
     file = results_of(experiment, out) / study / "settings.json"
     begun = json.loads(file.read_text())["machines"] if file.exists() else {}
@@ -216,7 +217,10 @@ def check_machine(experiment: Experiment, out: Path, seeds: Iterable[int], study
 def machine() -> str:
     """Return the kind of device that trains here."""
     device = best_device()
-    return processor() if device.type == "cpu" else torch.cuda.get_device_name(device)
+    if device.type != "cpu":
+        return torch.cuda.get_device_name(device)
+    name, instructions = processor().partition(",")[0], os.environ.get("ONEDNN_MAX_CPU_ISA")
+    return f"{name}, {instructions}" if instructions else name
 
 
 def commit() -> str:

@@ -26,7 +26,7 @@ _PRETRAINED = (
 GRID: dict[str, tuple[tuple[tuple[str, ...], int], ...]] = {
     "esc10/pretrained": _PRETRAINED,
     "insectset32/pretrained": _PRETRAINED,
-    "microcalls/cpu": ((_ALL, 5),),
+    "microcalls/cpu": ((_ALL, 5), (CAUSES, 5)),
     "esc10/cpu": ((_ALL, 3),),
     "fsdd/cpu": ((QUESTION, 3),),
 }
@@ -52,9 +52,11 @@ CONTRASTS = (
 """Contrasts 1 to 11: representation, and what it is compared with."""
 
 
-def contrasts_of(profile: str) -> tuple[tuple[str, str], ...]:
-    """Return the planned contrasts of a profile."""
-    return CONTRASTS if profile == "pretrained" else BASIC
+def families_of(dataset: str, profile: str) -> tuple[tuple[tuple[str, str], ...], ...]:
+    """Return the planned contrasts of a grid; each family of them is judged together."""
+    if profile == "pretrained":
+        return (CONTRASTS,)
+    return (BASIC, CONTRASTS[7:]) if dataset == "microcalls" else (BASIC,)
 
 
 def choose_schedule(losses: pd.DataFrame) -> str:

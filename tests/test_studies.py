@@ -15,9 +15,10 @@ from freesound_tagging.errors import DataError
 from freesound_tagging.scoring.metrics import clip_metrics
 from freesound_tagging.sounds.microcalls import CALLS, FAMILIES
 from results import recompute
-from studies import common, grid, plan, rates, schedule, stack, tagger, waveform
+from studies import again, common, grid, plan, rates, schedule, stack, tagger, waveform
 from studies.scores import pack, read
 
+CALL = next(iter(CALLS))
 CLASSES = ["cricket", "NA", "rain, far"]
 
 
@@ -129,6 +130,11 @@ def test_microcalls_are_compared_by_what_sets_them_apart():
         "time": "better",
     }
     assert own.loc["time", "p_holm"] == pytest.approx(15 * own.loc["time", "p"])
+    scores |= {"hires_q2_smooth": scores["log_db"]}  # asked later: causes are judged apart
+    both = recompute.compare_planned("microcalls", "cpu", scores, clips).set_index("classes")
+    causes = both[both["variant"] == "hires_q2_smooth"]
+    pd.testing.assert_frame_equal(both[both["variant"] == "hires_q2"], own)
+    assert causes.loc["time", "p_holm"] == pytest.approx(12 * causes.loc["time", "p"])
 
 
 @pytest.mark.parametrize(
@@ -215,6 +221,20 @@ def test_the_grid_is_kept_seed_by_seed_and_goes_on(work, monkeypatch):
     make(grid, work, "--seeds", "2", "log_db")  # nothing is lacking
     with pytest.raises(ValueError, match=r"settings\.json: seed 1 was begun on .* this is another"):
         make(grid, work, "--seeds", "2", "log_db", "mel_db")
+
+
+def test_committed_runs_are_made_again_and_compared(work):
+    folder = make(grid, work, "--seeds", "1", "log_db", "mel_db")
+    file = folder / "scores" / "mel_db.csv.gz"
+    content, frame = file.read_bytes(), read(file)
+    first = frame["fold"].eq(1) & frame.groupby("fold").cumcount().eq(0)
+    file.write_bytes(pack(frame.assign(**{CALL: frame[CALL] + 0.25 * first})))
+    make(again, work, "--fold", "1", "log_db", "mel_db")
+    file.write_bytes(content)
+    made = pd.read_csv(folder / "again.csv").set_index("variant")
+    assert made.at["log_db", "largest_difference"] < 1e-5  # scores are kept with five digits
+    assert made.at["mel_db", "largest_difference"] == pytest.approx(0.25, abs=1e-5)
+    assert made["fold"].eq(1).all() and made["processor"].str.len().all()
 
 
 def test_inner_folds_leave_the_outer_one_out(work, monkeypatch):

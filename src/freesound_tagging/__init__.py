@@ -6,9 +6,10 @@ from pathlib import Path
 import lazy_loader
 
 # With wider registers sums are rounded in another order. Kept to AVX2, processors with AVX-512 and
-# without it give the same scores. numba and oneDNN read this when they are loaded.
+# without it give the same scores. torch, oneDNN and numba read this when they are first used.
 _cpuinfo = Path("/proc/cpuinfo")
 if _cpuinfo.exists() and " avx2 " in _cpuinfo.read_text():
+    os.environ.setdefault("ATEN_CPU_CAPABILITY", "avx2")
     os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
     os.environ.setdefault("NUMBA_CPU_NAME", "x86-64-v3")
     os.environ.setdefault("NUMBA_CPU_FEATURES", "")

@@ -37,7 +37,10 @@ REFERENCES = {
 }
 """Study -> what its conditions are compared with: one of them, or a representation of the grid."""
 
-SHOWN = ("log_db", "log_linear", "hires_q2", "gabor_q2", "hires_q8", "gabor_q8")
+SHOWN = (
+    *("log_db", "log_linear", "hires_q2", "gabor_q2", "hires_q8", "gabor_q8"),
+    *("hires_q8_magnitude", "gabor_q8_magnitude"),
+)
 """Representations of the README's table."""
 
 ANSWERS = {

@@ -24,6 +24,10 @@ def test_the_short_answer_quotes_the_results():
         row = found.loc[pair]
         assert row["verdict"] == verdict
         assert f"by {abs(row['difference']):.3f}" in answer
+    masked = found.loc[("gabor_q8_masked", "gabor_q8", "all")]
+    assert masked["verdict"] == "worse" and f"nothing cost {-masked['difference']:.3f}" in answer
+    levels = pd.read_csv(ROOT / "results" / "microcalls" / "cpu" / "summary.csv")["top1_accuracy"]
+    assert f"they reached {levels.max():.3f}, the best of all" in answer
     assert found.loc[("hires_q2", "log_db", "frequency"), "verdict"] == "no difference found"
     above = found["verdict"].eq("better").unstack("reference")
     assert not (above["log_db"] & above.drop(columns="log_db").any(axis=1)).any()
@@ -40,6 +44,13 @@ def test_the_results_page_quotes_the_scores():
     text = " ".join((results / "README.md").read_text(encoding="utf-8").split())
     calls = pd.read_csv(results / "microcalls/cpu/summary.csv").set_index("variant")
     assert f"and gains {calls.loc['log_linear', 'minus_log_db']:.3f}" in text
+    assert f"`gabor_q8_magnitude` with {calls['top1_accuracy'].max():.3f}" in text
+    assert calls["top1_accuracy"].idxmax() == "gabor_q8_magnitude"
+    asked = pd.read_csv(results / "microcalls/cpu/contrasts.csv")
+    causes = asked[asked["classes"] == "all"].set_index("variant")["difference"]
+    assert f"nothing moved, {-causes['gabor_q8_masked']:.3f} is lost" in text
+    assert f"`hires_q8` gains {causes['hires_q8_smooth']:.3f}, about half" in text
+    assert f"the loss is {-causes['hires_q8_magnitude']:.3f}, and still" in text
     strong = pd.read_csv(results / "esc10/pretrained/summary.csv").set_index("variant")
     levels = strong["top1_accuracy"]
     said = f"`log_db` has {levels['log_db']:.4f} and `hires_q2` {levels['hires_q2']:.3f}"

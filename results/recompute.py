@@ -51,8 +51,9 @@ ANSWERS = {
 """Column of the README's table -> where its grid lies."""
 
 AVERAGES = {
+    "spectrograms": "our spectrogram networks, averaged",
     "audio": "YAMNet's embedding, a linear layer",
-    "spectrograms and audio": "the same, averaged with our spectrogram networks",
+    "spectrograms and audio": "both, averaged",
 }
 """What `average_everything` names -> its row in the README's table."""
 

@@ -57,7 +57,10 @@ def test_the_results_page_quotes_the_scores():
     assert said in text
     row = pd.read_csv(results / "esc10/pretrained/contrasts.csv").iloc[0]
     assert (row["variant"], row["reference"]) == ("hires_q2", "log_db")
-    assert f"a gain of {row['high']:.3f} or a loss of {-row['low']:.4f} could" in text
+    assert (
+        f"a gain of {row['high']:.3f} over log dB. It also allows a loss of {-row['low']:.4f}."
+        in text
+    )
     rates = pd.read_csv(results / "esc10/pretrained/rates/conditions.csv").iloc[0]
     low, high = rates["low"], rates["high"]
     assert f"{-rates['difference']:.3f} less top-1 accuracy ({low:+.3f} to {high:+.3f})" in text

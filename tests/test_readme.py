@@ -25,7 +25,7 @@ def test_the_short_answer_quotes_the_results():
         assert row["verdict"] == verdict
         assert f"by {abs(row['difference']):.3f}" in answer
     masked = found.loc[("gabor_q8_masked", "gabor_q8", "all")]
-    assert masked["verdict"] == "worse" and f"nothing cost {-masked['difference']:.3f}" in answer
+    assert masked["verdict"] == "worse" and f"alone cost {-masked['difference']:.3f}" in answer
     levels = pd.read_csv(ROOT / "results" / "microcalls" / "cpu" / "summary.csv")["top1_accuracy"]
     assert f"they reached {levels.max():.3f}, the best of all" in answer
     assert found.loc[("hires_q2", "log_db", "frequency"), "verdict"] == "no difference found"

@@ -35,6 +35,10 @@ def test_the_short_answer_quotes_the_results():
     assert set(strong["seeds"]) == {3} and set(strong["verdict"]) == {"no difference found"}
     strong = strong.set_index(["variant", "reference"])
     assert f"had {-strong.loc[('hires_q2', 'log_db'), 'difference']:.3f} less" in answer
+    insects = pd.read_csv(ROOT / "results" / "insectset32" / "pretrained" / "contrasts.csv")
+    assert set(insects["seeds"]) == {3} and set(insects["verdict"]) == {"no difference found"}
+    insects = insects.set_index(["variant", "reference"])
+    assert f"and {-insects.loc[('hires_q2', 'log_db'), 'difference']:.3f} less on" in answer
     heard = pd.read_csv(ROOT / "results" / "esc10" / "audio" / "summary.csv").set_index("variant")
     assert f"{heard.loc['yamnet', 'top1_accuracy']:.1%}".replace("%", " %") in answer
 
@@ -61,6 +65,14 @@ def test_the_results_page_quotes_the_scores():
         f"a gain of {row['high']:.3f} over log dB. It also allows a loss of {-row['low']:.4f}."
         in text
     )
+    row = pd.read_csv(results / "insectset32/pretrained/contrasts.csv").iloc[0]
+    assert (row["variant"], row["reference"]) == ("hires_q2", "log_db")
+    assert f"a gain of {row['high']:.3f} over log dB, and a loss of {-row['low']:.3f}" in text
+    names = ("audio", "spectrograms", "spectrograms and audio")
+    own = pd.read_csv(results / "insectset32/tagger.csv").set_index("variant")["top1_accuracy"]
+    one, two, three = (f"{own[name]:.3f}" for name in names)
+    assert f"have {one}. Our spectrogram networks, averaged, have {two}." in text
+    assert f"averaged in they have {three}" in text
     rates = pd.read_csv(results / "esc10/pretrained/rates/conditions.csv").iloc[0]
     low, high = rates["low"], rates["high"]
     assert f"{-rates['difference']:.3f} less top-1 accuracy ({low:+.3f} to {high:+.3f})" in text

@@ -16,7 +16,6 @@ import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
-from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -27,7 +26,7 @@ from freesound_tagging.experiment import Experiment, open_experiment
 from freesound_tagging.features.representations import channels_of
 from freesound_tagging.files import write_atomically
 from freesound_tagging.learning.networks import best_device
-from freesound_tagging.runs import describe_settings, load_scores, run_file, run_grid, write_run
+from freesound_tagging.runs import describe_settings, load_scores, run_grid
 from studies.scores import RESULTS, ROOT, pack, read
 
 
@@ -54,50 +53,28 @@ def train(
     seeds: Iterable[int],
     condition: str = "",
     table: pd.DataFrame | None = None,
-    kept: Path | None = None,
     **changes,
 ) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
     """Make runs that are not made yet; return a row for each, and representation -> scores.
 
-    ``condition`` is the path of the runs' own folder, for other settings or another table of clips;
-    ``kept`` a results/ whose runs are taken over, see `restore`; ``changes`` fields of the profile.
+    ``condition`` is the path of the runs' own folder, for other settings or another table of clips,
+    ``changes`` are fields of the profile.
     """
     profile = replace(experiment.profile, seeds=tuple(seeds), **changes)
     table = experiment.load_table() if table is None else table
     store = experiment.build_store(table, channels_of(names), profile.grid)
     folder = experiment.run_folder / "studies" / condition if condition else experiment.run_folder
-    if not (folder / "settings.json").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        settings = json.dumps(describe_settings(table, profile, store), indent=1)
-        write_atomically(folder / "settings.json", settings.encode())
-    if kept is not None:
-        there = restore(experiment, kept, folder)
-        lacking = set(product(names, profile.seeds)) - there
-        check_machine(experiment, kept, {seed for _, seed in lacking})
     rows = run_grid(table, store, names, profile, folder)
     return rows, load_scores(folder, rows)
 
 
-def restore(experiment: Experiment, out: Path, folder: Path) -> set[tuple[str, int]]:
-    """Put the grid's committed scores back where runs are made, so that none is made twice.
-
-    Return representation and seed of those that are committed.
-    """
-    kept, there = results_of(experiment, out), set()
-    if not (kept / "settings.json").exists():
-        return there
+def committed(experiment: Experiment, out: Path) -> set[tuple[str, int]]:
+    """Return representation and seed of the grid's scores under ``out``; they must be of today."""
+    folder = results_of(experiment, out)
     settings = describe_settings(experiment.load_table(), experiment.profile)
-    _made_with(kept / "settings.json", settings)
-    rows = pd.read_csv(kept / "runs.csv").set_index(["variant", "fold", "seed"])
-    for file in (kept / "scores").glob("*.csv.gz"):
-        variant = file.name.removesuffix(".csv.gz")
-        for (fold, seed), part in read(file).groupby(["fold", "seed"]):
-            there.add((variant, seed))
-            cell = variant, int(fold), int(seed)
-            if not run_file(folder, *cell, ".json").exists():
-                epochs, seconds = rows.loc[cell, ["epochs", "seconds"]]
-                write_run(folder, cell, part, int(epochs), seconds)
-    return there
+    _made_with(folder / "settings.json", settings)
+    files = {file.name.removesuffix(".csv.gz"): file for file in folder.glob("scores/*.csv.gz")}
+    return {(name, seed) for name, file in files.items() for seed in read(file)["seed"].unique()}
 
 
 def run_conditions(options: argparse.Namespace, study: str, conditions: Callable) -> None:
@@ -133,9 +110,7 @@ def keep(
     study: str = "",
     conditions: dict | None = None,
 ) -> Path:
-    """Write scores, settings and clips under ``out``, beside the seeds that are there; say where.
-
-    Where all scores are there already, nothing is written.
+    """Write scores, settings and clips under ``out``, unless they are there already; say where.
 
     ``scores`` go by file name, which is a representation or condition. ``rows`` are those of
     `train`, in a study with a column ``condition``. A ``study`` has a folder of its own.
@@ -200,8 +175,8 @@ def _made_with(file: Path, settings: dict) -> dict:
 def check_machine(experiment: Experiment, out: Path, seeds: Iterable[int], study: str = "") -> None:
     """Refuse to add to a seed's runs on another kind of machine: what is compared is of one kind.
 
-    The same run gives other scores there, for sums are rounded in another order. Which model of a
-    processor it is does not matter, as studies/again.py shows: all keep to the same instructions.
+    The same run gives other scores there, for sums are rounded in another order. Models of one
+    processor do not differ: all keep to the same instructions (studies/again.py).
     """
     file = results_of(experiment, out) / study / "settings.json"
     begun = json.loads(file.read_text())["machines"] if file.exists() else {}

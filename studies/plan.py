@@ -56,7 +56,8 @@ def families_of(dataset: str, profile: str) -> tuple[tuple[tuple[str, str], ...]
     """Return the planned contrasts of a grid; each family of them is judged together."""
     if profile == "pretrained":
         return (CONTRASTS,)
-    return (BASIC, CONTRASTS[7:]) if dataset == "microcalls" else (BASIC,)
+    causes = CONTRASTS[7:]  # contrasts 8 to 11
+    return (BASIC, causes) if dataset == "microcalls" else (BASIC,)
 
 
 def choose_schedule(losses: pd.DataFrame) -> str:

@@ -39,8 +39,7 @@ def conditions(profile: Profile) -> dict[str, tuple[str, dict]]:
 
 def main(argv: list[str] | None = None) -> None:
     """Make the runs and keep their scores."""
-    parser = arguments(__doc__.splitlines()[0], "microcalls", "cpu", 3)
-    options = parser.parse_args(argv)
+    options = arguments(__doc__.splitlines()[0], "microcalls", "cpu", 3).parse_args(argv)
 
     def asked(profile: Profile) -> dict[str, tuple[str, dict]]:
         named = conditions(profile)

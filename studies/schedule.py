@@ -37,28 +37,16 @@ def main(argv: list[str] | None = None) -> None:
             parts = []
             for outer in OUTER_FOLDS:
                 inner = hold_out(table[table["fold"] != outer], [folds[(outer + 1) % len(folds)]])
-                made = train(
-                    experiment,
-                    REPRESENTATIONS,
-                    range(options.seeds),
-                    f"schedule/{name}/without{outer}",
-                    inner,
-                    folds=1,
-                    **changes,
+                place, seeds = f"schedule/{name}/without{outer}", range(options.seeds)
+                parts.append(
+                    train(experiment, REPRESENTATIONS, seeds, place, inner, folds=1, **changes)[1]
                 )
-                parts.append(made[1])
-            scores = {
-                f"{name}-{representation}": in_their_folds(
-                    pd.concat([part[representation] for part in parts]), table
-                )
-                for representation in REPRESENTATIONS
-            }
+            scores = {}
+            for representation in REPRESENTATIONS:
+                own = pd.concat([part[representation] for part in parts])
+                own["fold"] = table["fold"].loc[own["clip_id"]].to_numpy(np.int64)  # not hold_out's
+                scores[f"{name}-{representation}"] = own
             keep(experiment, options.out, scores, study="schedule", conditions={name: changes})
-
-
-def in_their_folds(scores: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    """Return scores of runs on `hold_out` tables with the clips' own folds."""
-    return scores.assign(fold=table["fold"].loc[scores["clip_id"]].to_numpy(np.int64))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ summary.csv and contrasts.csv beside a grid's scores, conditions.csv beside a st
 beside a data set's clips, costs.csv and differences.png here, and the tables in the pages.
 """
 
-import json
 import re
 import sys
 from pathlib import Path
@@ -127,15 +126,15 @@ def summarise_costs(results: Path) -> pd.DataFrame:
     """Return how many runs each folder has, how long one took and all together, and where."""
     rows = []
     for file in sorted(results.rglob("runs.csv")):
-        seconds = pd.read_csv(file)["seconds"]
-        machines = json.loads((file.parent / "settings.json").read_text())["machines"]
+        runs = pd.read_csv(file)
+        seconds = runs["seconds"]
         rows.append(
             {
                 "results": str(file.parent.relative_to(results)),
                 "runs": len(seconds),
                 "minutes_a_run": seconds.median() / 60,
                 "hours": seconds.sum() / 3600,
-                "machine": " and ".join(sorted(set(machines.values()))),
+                "machine": " and ".join(sorted(runs["machine"].unique())),
             }
         )
     return pd.DataFrame(rows)

@@ -1,13 +1,15 @@
-"""Make committed runs again and compare: does this processor give the same scores?
+"""Make committed runs again and compare: what does this processor change?
 
-    python -m studies.again --dataset esc10 --profile pretrained [log_db hires_q8 ...]
+    python -m studies.again --dataset esc10 --profile pretrained [--seeds 1] [log_db hires_q8 ...]
 
-Fold 0 and seed 0 of each representation; without names, of all that are committed. What is found
-goes to again.csv beside the grid's scores.
+Without names, of all representations that are committed. Each run's largest difference of a
+probability, and both top-1 accuracies, go to again.csv beside the grid's scores.
 """
 
+import pandas as pd
+
 from benchmarks.surroundings import processor, surroundings
-from freesound_tagging.scoring.metrics import classes_of
+from freesound_tagging.scoring.metrics import KEYS, METRIC, clip_metrics
 from studies.common import arguments, commit, open_study, results_of, train
 from studies.scores import read
 
@@ -20,19 +22,29 @@ def main(argv: list[str] | None = None) -> None:
     experiment = open_study(options)
     folder = results_of(experiment, options.out)
     kept = {file.name.removesuffix(".csv.gz"): file for file in folder.glob("scores/*.csv.gz")}
+    names = options.names or sorted(kept)
     with experiment.hold_runs():
         place = f"again on {processor()}"
-        rows, scores = train(experiment, options.names or sorted(kept), [0], place, folds=1)
-    rows = rows[["variant", "fold", "seed"]].assign(largest_difference=0.0)
-    for row in rows.itertuples():
-        old, new = read(kept[row.variant]), scores[row.variant].set_index("clip_id")
-        old = old[(old["seed"] == row.seed) & (old["fold"] == row.fold)].set_index("clip_id")
-        classes = classes_of(old)
-        largest = (new.loc[old.index, classes] - old[classes]).abs().max(axis=None)
-        rows.loc[row.Index, "largest_difference"] = round(largest, 7)
+        scores = train(experiment, names, range(options.seeds), place)[1]
     about = {"processor": processor(), "date": surroundings()["date"], "commit": commit()[:7]}
-    rows.assign(**about).to_csv(folder / "again.csv", index=False)
-    print(rows.to_string(index=False))
+    file, keys = folder / "again.csv", ["variant", "fold", "seed", "processor"]
+    rows = [pd.read_csv(file)] if file.exists() else []
+    for name in names:
+        old = read(kept[name]).set_index(KEYS)
+        new = scores[name].set_index(KEYS)[old.columns]
+        old = old.loc[new.index]
+        changes = {
+            "largest_difference": (new - old).abs().max(axis=1).round(7),
+            "accuracy_then": clip_metrics(old.reset_index()).set_index(KEYS)[METRIC],
+            "accuracy_now": clip_metrics(new.reset_index()).set_index(KEYS)[METRIC],
+        }
+        runs = pd.DataFrame(changes).groupby(["fold", "seed"])
+        made = runs.mean().assign(largest_difference=runs["largest_difference"].max())
+        rows.append(made.reset_index().assign(variant=name, **about))
+    table = pd.concat(rows).drop_duplicates(keys, keep="last").sort_values(keys)
+    table = table[[*keys[:3], *changes, *about]]
+    table.to_csv(file, index=False)
+    print(table[table["processor"] == processor()].to_string(index=False))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from fastcore.basics import chunked
 
 from freesound_tagging.errors import look_up
 from freesound_tagging.features.representations import get_variant
-from studies.common import arguments, check_machine, committed, keep, open_study, train
+from studies.common import arguments, committed, keep, open_study, train
 from studies.plan import GRID
 
 
@@ -31,7 +31,6 @@ def main(argv: list[str] | None = None) -> None:
         for names, seeds in steps:
             for seed in range(options.seeds or seeds):
                 lacking = [name for name in names if (name, seed) not in there]
-                check_machine(experiment, options.out, [seed] if lacking else [])
                 for pair in chunked(lacking, 2):  # two at a time: little is lost with a machine
                     rows, scores = train(experiment, pair, [seed])
                     keep(experiment, options.out, scores, rows)

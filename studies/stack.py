@@ -15,7 +15,7 @@ from lightgbm import LGBMClassifier
 
 import freesound_tagging
 from freesound_tagging.scoring.metrics import KEYS, average_networks, classes_of
-from studies.common import arguments, check_machine, hold_out, keep, open_study, train
+from studies.common import arguments, hold_out, keep, open_study, train
 
 MEMBERS = ("log_db", "log_linear", "hires_q2")
 """Decibels, magnitude, high resolution. Each is trained once more for every two folds."""
@@ -91,7 +91,6 @@ def main(argv: list[str] | None = None) -> None:
     experiment = open_study(options)
     with experiment.hold_runs():
         table, seeds = experiment.load_table(), range(options.seeds)
-        check_machine(experiment, options.out, seeds)
         outer = train(experiment, MEMBERS, seeds)[1]
         inner = {}
         for pair in combinations(sorted(next(iter(outer.values()))["fold"].unique()), 2):

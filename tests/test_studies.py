@@ -37,7 +37,7 @@ def scores_of(skill: float, seeds: int = 3, draw: int = 0) -> pd.DataFrame:
 def write(folder: Path, **scores: pd.DataFrame) -> None:
     """Write a folder of results, and the clips of its data set."""
     (folder / "scores").mkdir(parents=True)
-    made = {"transform": version("spectral-hyperresolution"), "machines": {"0": "a desk"}}
+    made = {"transform": version("spectral-hyperresolution")}
     (folder / "settings.json").write_text(json.dumps(made))
     for name, frame in scores.items():
         (folder / "scores" / f"{name}.csv.gz").write_bytes(pack(frame))
@@ -52,6 +52,7 @@ def results(tmp_path) -> Path:
     clips = scores_of(0, 1).set_index("clip_id")[["label", "fold"]]
     clips.assign(group=clips.index).to_csv(tmp_path / "esc10" / "clips.csv")
     rows = pd.DataFrame({"variant": "log_db", "fold": [0, 1], "seconds": [60.0, 120.0]})
+    rows = rows.assign(machine="a desk")
     rows.to_csv(tmp_path / "esc10" / "pretrained" / "runs.csv", index=False)
     return tmp_path
 
@@ -158,7 +159,7 @@ def test_a_file_whose_scores_are_not_of_these_clips_is_named(results, spoil, mes
 
 def test_results_of_another_version_of_the_transform_stop_it(results, monkeypatch, capsys):
     file = results / "esc10" / "pretrained" / "settings.json"
-    file.write_text(json.dumps({"transform": "0.0.7", "machines": {}}))
+    file.write_text(json.dumps({"transform": "0.0.7"}))
     monkeypatch.setattr(recompute, "RESULTS", results)
     assert recompute.main() == 2
     said = capsys.readouterr().err
@@ -217,10 +218,7 @@ def test_the_grid_is_kept_seed_by_seed_and_goes_on(work, monkeypatch):
     monkeypatch.setenv("WORK_FOLDER", str(work / "another"))  # so all runs come from the results
     make(grid, work, "--seeds", "2", "log_db")
     assert all(file.read_bytes() == content for file, content in before.items())
-    monkeypatch.setattr(common, "machine", lambda: "another")
-    make(grid, work, "--seeds", "2", "log_db")  # nothing is lacking
-    with pytest.raises(ValueError, match=r"settings\.json: seed 1 was begun on .* this is another"):
-        make(grid, work, "--seeds", "2", "log_db", "mel_db")
+    assert runs["machine"].eq(common.machine()).all()
 
 
 def test_committed_runs_are_made_again_and_compared(work):
@@ -231,10 +229,16 @@ def test_committed_runs_are_made_again_and_compared(work):
     file.write_bytes(pack(frame.assign(**{CALL: frame[CALL] + 0.25 * first})))
     make(again, work, "log_db", "mel_db")
     file.write_bytes(content)
-    made = pd.read_csv(folder / "again.csv").set_index("variant")
-    assert made.at["log_db", "largest_difference"] < 1e-5  # scores are kept with five digits
-    assert made.at["mel_db", "largest_difference"] == pytest.approx(0.25, abs=1e-5)
-    assert made["fold"].eq(0).all() and made["processor"].str.len().all()
+    made = pd.read_csv(folder / "again.csv").set_index(["variant", "fold"])
+    assert (made.loc["log_db", "largest_difference"] < 1e-5).all()  # kept with five digits
+    assert (made.loc["log_db", "accuracy_then"] == made.loc["log_db", "accuracy_now"]).all()
+    assert made.at[("mel_db", 0), "largest_difference"] == pytest.approx(0.25, abs=1e-5)
+    assert made.at[("mel_db", 1), "largest_difference"] < 1e-5
+    assert made["processor"].str.len().all()
+    own = clip_metrics(frame)[["fold", "top1_accuracy"]].groupby("fold")["top1_accuracy"].mean()
+    assert made.loc["mel_db", "accuracy_now"].tolist() == own.tolist()
+    make(again, work, "log_db")
+    assert len(pd.read_csv(folder / "again.csv")) == len(made)
 
 
 def test_inner_folds_leave_the_outer_one_out(work, monkeypatch):

@@ -98,6 +98,16 @@ def test_the_tables_of_the_pages_are_those_of_the_scores(tmp_path):
         assert file.read_text() == committed.read_text(), committed
 
 
+def test_reassigned_and_unmoved_were_run_on_the_same_machines():
+    for file in (ROOT / "results").glob("*/*/runs.csv"):
+        runs = pd.read_csv(file)
+        grid = runs[runs["condition"].isna()].set_index(["fold", "seed"])
+        machines = {name: own["machine"] for name, own in grid.groupby("variant")}
+        for name in [name for name in machines if name.startswith("hires_q")]:
+            filters = machines.get(name.replace("hires", "gabor"), machines[name])
+            assert (filters == machines[name].reindex(filters.index)).all(), (file, name)
+
+
 def test_the_pages_are_short():
     for name, most in (("README.md", 800), ("results/README.md", 1_500)):
         text = re.sub(r"^\|.*\|$", "", (ROOT / name).read_text(encoding="utf-8"), flags=re.M)

@@ -4,6 +4,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from results.recompute import PAGES, fill_in, recompute, tables_of_pages
@@ -83,6 +84,24 @@ def test_the_results_page_quotes_the_scores():
     assert f"it has {averages['spectrograms and audio']:.4f}, and nothing" in text
     tuned = pd.read_csv(results / "esc10/audio/finetuned/conditions.csv").set_index("condition")
     assert f"YAMNet has {tuned.loc['all_layers', 'top1_accuracy']:.3f}" in text
+
+
+def test_the_results_page_says_what_another_processor_changed():
+    results = ROOT / "results"
+    text = " ".join((results / "README.md").read_text(encoding="utf-8").split())
+    again = pd.read_csv(results / "microcalls/cpu/again.csv").dropna()  # on Intel
+    again = again.pivot_table(["accuracy_then", "accuracy_now"], "seed", "variant")
+    then, now = again["accuracy_then"], again["accuracy_now"]
+    assert now.shape == (5, 8) and (now - then).mean().abs().max() < 0.0105
+    asked = pd.read_csv(results / "microcalls/cpu/contrasts.csv").query("classes == 'all'")
+    turned = {}
+    for one, other, verdict in asked[["variant", "reference", "verdict"]].itertuples(index=False):
+        if {one, other} <= set(now) and verdict != "no difference found":
+            before, after = then[one] - then[other], now[one] - now[other]
+            turned[one, other] = list(before.index[np.sign(before) != np.sign(after)])
+    assert sorted(turned.values()) == [[], [], [0]] and turned["gabor_q8", "log_db"] == [0]
+    before, after = (own.at[0, "gabor_q8"] - own.at[0, "log_db"] for own in (then, now))
+    assert f"`gabor_q8` was {before:.3f} above log dB, and on Intel {-after:.3f} below" in text
 
 
 def test_the_tables_of_the_pages_are_those_of_the_scores(tmp_path):

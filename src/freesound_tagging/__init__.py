@@ -5,8 +5,8 @@ from pathlib import Path
 
 import lazy_loader
 
-# With wider registers sums are rounded in another order. Kept to AVX2, processors with AVX-512 and
-# without it give the same scores. torch, oneDNN and numba read this when they are first used.
+# With wider registers sums are rounded in another order. Kept to AVX2, AMD processors with and
+# without AVX-512 give the same scores. torch, oneDNN and numba read this when first used.
 _cpuinfo = Path("/proc/cpuinfo")
 if _cpuinfo.exists() and " avx2 " in _cpuinfo.read_text():
     os.environ.setdefault("ATEN_CPU_CAPABILITY", "avx2")

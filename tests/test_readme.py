@@ -61,6 +61,8 @@ def test_the_results_page_quotes_the_scores():
     levels = strong["top1_accuracy"]
     said = f"`log_db` has {levels['log_db']:.4f} and `hires_q2` {levels['hires_q2']:.3f}"
     assert said in text
+    assert strong.at["log_linear", "seeds"] == 1 and set(strong["seeds"]) == {1, 3}
+    assert f"`log_linear` is {strong.at['log_linear', 'minus_log_db']:.4f} above `log_db`" in text
     row = pd.read_csv(results / "esc10/pretrained/contrasts.csv").iloc[0]
     assert (row["variant"], row["reference"]) == ("hires_q2", "log_db")
     assert (

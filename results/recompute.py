@@ -46,6 +46,7 @@ ANSWERS = {
     "microcalls": "microcalls/cpu",
     "ESC-10": "esc10/pretrained",
     "InsectSet32": "insectset32/pretrained",
+    "FSDD": "fsdd/cpu",
 }
 """Column of the README's table -> where its grid lies."""
 

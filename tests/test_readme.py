@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from freesound_tagging.scoring.statistics import by_fold_and_seed
 from results.recompute import PAGES, fill_in, recompute, tables_of_pages
+from studies.scores import read
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -41,6 +43,12 @@ def test_the_short_answer_quotes_the_results():
     insects = insects.set_index(["variant", "reference"])
     room = insects.loc[[("hires_q2", "log_db"), ("hires_q8", "log_db")], "high"].max()
     assert len(insects) == len(strong) == 5 and f"A gain of {room:.3f} over log dB" in answer
+    spoken = pd.read_csv(ROOT / "results" / "fsdd" / "cpu" / "contrasts.csv")
+    lost = spoken.set_index("verdict").loc["worse"]  # one row
+    assert (lost["variant"], lost["reference"]) == ("hires_q2", "gabor_q2")
+    assert f"alone, by {-lost['difference']:.3f}" in answer and not any(
+        spoken["verdict"] == "better"
+    )
     heard = pd.read_csv(ROOT / "results" / "esc10" / "audio" / "summary.csv").set_index("variant")
     assert f"{heard.loc['yamnet', 'top1_accuracy']:.1%}".replace("%", " %") in answer
 
@@ -74,6 +82,9 @@ def test_the_results_page_quotes_the_scores():
     assert (
         f"a gain of {row['high']:.3f} over log dB, and a loss of {-row['low']:.3f}, could" in text
     )
+    own = {name: read(results / f"fsdd/cpu/scores/{name}_q2.csv.gz") for name in ("hires", "gabor")}
+    dots = by_fold_and_seed(own["hires"], own["gabor"]).to_numpy()
+    assert f"by {-dots.mean():.3f}. In {(dots < 0).sum()} of the {dots.size} runs" in text
     names = ("audio", "spectrograms", "spectrograms and audio")
     own = pd.read_csv(results / "insectset32/tagger.csv").set_index("variant")["top1_accuracy"]
     one, two, three = (f"{own[name]:.3f}" for name in names)

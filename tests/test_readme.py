@@ -93,6 +93,8 @@ def test_the_results_page_quotes_the_scores():
         pair = [read(place / f"{own}.csv.gz") for own in (f"{name}_magnitude", name)]
         gains = paired_differences(*pair).mean()
         assert (gains > 0).all() and f"{gains.mean():.3f} with `{name}`" in text
+    small = pd.read_csv(results / "esc10/cpu/summary.csv").set_index("variant")["top1_accuracy"]
+    assert f"`hires_q2` has {small['hires_q2']:.3f} and `log_db` {small['log_db']:.3f}. No" in text
     row = pd.read_csv(results / "insectset32/pretrained/contrasts.csv").iloc[0]
     assert (row["variant"], row["reference"]) == ("hires_q2", "log_db")
     assert (

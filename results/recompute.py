@@ -196,7 +196,7 @@ def answer_table(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
         levels = {} if averages is None else averages.set_index("variant")[METRIC]
         for name in [name for name in AVERAGES if name in levels]:
             rows.setdefault(AVERAGES[name], {})[column] = f"{levels[name]:.3f}"
-    table = pd.DataFrame.from_dict(rows | PUBLISHED, orient="index")
+    table = pd.DataFrame(rows | PUBLISHED, index=list(ANSWERS)).T.dropna(axis=1, how="all")
     return table.rename_axis("representation or system").reset_index()
 
 

@@ -49,17 +49,14 @@ def test_the_short_answer_quotes_the_results():
     assert set(insects["seeds"]) == {3} and set(insects["verdict"]) == {"no difference found"}
     insects = insects.set_index(["variant", "reference"])
     room = insects.loc[[("hires_q2", "log_db"), ("hires_q8", "log_db")], "high"].max()
-    assert (
-        len(insects) == 6
-        and len(strong) == 5
-        and f"A gain of up to {room:.3f} over log dB" in answer
-    )
+    assert f"A gain of up to {room:.3f} over log dB" in answer
+    assert (len(strong), len(insects)) == (5, 6)  # of eleven: the results page counts the others
     spoken = pd.read_csv(ROOT / "results" / "fsdd" / "cpu" / "contrasts.csv")
     lost = spoken.set_index("verdict").loc["worse"]  # one row
     assert (lost["variant"], lost["reference"]) == ("hires_q2", "gabor_q2")
-    assert f"lost {-lost['difference']:.3f} with it to its filters" in answer and not any(
-        spoken["verdict"] == "better"
-    )
+    assert f"it lost {-lost['difference']:.3f} to its filters" in answer
+    small = pd.read_csv(ROOT / "results" / "esc10" / "cpu" / "contrasts.csv")
+    assert "better" not in {*spoken["verdict"], *small["verdict"]}
     heard = pd.read_csv(ROOT / "results" / "esc10" / "audio" / "summary.csv").set_index("variant")
     assert f"{heard.loc['yamnet', 'top1_accuracy']:.1%}".replace("%", " %") in answer
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib import pyplot as plt
 
-from freesound_tagging.errors import DataError
+from freesound_tagging.errors import DataError, look_up
 from freesound_tagging.scoring.charts import show_differences
 from freesound_tagging.scoring.metrics import METRIC, clip_metrics, summarise
 from freesound_tagging.scoring.statistics import (
@@ -113,8 +113,8 @@ def summarise_study(
         table = pd.Series(list(losses.values()), places).unstack()
         chosen = table.index == choose_schedule(table)
         return table.assign(chosen=chosen).rename_axis("condition").reset_index()
-    reference = REFERENCES[study]
-    together = {reference: grid.get(reference)} | scores
+    reference = look_up("study", study, REFERENCES)
+    together = {reference: look_up("score file", reference, grid | scores)} | scores
     others = [name for name in together if name != reference]
     tests = compare(together, clips, [(name, reference) for name in others]).set_index("variant")
     summary = summarise(together, clips).set_index("variant").loc[[*others, reference]]
@@ -169,7 +169,7 @@ def recompute(results: Path) -> dict[str, pd.DataFrame]:
             tables[f"tagger {dataset.name}"] = summarise(averaged, clips)
     tables["costs ."] = summarise_costs(results)
     for name, table in tables.items():
-        kind, place = name.split()
+        kind, place = name.split(" ", 1)
         table.to_csv(results / place / f"{kind}.csv", index=False, float_format="%.6g")
     if panels:
         figure = show_differences(panels)
@@ -191,8 +191,8 @@ def answer_table(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
         for name, level in own.loc[own["variant"].isin(SHOWN), ["variant", METRIC]].to_numpy():
             text = f"**{level:.3f}**" if name in better else f"{level:.3f}"
             rows.setdefault(name, {})[column] = text
-    for column in ("ESC-10", "InsectSet32"):
-        averages = tables.get(f"tagger {column.lower().replace('-', '')}")
+    for column, place in ANSWERS.items():
+        averages = tables.get(f"tagger {place.partition('/')[0]}")
         levels = {} if averages is None else averages.set_index("variant")[METRIC]
         for name in [name for name in AVERAGES if name in levels]:
             rows.setdefault(AVERAGES[name], {})[column] = f"{levels[name]:.3f}"

@@ -9,9 +9,10 @@ probability, and both top-1 accuracies, go to again.csv beside the grid's scores
 import pandas as pd
 
 from benchmarks.surroundings import processor, surroundings
+from freesound_tagging.errors import look_up
 from freesound_tagging.scoring.metrics import KEYS, METRIC, clip_metrics
 from studies.common import arguments, commit, open_study, results_of, train
-from studies.scores import read
+from studies.scores import read, score_files
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -21,8 +22,10 @@ def main(argv: list[str] | None = None) -> None:
     options = parser.parse_args(argv)
     experiment = open_study(options)
     folder = results_of(experiment, options.out)
-    kept = {file.name.removesuffix(".csv.gz"): file for file in folder.glob("scores/*.csv.gz")}
-    names = options.names or sorted(kept)
+    kept = score_files(folder)
+    names = options.names or list(kept)
+    for name in names or ["any"]:
+        look_up("committed representation", name, kept)
     with experiment.hold_runs():
         place = f"again on {processor()}"
         scores = train(experiment, names, range(options.seeds), place)[1]

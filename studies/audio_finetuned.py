@@ -71,6 +71,7 @@ def audio_learner(
 
 
 def main(argv: list[str] | None = None) -> None:
+    """Make the runs and keep their scores."""
     options = arguments(__doc__.splitlines()[0], "esc10", "audio", 1).parse_args(argv)
     torch.set_num_threads(1)  # sums add up the same way every time
     experiment, parts = open_study(options), []

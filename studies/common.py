@@ -22,12 +22,13 @@ import pandas as pd
 import torch
 
 from benchmarks.surroundings import processor
+from freesound_tagging.cli import count
 from freesound_tagging.experiment import Experiment, open_experiment
 from freesound_tagging.features.representations import channels_of
 from freesound_tagging.files import write_atomically
 from freesound_tagging.learning.networks import best_device
-from freesound_tagging.runs import describe_settings, load_scores, run_grid
-from studies.scores import RESULTS, ROOT, pack, read
+from freesound_tagging.runs import check_representations, describe_settings, load_scores, run_grid
+from studies.scores import RESULTS, ROOT, pack, read, score_files
 
 
 def arguments(about: str, dataset: str, profile: str, seeds: int) -> argparse.ArgumentParser:
@@ -35,7 +36,8 @@ def arguments(about: str, dataset: str, profile: str, seeds: int) -> argparse.Ar
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--dataset", default=dataset, help=f"default: {dataset}")
     parser.add_argument("--profile", default=profile, help=f"default: {profile}")
-    parser.add_argument("--seeds", type=int, default=seeds, help=f"how many; default: {seeds}")
+    many = f"how many; default: {seeds or 'as the plan says'}"
+    parser.add_argument("--seeds", type=count, default=seeds, help=many)
     parser.add_argument("--out", type=Path, default=RESULTS, help="default: results/")
     return parser
 
@@ -61,6 +63,7 @@ def train(
     ``changes`` are fields of the profile.
     """
     profile = replace(experiment.profile, seeds=tuple(seeds), **changes)
+    check_representations(names, profile)
     table = experiment.load_table() if table is None else table
     store = experiment.build_store(table, channels_of(names), profile.grid)
     folder = experiment.run_folder / "studies" / condition if condition else experiment.run_folder
@@ -73,8 +76,8 @@ def committed(experiment: Experiment, out: Path) -> set[tuple[str, int]]:
     folder = results_of(experiment, out)
     settings = describe_settings(experiment.load_table(), experiment.profile)
     _made_with(folder / "settings.json", settings)
-    files = {file.name.removesuffix(".csv.gz"): file for file in folder.glob("scores/*.csv.gz")}
-    return {(name, seed) for name, file in files.items() for seed in read(file)["seed"].unique()}
+    files = score_files(folder).items()
+    return {(name, seed) for name, file in files for seed in read(file)["seed"].unique()}
 
 
 def run_conditions(options: argparse.Namespace, study: str, conditions: Callable) -> None:

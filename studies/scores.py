@@ -55,6 +55,12 @@ def read_clips(dataset: Path) -> pd.DataFrame:
     return clips
 
 
+def score_files(folder: Path) -> dict[str, Path]:
+    """Return representation or condition -> its file of scores in a folder of results."""
+    files = sorted(folder.glob("scores/*.csv.gz"))
+    return {file.name.removesuffix(".csv.gz"): file for file in files}
+
+
 def read_folder(folder: Path, clips: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return file name -> scores of a folder, each file checked."""
     settings, ours = folder / "settings.json", version("spectral-hyperresolution")
@@ -64,11 +70,11 @@ def read_folder(folder: Path, clips: pd.DataFrame) -> dict[str, pd.DataFrame]:
             f"{settings}: these scores were made with version {made} of the transform, and this is "
             f"version {ours}: check out the commit that the file names, or make the runs again"
         )
-    files = sorted((folder / "scores").glob("*.csv.gz"))
-    scores = {file.name.removesuffix(".csv.gz"): read(file) for file in files}
+    files = score_files(folder)
+    scores = {name: read(file) for name, file in files.items()}
     folds = set().union(*(frame["fold"] for frame in scores.values()))
-    for file, frame in zip(files, scores.values(), strict=True):
-        check_file(file, frame, clips[clips["fold"].isin(folds)])
+    for name, frame in scores.items():
+        check_file(files[name], frame, clips[clips["fold"].isin(folds)])
     return scores
 
 

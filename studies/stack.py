@@ -26,7 +26,7 @@ TREES |= {"colsample_bytree": 0.33, "random_state": 0, "n_jobs": 1, "verbose": -
 
 
 def clip_statistics(path: str) -> np.ndarray:
-    """Return mean and standard deviation over time of librosa's features of a clip, 41 x 2."""
+    """Return mean and standard deviation over time of librosa's features of a clip, shape (82,)."""
     waveform, rate = freesound_tagging.decode(path)
     magnitude = np.abs(librosa.stft(waveform, n_fft=2048))
     of_magnitude = {"S": magnitude, "sr": rate}

@@ -115,9 +115,9 @@ def test_make_model_saves_what_tags_as_the_scores_say(_table, tmp_path, monkeypa
     assert main(["model", "--dataset", str(csv), "--profile", "audio"]) == 0
     folder = tmp_path / "models" / "mine" / "audio"
     about = json.loads((folder / "model.json").read_text())["networks"]["yamnet"]
-    assert about["C"] in audio.STRENGTHS and about["slowed"] is False
+    assert about["C"] in audio.STRENGTHS
     assert about["yamnet"] == yamnet.SHA256[yamnet.WEIGHTS]
-    assert about["expected"]["top1_accuracy"] > 0.8 and about["limit"] is not None
+    assert about["expected"]["top1_accuracy"] > 0.8
     other = tmp_path / "models" / "mine" / "cpu" / "model.json"
     other.parent.mkdir()
     other.write_text("{}")  # newer

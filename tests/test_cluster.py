@@ -97,3 +97,6 @@ def test_without_an_address_no_cluster_is_needed(monkeypatch):
     monkeypatch.setenv("SCHEDULER", " ")
     check_scheduler()
     assert list(run_jobs(os.getpid, [()], 1)) == [os.getpid()]
+    monkeypatch.setenv("SCHEDULER", "tcp://localhost:8786")
+    with pytest.raises(DataError, match="needs Dask"):
+        check_scheduler()

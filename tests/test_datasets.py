@@ -373,6 +373,7 @@ WINDOWS = [row.replace("/", "\\") if i % 2 else f"./{row}" for i, row in enumera
         (table_text().replace(",", "\t"), "utf-8"),
         (table_text(QUOTED, ' file , "label"'), "utf-8"),
         (table_text([f"{row},," for row in ROWS], "\ufefffile,\u00a0label,,") + ",,,\n\n", "utf-8"),
+        (table_text([f"{row}," for row in ROWS]), "utf-8"),
         (table_text(WINDOWS), "utf-8"),
     ],
 )
@@ -411,11 +412,9 @@ GROUPED = [f"{row},{i // 2 % 2},rec{i}" for i, row in enumerate(ROWS)]
         ("file,label", [*ROWS, "a/00.wav,\u200b "], "line 22: label is blank"),
         ("file,label", [*ROWS[:4], '"b/05.wav","b\tc"'], r"line 6: label 'b\\tc' holds a control"),
         ("file,label", [*ROWS, "a/00.wav"], "line 22: label is blank"),
-        (
-            "file,label",
-            [*ROWS, "a/00.wav,a,b"],
-            "Expected 2 fields in line 22, saw 3.* in double quotes",
-        ),
+        ("file,label", [*ROWS, "a/00.wav,a,b"], "fields.* in double quotes"),
+        ("file,label", [f"{row},b" for row in ROWS], "Length of header.* in double quotes"),
+        ("file,label,x", [*ROWS, 'a/00.wav,a,"1\n2"', "a/00.wav"], "line 24: label is blank"),
         ("file,label", [*ROWS[:-1], ROWS[-1][:-1] + "B"], r"'B' differs from 'b' \(.*line 3\)"),
         ("file,label", [row[:-1] + "seed" for row in ROWS], "only 'seed'"),
         ("file,label", [row.replace(",a", ",seed") for row in ROWS], "'seed' cannot be a label"),

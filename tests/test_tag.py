@@ -132,7 +132,7 @@ def test_silent_and_strange_windows_have_no_label_and_a_strange_sound_is_none_of
 
 
 def test_labels_and_pictures_are_named_after_the_sounds(model, tmp_path):
-    files = [tmp_path / "a.wav", tmp_path / "below" / "a.wav"]
+    files = [tmp_path / "a.wav", tmp_path / "below" / "a.wav", tmp_path / "a (2).wav"]
     for file in files:
         file.parent.mkdir(exist_ok=True)
         sf.write(file, sound(2.6), RATE)
@@ -140,7 +140,8 @@ def test_labels_and_pictures_are_named_after_the_sounds(model, tmp_path):
     arguments = ["tag", *map(str, files), "--model", str(model), "--audacity", "--picture"]
     assert cli.main([*arguments, "--folder", str(beside)]) == 0
     names = {file.name for file in beside.iterdir()}
-    assert names == {f"a{n}.{end}" for n in ("", " (2)") for end in ("labels.txt", "tags.png")}
+    stems = ("a", "a (2)", "a (2) (2)")
+    assert names == {f"{stem}.{end}" for stem in stems for end in ("labels.txt", "tags.png")}
     assert (beside / "a.tags.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -181,8 +182,9 @@ def test_a_stopped_call_goes_on_and_ends_with_the_same_table(model, many, tmp_pa
     whole = out.read_text()
     lines = whole.splitlines(keepends=True)
     monkeypatch.setattr(Tagger, "tag_file", lambda *a: asked.append(a[1].name) or tag_file(*a))
-    # Cut after a file, after a row, in a row, in the header, not at all.
-    for rows, cut, again in ((7, 0, 4), (8, 0, 3), (8, 9, 3), (1, 9, 5), (16, 0, 1)):
+    # Cut after a file, after a row, in a row, in a name, in the header, not at all.
+    name = len(lines[6]) - 9
+    for rows, cut, again in ((7, 0, 4), (8, 0, 3), (8, 9, 3), (7, name, 4), (1, 9, 5), (16, 0, 1)):
         kept = "".join(lines[:rows])
         out.write_text(kept[: len(kept) - cut])
         asked.clear()

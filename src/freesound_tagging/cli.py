@@ -42,6 +42,13 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
 
 
+def count(text: str) -> int:
+    """Return a whole number of 1 or more, or tell argparse what was given in its place."""
+    if not (text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"needed is a whole number of 1 or more, got {text!r}")
+    return int(text)
+
+
 def run(options: argparse.Namespace) -> int:
     """Execute the notebooks in order, then print the table and where everything lies."""
     _check(options)
@@ -131,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
         elif work is tag:
             add("paths", nargs="+", metavar="FILE", help="a sound, or a folder of sounds")
             add("--representation", help="which network (default: the model's best)")
-            add("--top", type=int, default=3, help="labels for each sound (default: 3)")
+            add("--top", type=count, default=3, help="labels for each sound (default: 3)")
             add("--csv", type=Path, metavar="OUT", dest="table", help="write a CSV file")
             add("--resume", action="store_true", help="go on with the CSV file of a stopped call")
             add("--audacity", action="store_true", help="write a label track for each")

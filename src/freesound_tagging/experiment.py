@@ -25,12 +25,13 @@ from freesound_tagging.sounds.clips import ClipError, load_clip
 ROOT = Path(__file__).resolve().parents[2]
 """The repository: the package is installed in place (``pip install -e .``)."""
 
-COMPARED = (
+REFERENCE = (
     *("linear_linear", "linear_db", "log_linear", "log_db", "mel_linear", "mel_db"),
     *("hires_q1", "hires_q2", "hires_q4", "hires_q8"),
     *("3ch_linear_mel_log", "3ch_hires_q1_q4_q8", "3ch_hires_q1_q8_log_db"),
-    *("gabor_q2", "gabor_q8"),
 )
+"""The reference experiment's table."""
+COMPARED = (*REFERENCE, "gabor_q2", "gabor_q8")
 """What `make run` compares: the reference's thirteen representations, and two of them with their
 filters unmoved. The other representations are for studies."""
 

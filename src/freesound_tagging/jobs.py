@@ -9,6 +9,7 @@ same paths. Each has one thread, for random numbers and torch's settings belong 
 A job can be made twice and leaves the same bytes, so the jobs of a lost worker go to another.
 """
 
+import importlib.util
 import os
 import re
 import warnings
@@ -54,6 +55,8 @@ def _backend(n_jobs: int) -> Iterator[dict[str, Any]]:
         return
     if not re.fullmatch(r"(tcp|tls)://[^:].*:\d+", address):
         raise DataError(f"SCHEDULER must read like tcp://host:8786, got {address!r}")
+    if not importlib.util.find_spec("distributed"):
+        raise DataError("SCHEDULER needs Dask, which is not installed: pip install -e '.[cluster]'")
     from distributed import Client
 
     with Client(address, timeout=CONNECT_SECONDS, set_as_default=False) as client:

@@ -24,7 +24,14 @@ from freesound_tagging.learning.dataloaders import Loudness
 from freesound_tagging.learning.learner import prepare_cpu
 from freesound_tagging.learning.profiles import Profile
 from freesound_tagging.learning.tagger import Tagger, read_settings, save
-from freesound_tagging.runs import describe_settings, hash_of, load_scores, train, workers
+from freesound_tagging.runs import (
+    check_representations,
+    describe_settings,
+    hash_of,
+    load_scores,
+    train,
+    workers,
+)
 from freesound_tagging.scoring.calibration import calibrate
 from freesound_tagging.scoring.metrics import summarise
 from freesound_tagging.sounds import catalogue
@@ -47,6 +54,7 @@ def make_model(experiment: Experiment, representations: Sequence[str] = ()) -> P
     folder, profile = experiment.model_folder, experiment.profile
     heard = profile.architecture == audio.YAMNET
     representations = representations or ((audio.YAMNET,) if heard else REPRESENTATIONS)
+    check_representations(representations, profile)
     table = experiment.load_table()
     store = experiment.build_store(table, channels_of(representations))
     made_with = describe_settings(table, profile, store) | {"networks": list(representations)}

@@ -6,6 +6,7 @@ no sound once it has answered. Labels, names and messages are escaped: they come
 
 import base64
 import html
+import importlib.util
 import os
 import tempfile
 from collections.abc import Sequence
@@ -72,12 +73,11 @@ def build_page(folder: Path):
 
 def serve(folder: Path | None, port: int) -> None:
     """Serve the page of a model, by default the newest, on this machine alone, until Ctrl-C."""
-    try:
-        from starlette.middleware import Middleware
-        from starlette.middleware.base import BaseHTTPMiddleware
-    except ImportError as error:
-        install = "pip install -e '.[demo]'"
-        raise DataError(f"the page needs gradio, which is not installed: {install}") from error
+    if not importlib.util.find_spec("gradio"):
+        raise DataError("the page needs gradio, which is not installed: pip install -e '.[demo]'")
+    from starlette.middleware import Middleware
+    from starlette.middleware.base import BaseHTTPMiddleware
+
     folder = folder or newest_model()
     for variable in [name for name in os.environ if name.lower().endswith("_proxy")]:
         del os.environ[variable]  # gradio asks this machine whether the page is there, nobody else

@@ -10,7 +10,7 @@ import gc
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -54,7 +54,8 @@ def train(
         training.fit(learner, profile)
     if not all(value.isfinite().all() for value in learner.model.state_dict().values()):
         held_out = "all clips" if fold is None else f"fold {fold}"
-        raise ValueError(f"{variant}, {held_out}, seed {seed}: training diverged")
+        run = f"{variant}, {held_out}, seed {seed}"
+        raise ValueError(f"{run}: training diverged; lower the profile's lr_max, {profile.lr_max}")
     return learner
 
 
@@ -70,8 +71,8 @@ def train_and_score(
     """Train one network with one fold held out, see `train`, and return that fold's scores.
 
     With ``test``, a table of clips that are in no fold, their scores by the same network follow.
-    The columns are clip_id, seed, fold, label, strangeness (see `unknown`; not of test clips), then
-    the probability of each class; rows are sorted by clip id.
+    The columns are clip_id, seed, fold, label, strangeness (see `unknown`; NaN for a network's test
+    clips), then the probability of each class; rows are sorted by clip id, test clips last.
     """
     if profile.architecture == audio.YAMNET:
         return audio.score_fold(table, store, fold, seed, test)
@@ -93,6 +94,14 @@ def workers() -> int:
     return {"cpu": cores, "cuda": max(1, cores // 2)}.get(networks.best_device().type, 1)
 
 
+def check_representations(names: Iterable[str], profile: Profile) -> None:
+    """Raise a ValueError about an unknown representation, or one that is not for the profile."""
+    for name in names:
+        get_variant(name)
+        if (name == audio.YAMNET) != (profile.architecture == audio.YAMNET):
+            raise DataError(f"{name}: the profile audio is for the representation yamnet alone")
+
+
 def run_grid(
     table: pd.DataFrame,
     store: Store,
@@ -110,10 +119,7 @@ def run_grid(
     network scores those too, into ``.test.csv``. ``n_jobs`` is by default that of `workers`. The
     columns are `ROW`, sorted by representation (in the order given), fold, seed.
     """
-    for name in variants:
-        get_variant(name)  # an unknown one is told before anything is trained
-        if (name == audio.YAMNET) != (profile.architecture == audio.YAMNET):
-            raise DataError(f"{name}: the profile audio is for the representation yamnet alone")
+    check_representations(variants, profile)
     settings = describe_settings(table, profile, store)
     check_settings(folder, settings)
     Path(folder).mkdir(parents=True, exist_ok=True)

@@ -201,11 +201,14 @@ def draw_file(tagger: Tagger, tags: Tags, file: Path) -> bytes:
 
 def names_beside(files: Iterable[Path]) -> dict[Path, str]:
     """Return the name of what is written beside each sound: the sound's, numbered where taken."""
-    names, taken = {}, Counter()
+    names, taken = {}, set()
     for file in files:
-        taken[file.stem.lower()] += 1  # A.wav and a.wav are one name on some systems
-        number = taken[file.stem.lower()]
-        names[file] = file.stem if number == 1 else f"{file.stem} ({number})"
+        name, number = file.stem, 1
+        while name.lower() in taken:  # A.wav and a.wav are one name on some systems
+            number += 1
+            name = f"{file.stem} ({number})"
+        taken.add(name.lower())
+        names[file] = name
     return names
 
 
@@ -215,10 +218,11 @@ def keep_done(table: Path) -> set[str]:
         rows = [row for row in csv.reader(file) if row]
     if rows and not ",".join(CSV_COLUMNS).startswith(",".join(rows[0])):
         raise DataError(f"--resume: {table} was not written by tag")
-    kept, text = [row for row in rows if row[0] != rows[-1][0]], io.StringIO()
+    named = [row for row in rows if len(row) > 1]  # a row cut within its name is nobody's
+    kept, text = [row for row in named if row[0] != named[-1][0]], io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(kept)
     write_atomically(table, text.getvalue().encode())
-    return {row[0] for row in kept}
+    return {row[0] for row in kept[1:]}
 
 
 def tag(options: argparse.Namespace) -> int:

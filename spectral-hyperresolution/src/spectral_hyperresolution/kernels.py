@@ -15,6 +15,8 @@ from collections.abc import Callable
 import numba
 import numpy as np
 
+from .settings import MAX_DISPLACEMENT
+
 
 def compiled(**options) -> Callable:
     """``numba.njit`` that keeps its machine code on disk, where there is a place to keep it."""
@@ -74,7 +76,7 @@ def strip_ranges(
 
     A followed point has |m| < 1/2, hence |f - f0| < sigma / 2 = f0 / (4 pi q).
     """
-    spread = 0.5 / (2 * math.pi * q)
+    spread = MAX_DISPLACEMENT / (2 * math.pi * q)
     low, high = np.clip([f0 * (1 - spread), f0 * (1 + spread)], fmin, fmax)
     first = [bin_of(f, *axis) - 1 for f in low]  # one bin of room for rounding
     last = [bin_of(f, *axis) + 1 for f in high]
@@ -109,7 +111,7 @@ def bin_lines(xi, eta, f0, q, hop, fmin, fmax, n_bins, axis, first, energy, coun
             er, eim = float(e.real), float(e.imag)
             power = xr * xr + xim * xim
             # |m| < 1/2 without a division; also turns away 0 / 0 where the signal is silent.
-            if not (er * er + eim * eim < 0.25 * power):
+            if not (er * er + eim * eim < MAX_DISPLACEMENT**2 * power):
                 continue
             frequency = centre - sigma * (er * xr + eim * xim) / power
             time = n + 1 + time_scale * (eim * xr - er * xim) / power
@@ -273,7 +275,7 @@ def add_points(
     ----------
     transformed : float32 array, shape (turns here, nodes, 2, 2 P)
         xi and eta of the nodes, real and imaginary parts alternating.
-    first_turn, turns, of_turn, lines, halfway : see `plan.Batch`
+    first_turn, turns, of_turn, lines, halfway : see `plan.Batch`, `plan.Layout` and `plan.Plan`
     log : float32 array, shape (5,), see `plan.log_polynomial`
     step : float
         Samples between two points of a line.
@@ -364,7 +366,8 @@ def reassign(
     first_row, last_row = np.int32(0), np.int32(rows - 1)
     n_frames, nowhere = np.int32(frames), np.int32(-1)
     c1, c2, c3, c4, c5 = log[0], log[1], log[2], log[3], log[4]
-    zero, quarter, half, one = np.float32(0), np.float32(0.25), np.float32(0.5), np.float32(1)
+    zero, half, one = np.float32(0), np.float32(0.5), np.float32(1)
+    furthest = np.float32(MAX_DISPLACEMENT**2)
     tiny = np.float32(1e-37)
     xrb, xmb, erb, emb = below[0], below[1], below[2], below[3]
     xra, xma, era, ema = above[0], above[1], above[2], above[3]
@@ -381,7 +384,7 @@ def reassign(
         inverse = one / (square + tiny)
         m_re, m_im = (er * xr + em * xm) * inverse, (em * xr - er * xm) * inverse
         ramp = abs(m_im) * time_ramp + tiny
-        share = min(half + (quarter - m_re * m_re - m_im * m_im) / ramp, one)
+        share = min(half + (furthest - m_re * m_re - m_im * m_im) / ramp, one)
         # frame and row
         t = origin + frame_step * np.float32(np.int32(i)) + frames_per_im * m_im  # int32: see below
         v = scale * m_re

@@ -48,7 +48,7 @@ def high_resolution_spectrogram(
         torch.float32 or torch.float64: precision of the transforms and of the result.
     chunks : int, optional
         Number of parts, >= 1, that the scan lines are cut into on a device other than the CPU: more
-        parts, less memory. By default as few as fit a quarter of a gigabyte each.
+        parts, less memory. By default as few as fit some 2 GB each.
 
     Returns
     -------

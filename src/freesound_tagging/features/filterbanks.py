@@ -10,7 +10,7 @@ import librosa
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, pad
+from torch.nn.functional import pad
 
 from freesound_tagging.features.codes import encode
 from freesound_tagging.features.grid import Grid
@@ -38,18 +38,18 @@ def filterbank(frequencies: np.ndarray, n_fft: int, sample_rate: int) -> np.ndar
     A triangle reaches to the neighbouring rows, and never less than one FFT bin to either side:
     where the axis is finer than the FFT, rows interpolate between bins, and no filter is empty.
     Of row centres in Hz, increasing, (n_bins,), the weights are float32, (n_bins, 1 + n_fft // 2),
-    and sum to 1 in each filter.
+    and sum to 1 in each filter. A ValueError says where rows reach beyond half the sample rate.
     """
+    if not 0 <= frequencies[0] <= frequencies[-1] <= sample_rate / 2 * (1 + 1e-6):
+        span = f"{frequencies[0]:g} to {frequencies[-1]:g} Hz"
+        raise ValueError(f"rows reach from {span}; legal is 0 to {sample_rate / 2:g} Hz")
     bin_width = sample_rate / n_fft
     spacing = np.maximum(np.diff(frequencies), bin_width)
     below, above = np.concatenate([spacing[:1], spacing]), np.concatenate([spacing, spacing[-1:]])
     offset = np.arange(1 + n_fft // 2) * bin_width - frequencies[:, None]
     distance = np.where(offset < 0, -offset / below[:, None], offset / above[:, None])
     weights = np.clip(1 - distance, 0, None)
-    sums = weights.sum(axis=1, keepdims=True)
-    if not sums.all():
-        raise ValueError(f"rows must lie within 0 to {sample_rate / 2:g} Hz")
-    return (weights / sums).astype(np.float32)
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 @lru_cache(maxsize=16)
@@ -88,12 +88,13 @@ def stft_magnitude(waveform: Tensor, grid: Grid, axis: str, n_fft: int) -> Tenso
 
 
 @lru_cache(maxsize=16)
-def _transform(grid: Grid, q: float, reassign: bool) -> torch.nn.Module:
+def _transform(grid: Grid, q: float, reassign: bool, smooth: int = 0) -> torch.nn.Module:
     from spectral_hyperresolution import LinearReassignment  # its compiler takes a second to load
 
     names = ("hop_length", "bins_per_octave", "fmin", "fmax", "oversampling")
     settings = {name: getattr(grid, name) for name in names}
-    return LinearReassignment(grid.sample_rate, q=q, reassign=reassign, **settings)
+    settings |= {"q": q, "reassign": reassign, "smooth": smooth}
+    return LinearReassignment(grid.sample_rate, **settings)
 
 
 def reassigned_magnitude(waveform: Tensor, grid: Grid, q: float, smooth: int = 0) -> Tensor:
@@ -101,11 +102,7 @@ def reassigned_magnitude(waveform: Tensor, grid: Grid, q: float, smooth: int = 0
 
     ``smooth`` times the power is averaged over 3 x 3 cells, with weights 1 2 1 by 1 2 1.
     """
-    power = _transform(grid, q, True)(waveform)
-    cells = power.reshape(-1, *power.shape[-2:])
-    for _ in range(smooth):  # two means of 2 x 2 cells
-        cells = avg_pool2d(avg_pool2d(cells, 2, 1, padding=1), 2, 1)
-    return cells.reshape(power.shape).sqrt()
+    return _transform(grid, q, True, smooth)(waveform).sqrt()
 
 
 def gabor_magnitude(waveform: Tensor, grid: Grid, q: float, masked: bool = False) -> Tensor:

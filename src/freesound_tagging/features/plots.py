@@ -42,7 +42,7 @@ class SpectrogramAxes:
     times: np.ndarray  # centre of each column in seconds
     unit: str = ""  # of the brightness; empty where it has none
     rows: str = "frequency (Hz)"  # what the rows are, in words
-    axis: str = "linear"  # how the frequencies are spaced: linear, log or mel
+    axis: str = "linear"  # how the frequencies are spaced: linear, log, mel or yamnet
 
 
 def spectrogram_axes(variant: Variant, grid: Grid) -> SpectrogramAxes:

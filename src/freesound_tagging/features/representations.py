@@ -204,12 +204,12 @@ ALL_VARIANTS = VARIANTS | {
 
 
 def get_channel(name: str) -> Channel:
-    """Return the channel of that name."""
+    """Return the channel of that name; a ValueError lists the known ones."""
     return look_up("channel", name, CHANNELS | EMBEDDINGS)
 
 
 def get_variant(name: str) -> Variant:
-    """Return the representation of that name, from either table."""
+    """Return the representation of that name; a ValueError lists the known ones."""
     return look_up("representation", name, ALL_VARIANTS)
 
 

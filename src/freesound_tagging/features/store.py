@@ -72,6 +72,7 @@ def build(
 
     The table has the index ``clip_id`` and a column ``path``. Clips that cannot be read are listed
     in ``store.failed``; where none can be, or one cannot and ``strict`` is set: a `DataError`.
+    ``n_jobs`` processes work at once, by default one a core; ``progress`` shows a bar.
     """
     folder = Path(folder)
     settings = {name: [get_channel(name).settings(), asdict(grid)] for name in channels}

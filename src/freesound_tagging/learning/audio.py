@@ -101,7 +101,6 @@ def train_on_all(table: pd.DataFrame, store: Store) -> tuple[dict, dict[str, Ten
         "mean": [],
         "deviation": [],
         "yamnet": yamnet.SHA256[yamnet.WEIGHTS],
-        "slowed": store.grid.sample_rate != yamnet.SAMPLE_RATE,
         "C": strength,
     }
     return about, weights

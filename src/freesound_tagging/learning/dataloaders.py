@@ -223,7 +223,8 @@ def make_dataloaders(
     """Return fastai DataLoaders of a representation, by default on the CPU.
 
     Clips that the store could not read are left out, and the ``fold`` is held out; with None all
-    clips train. Of the table the columns label, fold and verified count.
+    clips train. Of the table the columns label, fold and verified count. A ValueError
+    names a fold without clips, or a label that none of them trains.
     """
     variant = get_variant(variant_name)
     clips = table.drop(store.failed, errors="ignore").sort_index()

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, Field, PositiveFloat
+from pydantic import BaseModel, Field, PositiveFloat, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as load_weights
 from safetensors.torch import save as save_weights
@@ -46,12 +46,11 @@ class NetworkSettings(BaseModel, strict=True, frozen=True):
     deviation: list[PositiveFloat]
     sha256: str
     temperature: PositiveFloat
-    limit: float | None = None  # of strangeness
+    limit: float  # of strangeness
     # Its out-of-fold summary, how well it is calibrated, and ``foreign``, by data set: ``n``, and
     # the share ``labelled`` of these sounds of no class.
     expected: dict[str, Any]
     yamnet: str = ""  # the sha256 of its file
-    slowed: bool = False
     C: PositiveFloat | None = None
 
 
@@ -69,8 +68,14 @@ class Settings(BaseModel, strict=True, frozen=True):
 
 
 def read_settings(folder: str | Path) -> Settings:
-    """Return what a model's ``model.json`` says; a ValueError names a setting that is wrong."""
-    return Settings.model_validate_json((Path(folder) / "model.json").read_bytes())
+    """Return what a model's ``model.json`` says; a `DataError` names a setting that is wrong."""
+    file = Path(folder) / "model.json"
+    try:
+        return Settings.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise DataError(f"{file}: {place}: {first['msg']}; make model makes it") from error
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,7 @@ class Tags:
 
 
 class SpectrogramNetwork:
-    """A saved network behind its representation; a `Tagger` needs no more than the two methods."""
+    """A saved network behind its representation: what a `Tagger` needs of a network."""
 
     padded = True  # sounds shorter than a window are, as in training
 
@@ -128,11 +133,11 @@ class SpectrogramNetwork:
             ((decoding_table(loudness).double() - mean) / deviation).float()
             for (_, loudness), mean, deviation in scales
         ]
-        self._learned = {name: weights.pop(name) for name in list(weights) if "unknown." in name}
+        self._learned = {name: weights[name] for name in weights if name.startswith(unknown.PREFIX)}
         network = build_network(
             about.architecture, len(settings.classes), about.width, pretrained=False
         )
-        network.load_state_dict(weights)
+        network.load_state_dict({n: weights[n] for n in weights if n not in self._learned})
         self._network = network.eval().to(memory_format=torch.channels_last)
 
     def spectrogram(self, waveforms: Tensor) -> Tensor:
@@ -147,8 +152,6 @@ class SpectrogramNetwork:
         planes = [values[codes[:, i]] for i, values in enumerate(self._values)]
         spectrograms = torch.stack(planes, dim=1).to(memory_format=torch.channels_last)
         features, logits = unknown.features_and_logits(self._network, spectrograms)
-        if not self._learned:  # where nothing was, nothing is strange
-            return logits.double(), logits.new_zeros(len(logits))
         return logits.double(), unknown.strangeness(features, self._learned)
 
 
@@ -156,7 +159,8 @@ class Tagger:
     """A saved network: waveform -> `Tags`.
 
     ``folder`` is as written by `save` (``make model``), for example ``models/microcalls/cpu``;
-    ``representation`` one of its networks, by default the first in ``model.json``.
+    ``representation`` one of its networks, by default the first in ``model.json``. A `DataError`
+    says why a folder cannot be used.
     """
 
     def __init__(self, folder: str | Path, representation: str | None = None):
@@ -246,7 +250,7 @@ class Tagger:
             strangeness=strangeness.numpy(),
             seconds=sum(lengths) / rate,
             window=duration,
-            limit=math.inf if self.about.limit is None else self.about.limit,
+            limit=self.about.limit,
         )
 
 

@@ -46,7 +46,6 @@ def learn(learner: Learner) -> dict[str, Tensor]:
     ``unknown.spread``, root mean square distance of the training clips from their mean, shape ().
     """
     features = _features(learner, learner.dls.train).flatten(0, 1).double()
-    features = features.nan_to_num(0, 0, 0)  # that training diverged, the scores tell
     mean = features.mean(dim=0)
     variances, axes = torch.linalg.eigh((features - mean).T @ (features - mean) / len(features))
     share = variances.flip(0).cumsum(0) / variances.sum()

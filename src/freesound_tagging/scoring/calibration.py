@@ -65,7 +65,7 @@ def calibrate(scores: pd.DataFrame) -> dict:
     """Return temperature, limit of strangeness and reliability, from out-of-fold scores.
 
     What the temperature is worth is measured on each fold with that of the other folds. The limit
-    is what the strangeness of `KNOWN_KEPT` of the clips does not exceed, None where none is known.
+    is what the strangeness of `KNOWN_KEPT` of the clips does not exceed.
     """
     probabilities = scores[classes_of(scores)].to_numpy(dtype=np.float64)
     targets, folds = true_indices(scores), scores["fold"].to_numpy()
@@ -74,11 +74,10 @@ def calibrate(scores: pd.DataFrame) -> dict:
         held_out = folds == fold
         temperature = fit_temperature(probabilities[~held_out], targets[~held_out])
         crossed[held_out] = sharpen(probabilities[held_out], temperature)
-    strange = scores.get("strangeness")
     before, after = reliability(probabilities, targets), reliability(crossed, targets)
     return {
         "temperature": fit_temperature(probabilities, targets),
-        "limit": None if strange is None else float(np.quantile(strange, KNOWN_KEPT)),
+        "limit": float(np.quantile(scores["strangeness"], KNOWN_KEPT)),
         "calibration_error_before": calibration_error(before),
         "calibration_error": calibration_error(after),
         "reliability_before": before.to_dict("records"),

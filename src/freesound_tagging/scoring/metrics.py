@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 KEYS = ["clip_id", "seed", "fold", "label"]
-"""Columns of the scores that are not classes."""
+"""Columns of the scores that are not classes; some have ``strangeness`` as well."""
 
 METRICS = ["top1_accuracy", "top3_error", "map3"]
 METRIC, METRIC_TITLE = "top1_accuracy", "top-1 accuracy"
@@ -27,7 +27,8 @@ def target_ranks(scores: ArrayLike, targets: ArrayLike) -> np.ndarray:
     """Return the place of the true class in each row's ranking, 0 for the highest score.
 
     ``scores`` are finite, shape (n, classes), ``targets`` the index of each row's true class. Of
-    equal scores that with the lower index ranks first: a constant row is no hit for all.
+    equal scores that with the lower index ranks first: a constant row is no hit for all. Anything
+    else is a ValueError.
     """
     scores, targets = np.asarray(scores, dtype=np.float64), np.asarray(targets)
     if scores.ndim != 2 or targets.shape != scores.shape[:1]:
@@ -35,7 +36,8 @@ def target_ranks(scores: ArrayLike, targets: ArrayLike) -> np.ndarray:
             f"scores {scores.shape} must be (n, classes), targets {targets.shape} (n,)"
         )
     if not np.isfinite(scores).all():
-        raise ValueError("scores hold NaN or infinity")
+        row = np.isfinite(scores).all(axis=1).argmin()
+        raise ValueError(f"scores hold NaN or infinity, first in row {row}, counted from 0")
     if not ((targets >= 0) & (targets < scores.shape[1])).all():
         raise ValueError(f"targets must lie in 0..{scores.shape[1] - 1}")
     order = np.argsort(-scores, axis=1, kind="stable")
@@ -124,7 +126,10 @@ def bootstrap_means(
 
 
 def interval(values: np.ndarray, recordings: ArrayLike) -> tuple[float, float]:
-    """Return the 95 % interval of a mean that lies between 0 and 1, as `bootstrap_means` draws."""
+    """Return the 95 % interval of a mean that lies between 0 and 1, as `bootstrap_means` draws.
+
+    ``values`` have the shape (clips, seeds), ``recordings`` (clips,).
+    """
     level = values.mean()
     if (values == level).all():
         # Nothing varies. Rule of three: the 95 % bound of an event never seen in n.

@@ -78,7 +78,7 @@ def fetch(archive: Archive, root: Path, hashes: Mapping[str, str] | None = None)
     """Make sure that an archive's content is in place under ``root``, and return its folder.
 
     ``hashes`` are the `Archive.clip_hash` of each clip, by name; a folder appears once all are
-    right. A folder that is there is taken as it is.
+    right. A folder that is there is taken as it is. A `DataError` says what cannot be had or used.
     """
     folder = root / archive.folder
     if folder.is_dir():
@@ -110,7 +110,10 @@ def fetch(archive: Archive, root: Path, hashes: Mapping[str, str] | None = None)
 
 
 def find_archive(archive: Archive, root: Path) -> Path:
-    """Find an archive under DATA_MIRROR, then in ``root/downloads``, or download it to there."""
+    """Find an archive under DATA_MIRROR, then in ``root/downloads``, or download it to there.
+
+    A `DataError` where that mirror is no folder, or as `download_file`.
+    """
     mirror = os.environ.get("DATA_MIRROR", "")
     if mirror and not Path(mirror).is_dir():
         raise DataError(
@@ -133,7 +136,8 @@ def download_file(url: str, target: Path, md5: str = "") -> Path:
     """Download a file, unless it is there already.
 
     What has arrived is kept in ``.NAME.part`` beside the target, whatever stops the program, and
-    the next call goes on from there. The target is whole and, where ``md5`` is given, right.
+    the next call goes on from there. The target is whole and, where ``md5`` is given, right. A
+    `DataError` says why it cannot be had, and where to put the file by hand.
     """
     part = target.with_name(f".{target.name}.part")
     target.parent.mkdir(parents=True, exist_ok=True)

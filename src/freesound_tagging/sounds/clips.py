@@ -171,7 +171,7 @@ def load_windows(
     middle of zeros, in every window.
 
     Returns the windows, float32, shape (windows, samples), and a note, "" for an ordinary
-    recording; data/README.md lists what is noted.
+    recording; data/README.md lists what is noted. What cannot be used is a `ClipError`.
     """
     rate, length, box = sample_rate, round(duration * sample_rate), min(BOX, duration)
     notes: list[str] = []

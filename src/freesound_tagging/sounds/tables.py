@@ -20,7 +20,7 @@ from freesound_tagging.sounds.clips import ClipError, load_clip
 
 COLUMNS = ("path", "label", "fold", "split", "verified", "group")
 N_FOLDS = 5  # where a table gives none
-SEEDS = 20  # tried, one after the other
+DEALS = 20  # tried, one after the other
 NO_FOLD = -1  # of test clips, which take no part in cross-validation
 
 RESERVED_LABELS = ("clip_id", "seed", "fold", "label", "strangeness", "group", "variant")
@@ -69,13 +69,15 @@ def read_rows(path: Path, needed: Sequence[str]) -> pd.DataFrame:
     try:
         head = path.read_text("utf-8-sig").partition("\n")[0]
         separator = max(",;\t", key=head.count)
-        options = {"skipinitialspace": True, "skip_blank_lines": False}
-        rows = pd.read_csv(path, sep=separator, dtype=str, na_filter=False, **options)
+        options = {"skipinitialspace": True, "skip_blank_lines": False, "index_col": False}
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # more fields than columns
+            rows = pd.read_csv(path, sep=separator, dtype=str, na_filter=False, **options)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not UTF-8 text ({error}); save it as UTF-8") from error
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+    except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError) as error:
         reason = f"{str(error).strip()}); put a field that holds {separator!r} in double quotes"
         raise DataError(f"{path}: is no CSV ({reason}") from error
     rows = rows.rename(columns=_tidy)
@@ -84,8 +86,10 @@ def read_rows(path: Path, needed: Sequence[str]) -> pd.DataFrame:
             f"{path}, line 1: needed are columns {', '.join(needed)}, separated by commas; found "
             f"{', '.join(rows)}"
         )
+    ends = rows.apply(lambda cells: cells.str.count("\n")).sum(axis=1)  # within quoted fields
     rows = rows.apply(lambda cells: cells.str.strip())
-    rows["where"] = [f"{path}, line {line}" for line in range(2, len(rows) + 2)]
+    lines = rows.index + 2 + ends.cumsum() - ends
+    rows["where"] = [f"{path}, line {line}" for line in lines]
     rows = rows[(rows.drop(columns="where") != "").any(axis=1)].reset_index(drop=True)
     for name in sorted({"label", "group"} & set(rows)):
         before, rows[name] = rows[name], rows[name].map(_tidy)
@@ -216,7 +220,7 @@ def deal_folds(clips: pd.DataFrame) -> pd.Series:
     n_folds = min(N_FOLDS, group.nunique(), label.value_counts().max())
     if n_folds < 2:
         return folds
-    for seed in range(SEEDS):
+    for seed in range(DEALS):
         dealer = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
         with warnings.catch_warnings():  # of labels with fewer clips than there are folds
             warnings.simplefilter("ignore", UserWarning)

@@ -35,10 +35,8 @@ def test_the_short_answer_quotes_the_results():
         for place in ("microcalls/cpu", "insectset32/pretrained")
     )
     assert calls["variant"] == heard["variant"] == "gabor_q8_magnitude"
-    best = (
-        f"{calls['top1_accuracy']:.3f} on generated sounds, {heard['top1_accuracy']:.3f} on Insect"
-    )
-    assert f"were best: {best}" in answer
+    best = f"{calls['top1_accuracy']:.3f} on generated sounds, {heard['top1_accuracy']:.3f} on"
+    assert f"were best: {best} InsectSet32" in answer
     assert found.loc[("hires_q2", "log_db", "frequency"), "verdict"] == "no difference found"
     above = found["verdict"].eq("better").unstack("reference")
     assert not (above["log_db"] & above.drop(columns="log_db").any(axis=1)).any()

@@ -39,6 +39,7 @@ REFERENCES = {
 SHOWN = (
     *("log_db", "log_linear", "hires_q2", "gabor_q2", "hires_q8", "gabor_q8"),
     *("hires_q8_magnitude", "gabor_q8_magnitude"),
+    *("3ch_hires_q1_q8_log_db", "3ch_gabor_q1_q8_log_db"),
 )
 """Representations of the README's table."""
 

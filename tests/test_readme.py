@@ -10,6 +10,7 @@ import pandas as pd
 from freesound_tagging.scoring.metrics import METRIC, clip_metrics
 from freesound_tagging.scoring.statistics import by_fold_and_seed, paired_differences
 from results.recompute import PAGES, fill_in, recompute, tables_of_pages
+from studies.plan import families_of
 from studies.scores import read
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -66,7 +67,6 @@ def test_the_results_page_quotes_the_scores():
     calls = pd.read_csv(results / "microcalls/cpu/summary.csv").set_index("variant")
     assert f"and gains {calls.loc['log_linear', 'minus_log_db']:.3f}" in text
     assert f"`gabor_q8_magnitude` with {calls['top1_accuracy'].max():.3f}" in text
-    assert calls["top1_accuracy"].idxmax() == "gabor_q8_magnitude"
     asked = pd.read_csv(results / "microcalls/cpu/contrasts.csv")
     causes = asked[asked["classes"] == "all"].set_index("variant")["difference"]
     assert f"nothing moved, {-causes['gabor_q8_masked']:.3f} is lost" in text
@@ -74,18 +74,19 @@ def test_the_results_page_quotes_the_scores():
     assert f"the loss is {-causes['hires_q8_magnitude']:.3f}, and still" in text
     strong = pd.read_csv(results / "esc10/pretrained/summary.csv").set_index("variant")
     levels = strong["top1_accuracy"]
-    said = f"`log_db` has {levels['log_db']:.4f} and `hires_q2` {levels['hires_q2']:.3f}"
-    assert said in text
+    assert f"`log_db` has {levels['log_db']:.4f} and `hires_q2` {levels['hires_q2']:.3f}" in text
     assert strong.at["log_linear", "seeds"] == 1 and set(strong["seeds"]) == {1, 3}
     first = clip_metrics(read(results / "esc10/pretrained/scores/log_db.csv.gz")).query("seed == 0")
     said = f"`log_linear` has {levels['log_linear']:.3f}, and `log_db` {first[METRIC].mean():.4f}"
     assert said in text
     row = pd.read_csv(results / "esc10/pretrained/contrasts.csv").iloc[0]
     assert (row["variant"], row["reference"]) == ("hires_q2", "log_db")
-    assert (
-        f"a gain of {row['high']:.3f} over log dB. It also allows a loss of {-row['low']:.4f}."
-        in text
-    )
+    assert f"a gain of {row['high']:.3f} over log dB." in text
+    assert f"It also allows a loss of {-row['low']:.4f}." in text
+    for name in ("esc10", "insectset32"):
+        planned = sum(map(len, families_of(name, "pretrained")))
+        judged = len(pd.read_csv(results / name / "pretrained/contrasts.csv").dropna(subset="p"))
+        assert f" {planned - judged} of {planned} " in text
     for name in ("gabor_q8", "hires_q8"):
         place = results / "insectset32/pretrained/scores"
         pair = [read(place / f"{own}.csv.gz") for own in (f"{name}_magnitude", name)]
@@ -95,9 +96,8 @@ def test_the_results_page_quotes_the_scores():
     assert f"`hires_q2` has {small['hires_q2']:.3f} and `log_db` {small['log_db']:.3f}. No" in text
     row = pd.read_csv(results / "insectset32/pretrained/contrasts.csv").iloc[0]
     assert (row["variant"], row["reference"]) == ("hires_q2", "log_db")
-    assert (
-        f"a gain of {row['high']:.3f} over log dB, and a loss of {-row['low']:.3f}, could" in text
-    )
+    said = f"a gain of {row['high']:.3f} over log dB, and a loss of {-row['low']:.3f}, could"
+    assert said in text
     own = {name: read(results / f"fsdd/cpu/scores/{name}_q2.csv.gz") for name in ("hires", "gabor")}
     dots = by_fold_and_seed(own["hires"], own["gabor"]).to_numpy()
     assert f"by {-dots.mean():.3f}. In {(dots < 0).sum()} of the {dots.size} runs" in text

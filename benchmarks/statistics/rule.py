@@ -25,16 +25,17 @@ from freesound_tagging.scoring.statistics import judge, p_value
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 from benchmarks.surroundings import surroundings
-from studies.plan import BASIC, CONTRASTS, families_of
+from studies.plan import BASIC, CONTRASTS, LOUDNESS, families_of
 
 _PRETRAINED = {"contrasts": CONTRASTS, "folds": 5, "seeds": 3}
 _CALLS = {"clips": 320, "recordings": 320, "folds": 5, "seeds": 5, "parts": 3}
 _CALLS |= {"mean": 0.7, "clip": 1.4, "made": 1.1, "seed": 0.18, "run": 0.05}
 # Clips, recordings, folds and seeds of the plan; what is left are spreads (standard deviations).
+_ESC10 = _PRETRAINED | {"clips": 400, "recordings": 304, "parts": 1}
+_ESC10 |= {"mean": 2.3, "clip": 1.5, "made": 0.75, "seed": 0.05, "run": 0.18}
 CASES = {
-    "esc10": _PRETRAINED
-    | {"clips": 400, "recordings": 304, "parts": 1}
-    | {"mean": 2.3, "clip": 1.5, "made": 0.75, "seed": 0.05, "run": 0.18},
+    "esc10": _ESC10,
+    "esc10, loudness": _ESC10 | {"contrasts": LOUDNESS},
     "insectset32": _PRETRAINED
     | {"clips": 330, "recordings": 231, "parts": 1}
     | {"mean": 1.4, "clip": 2.4, "made": 0.75, "seed": 0.03, "run": 0.17},

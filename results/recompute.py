@@ -270,7 +270,7 @@ def main() -> int:
         tables |= tables_of_pages(tables)
         for page in PAGES:
             page.write_text(fill_in(page.read_text(), tables))
-    except DataError as error:
+    except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"wrote {len(tables)} tables under results/ and those of the pages")

@@ -24,8 +24,7 @@ def main(argv: list[str] | None = None) -> None:
     folder = results_of(experiment, options.out)
     kept = score_files(folder)
     names = options.names or list(kept)
-    for name in names or ["any"]:
-        look_up("committed representation", name, kept)
+    files = {name: look_up("committed representation", name, kept) for name in names}
     with experiment.hold_runs():
         place = f"again on {processor()}"
         scores = train(experiment, names, range(options.seeds), place)[1]
@@ -33,7 +32,7 @@ def main(argv: list[str] | None = None) -> None:
     file, keys = folder / "again.csv", ["variant", "fold", "seed", "processor"]
     rows = [pd.read_csv(file)] if file.exists() else []
     for name in names:
-        old = read(kept[name]).set_index(KEYS)
+        old = read(files[name]).set_index(KEYS)
         new = scores[name].set_index(KEYS)[old.columns]
         old = old.loc[new.index]
         changes = {

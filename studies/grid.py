@@ -9,7 +9,7 @@ never made again, those in results/ neither; scores are copied there as they com
 from fastcore.basics import chunked
 
 from freesound_tagging.errors import look_up
-from freesound_tagging.features.representations import get_variant
+from freesound_tagging.runs import check_representations
 from studies.common import arguments, committed, keep, open_study, train
 from studies.plan import GRID
 
@@ -19,13 +19,12 @@ def main(argv: list[str] | None = None) -> None:
     parser = arguments(__doc__.splitlines()[0], "esc10", "pretrained", 0)
     parser.add_argument("names", nargs="*", help="representations; default: the plan's")
     options = parser.parse_args(argv)
-    for name in options.names:
-        get_variant(name)  # an unknown one stops here
     if options.names:
         steps = [(options.names, options.seeds or 1)]
     else:
         steps = look_up("grid", f"{options.dataset}/{options.profile}", GRID)
     experiment = open_study(options)
+    check_representations(options.names, experiment.profile)
     there = committed(experiment, options.out)
     with experiment.hold_runs():
         for names, seeds in steps:

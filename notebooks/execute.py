@@ -36,9 +36,10 @@ def shrink(output: dict) -> None:
     content = output.get("data", {})
     if "image/png" in content:
         figure = Image.open(io.BytesIO(base64.b64decode(content["image/png"]))).convert("RGB")
-        for colours in (256, 64, 32):
+        for colours in (256, 64):
             small = io.BytesIO()
-            figure.quantize(colours, dither=Image.Dither.NONE).save(small, "png", optimize=True)
+            few = figure.quantize(colours, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+            few.save(small, "png", optimize=True)
             if small.tell() < 100_000:
                 break
         content["image/png"] = base64.b64encode(small.getvalue()).decode()

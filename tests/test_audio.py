@@ -43,6 +43,14 @@ def test_the_head_is_logistic_regression_folded_into_one_map(classes):
     assert strength in audio.STRENGTHS
 
 
+def test_few_recordings_are_enough():
+    rows, labels = drawn_rows(2, 12)
+    for groups in (np.zeros(12), np.arange(12) % 2):  # no fold could train on both classes
+        assert audio.fit(rows, labels, groups)[1] == 1
+    rare = np.where(np.arange(12) < 2, "b", "a")  # one of the folds cannot
+    assert audio.fit(rows, rare, np.arange(12) // 3)[1] in audio.STRENGTHS
+
+
 def test_strangeness_is_the_relative_mahalanobis_distance():
     rows, labels = drawn_rows(3)
     asked = np.concatenate([rows[:5], rows[:5] + 20])

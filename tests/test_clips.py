@@ -172,6 +172,7 @@ READ = {
     "chained ogg": (OGG + OTHER, N, BEHIND),
     "chained opus": (OPUS + OTHER, N_OPUS, BEHIND),
     "mp3 mp3": (MP3 + ID3V1 + MP3, N, BEHIND),
+    "wav counted short": (wav(data=N, riff=N + 36), N // 2, BEHIND),
     "mp3 counted short": (xing(0.5), N // 2 + 1, BEHIND),
     # Sizes that say nothing, or slips in them.
     "riff -1": (wav(riff=0xFFFFFFFF), N, ""),
@@ -390,6 +391,13 @@ def test_clips_that_say_little_are_kept_and_noted(tmp_path, x, rate, note):
     assert waveform.shape == (32_000,)
     assert re.match(note, said) if note else said == ""
     assert load_clip(tmp_path / "a.wav", rate, 2.0)[1] == "" or note != ABOVE
+
+
+def test_a_constant_is_loud_nowhere(tmp_path):
+    x = np.full(190_000, 0.05)
+    x[130_000:] += 0.1 * noise(60, 1000)
+    sf.write(tmp_path / "a.wav", x, 1000)
+    assert load_clip(tmp_path / "a.wav", 1000, 2.0)[0].std() > 1e-3
 
 
 def test_windows_are_spread_over_the_recording(tmp_path):

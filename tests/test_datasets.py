@@ -403,6 +403,7 @@ GROUPED = [f"{row},{i // 2 % 2},rec{i}" for i, row in enumerate(ROWS)]
     [
         ("file,class", ROWS, "line 1: needed are columns file, label.* found file, class"),
         ("", [], "is no CSV"),
+        ("file,label,label ", [f"{row},b" for row in ROWS], "column 'label' stands twice"),
         ("file,label", [], "has no rows"),
         ("file,label", [*ROWS, ROWS[3]], r"line 22: clip 'b/03\.wav' is listed twice.*line 5"),
         ("file,label", ["", "", *ROWS, "a/99.wav,a"], r"line 24: no file .*a.99\.wav"),
@@ -422,6 +423,7 @@ GROUPED = [f"{row},{i // 2 % 2},rec{i}" for i, row in enumerate(ROWS)]
         ("file,label", ROWS[::2] + ROWS[1:2], "line 12: label 'b' is seen in one fold only"),
         ("file,label,fold", [*FOLDED[1:], "a/00.wav,a,"], "line 21: fold is ''; legal are whole"),
         ("file,label,fold", [*FOLDED[1:], "a/00.wav,a,-1"], "line 21: fold is '-1'"),
+        ("file,label,fold", [*FOLDED[1:], "a/00.wav,a," + 20 * "1"], "line 21: fold is '111"),
         ("file,label,fold", [f"{row},3" for row in ROWS], "label 'a' is seen in one fold only"),
         ("file,label,fold,group", [*GROUPED[1:], "a/00.wav,a,0,"], "line 21: group is blank"),
     ],

@@ -65,6 +65,8 @@ def test_a_port_that_cannot_be_had(model, capsys, port):
         port = str(taken.getsockname()[1]) if port == "taken" else port
         assert cli.main(["demo", "--model", str(model), "--port", port]) == 2
     assert f"port {port}" in capsys.readouterr().err
+    assert cli.main(["demo", "--model", "nowhere"]) == 2
+    assert "nowhere" in capsys.readouterr().err
 
 
 # --- in a browser ------------------------------------------------------------------------------

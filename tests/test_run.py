@@ -93,8 +93,8 @@ def test_of_a_progress_bar_the_last_state_stays(tmp_path):
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(bar)])
     notebook.metadata.kernelspec = {"name": "python3", "language": "python", "display_name": ""}
     nbformat.write(notebook, tmp_path / "bar.ipynb")
-    notebooks.run_notebook(tmp_path / "bar.ipynb", tmp_path / "made.ipynb", "microcalls", "smoke")
-    (output,) = nbformat.read(tmp_path / "made.ipynb", 4).cells[-1].outputs
+    notebooks.run_notebook(tmp_path / "bar.ipynb", tmp_path / "{m}.ipynb", "microcalls", "smoke")
+    (output,) = nbformat.read(tmp_path / "{m}.ipynb", 4).cells[-1].outputs
     assert output.text.count("%") == 1 and output.text.startswith("100%")
 
 

@@ -217,10 +217,28 @@ def test_control_c_leaves_what_is_done_and_says_what_is_left(
     assert len(rows_of(out)) == 15 and len(list((tmp_path / "l").iterdir())) == 5
 
 
+def test_resume_keeps_the_rows_of_others_and_tries_again_what_failed(model, many, tmp_path, capsys):
+    out, other, name = tmp_path / "tags.csv", tmp_path / "other", "\u0436" * 110
+    other.mkdir()
+    (many / "0.wav").rename(many / f"{name}.wav")  # of 224 bytes
+    whole = (many / f"{name}.wav").read_bytes()
+    (other / f"{name}.wav").write_bytes(whole[:2000])
+    arguments = ["tag", "--model", str(model), "--csv", str(out), "--audacity", "--resume"]
+    assert cli.main([*arguments, str(many), "--folder", str(many)]) == 0
+    before = rows_of(out)
+    assert cli.main([*arguments, str(other), "--folder", str(many)]) == 2
+    assert f"{name}.labels.txt is there already" in capsys.readouterr().err
+    assert rows_of(out) == before
+    for content, n in ((whole[:2000], 16), (whole, 18)):
+        (other / f"{name}.wav").write_bytes(content)
+        cli.main([*arguments, str(other), "--folder", str(other)])
+        assert rows_of(out)[:15] == before and len(rows_of(out)) == n
+
+
 def test_a_link_is_followed_and_a_pipe_is_written_to(model, many, tmp_path):
     arguments = ["tag", str(many), "--model", str(model), "--csv"]
     shared, link, pipe = tmp_path / "all.csv", tmp_path / "tags.csv", tmp_path / "pipe"
-    shared.write_text("old")
+    shared.touch()
     link.symlink_to(shared)
     assert cli.main([*arguments, str(link)]) == 0
     assert link.is_symlink() and len(rows_of(shared)) == 15
@@ -275,7 +293,7 @@ def test_nobody_has_to_read_the_output_to_its_end(model, many):
         (["a.wav", "--csv", "empty"], "directory"),
         (["a.wav", "--csv", "a.wav"], "is not replaced"),
         (["linked", "--csv", "linked"], "is not replaced"),
-        (["a.wav", "--csv", "memo.3gp"], "is not replaced"),
+        (["a.wav", "--csv", "other.csv"], "--resume goes on"),
         (["a.wav", "--resume"], "--csv"),
         (["a.wav", "--resume", "--csv", "other.csv"], "other.csv was not written by tag"),
         (["a.wav", "--folder", "a.wav", "--audacity"], "a.wav"),
@@ -288,7 +306,6 @@ def test_nobody_has_to_read_the_output_to_its_end(model, many):
 def test_slips_get_one_line(model, tmp_path, monkeypatch, capsys, arguments, words):
     monkeypatch.chdir(tmp_path)
     sf.write("a.wav", sound(1), RATE)
-    Path("memo.3gp").write_bytes(b"\0\0\0\x18ftyp3gp4")
     Path("linked").symlink_to("a.wav")
     Path("other.csv").write_text("a,b\n1,2\n")
     os.mkfifo("pipe.wav")

@@ -163,6 +163,9 @@ def test_false_alarms_are_counted_on_other_data_sets_that_are_at_hand_and_whole(
         with pytest.warns(UserWarning, match="half an archive"):
             counted = models.count_false_alarms(tagger, experiment)
         assert counted == {"fsdd": {"n": 3, "labelled": share}}
+    paths[0] = "gone.wav"
+    with pytest.warns(UserWarning, match="fsdd is left out: gone.wav"):
+        assert models.count_false_alarms(tagger, experiment) == {}
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def hold_alone(folder: Path, doing: str) -> Iterator[None]:
 def write_atomically(file: Path, content: bytes) -> None:
     """Write a file (of a link, what it points to) whole or not at all, whatever stops this."""
     file = Path(os.path.realpath(file))
-    temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
+    temporary = file.with_name(f".{uuid.uuid4().hex}{file.suffix}.part")
     try:
         with temporary.open("xb") as stream:
             stream.write(content)

@@ -9,6 +9,7 @@ same paths. Each has one thread, for random numbers and torch's settings belong 
 A job can be made twice and leaves the same bytes, so the jobs of a lost worker go to another.
 """
 
+import asyncio
 import importlib.util
 import os
 import re
@@ -60,7 +61,7 @@ def _backend(n_jobs: int) -> Iterator[dict[str, Any]]:
     from distributed import Client
 
     with Client(address, timeout=CONNECT_SECONDS, set_as_default=False) as client:
-        with suppress(TimeoutError):
+        with suppress(TimeoutError, asyncio.TimeoutError):  # one and the same from Python 3.11
             client.wait_for_workers(1, timeout=CONNECT_SECONDS)
         threads = sorted(client.nthreads().values())
         if set(threads) != {1}:

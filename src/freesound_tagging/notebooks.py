@@ -39,7 +39,7 @@ def run_notebook(source: Path, target: Path, dataset: str, profile: str) -> None
     known = papermill.inspect_notebook(source)
     papermill.execute_notebook(
         source,
-        target,
+        str(target).replace("{", "{{").replace("}", "}}"),  # papermill formats it
         parameters={name: value for name, value in given.items() if name in known},
         cwd=source.parent,
         kernel_name="python3",

@@ -79,13 +79,13 @@ def serve(folder: Path | None, port: int) -> None:
     from starlette.middleware.base import BaseHTTPMiddleware
 
     folder = folder or newest_model()
-    for variable in [name for name in os.environ if name.lower().endswith("_proxy")]:
-        del os.environ[variable]  # gradio asks this machine whether the page is there, nobody else
+    # Gradio asks this machine whether the page is there, and nobody else.
     os.environ |= {"no_proxy": "*", "HF_HUB_DISABLE_TELEMETRY": "1"}
     with tempfile.TemporaryDirectory(prefix="tag-a-sound-") as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads
+        page = build_page(folder)
         try:
-            build_page(folder).launch(
+            page.launch(
                 server_name="127.0.0.1",
                 server_port=port,
                 share=False,

@@ -160,7 +160,8 @@ def describe_settings(
     """
     settings = {name: value for name, value in asdict(profile).items() if name not in EXTENT}
     settings |= {f"grid {name}": value for name, value in settings.pop("grid").items()}
-    clips = table.sort_index().filter(["label", "fold", "verified"])
+    grouped = ["group"] if profile.architecture == "yamnet" else []  # its C is chosen by groups
+    clips = table.sort_index().filter(["label", "fold", "verified", *grouped])
     settings |= {
         "clips, labels and folds": hash_of(clips.to_csv()),
         "code of the training": TRAINING,

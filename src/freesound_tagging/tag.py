@@ -11,7 +11,7 @@ import io
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -212,17 +212,19 @@ def names_beside(files: Iterable[Path]) -> dict[Path, str]:
     return names
 
 
-def keep_done(table: Path) -> set[str]:
-    """Return the files that a stopped call tagged; the last, perhaps cut short, is taken out."""
+def read_done(table: Path, asked: Collection[str]) -> tuple[list[Sequence[str]], set[str]]:
+    """Return the rows that `--resume` keeps of a stopped call's table, and the files in the table.
+
+    Of the files ``asked`` for, the last, perhaps cut short, goes, and those that had an error.
+    """
     with table.open(encoding="utf-8", errors="replace", newline="") as file:
-        rows = [row for row in csv.reader(file) if row]
-    if rows and not ",".join(CSV_COLUMNS).startswith(",".join(rows[0])):
+        rows = [row for row in csv.reader(line.replace("\0", "") for line in file) if row]
+    header, first = ",".join(CSV_COLUMNS), ",".join(rows[0]) if rows else ""
+    if not header.startswith(first) or (first != header and len(rows) > 1):
         raise DataError(f"--resume: {table} was not written by tag")
-    named = [row for row in rows if len(row) > 1]  # a row cut within its name is nobody's
-    kept, text = [row for row in named if row[0] != named[-1][0]], io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(kept)
-    write_atomically(table, text.getvalue().encode())
-    return {row[0] for row in kept[1:]}
+    named = [row for row in rows[1:] if len(row) > 1]  # a row cut within its name is nobody's
+    kept = [row for row in named if row[0] not in asked or (row[0] != named[-1][0] and row[1])]
+    return [CSV_COLUMNS, *kept], {row[0] for row in named}
 
 
 def tag(options: argparse.Namespace) -> int:
@@ -234,40 +236,47 @@ def tag(options: argparse.Namespace) -> int:
         raise DataError("--resume goes on with a table: name it with --csv")
     files, folder = find_sounds(options.paths), options.folder
     names, table = names_beside(files), options.table or Path(os.devnull)
-    tracks = {file: folder / f"{names[file]}.labels.txt" for file in files if options.audacity}
-    edited = [track for track in tracks.values() if track.exists() and not options.resume]
-    if edited:
-        raise DataError(f"{edited[0]} is there already and may have been edited; see --folder")
-    if table.is_file():
-        with table.open("rb") as old:
-            if b"\0" in old.read(4096):
-                raise DataError(f"--csv {table}: this is no table, and is not replaced")
+    written = {file: str(file).encode(errors=ESCAPED).decode() for file in files}
+    kept, listed = [CSV_COLUMNS], set()
+    if table.is_file() and table.stat().st_size:
+        if not options.resume:
+            raise DataError(f"--csv {table} is there and is not replaced; --resume goes on with it")
+        kept, listed = read_done(table, set(written.values()))
+    done = {row[0] for row in kept[1:]}
+    left = [file for file in files if written[file] not in done]
+    tracks = {file: folder / f"{names[file]}.labels.txt" for file in left if options.audacity}
+    for file, track in tracks.items():
+        if track.exists() and written[file] not in listed:
+            raise DataError(f"{track} is there already and may have been edited; see --folder")
     from freesound_tagging.learning.tagger import Tagger
 
     tagger = Tagger(options.model or newest_model(), options.representation)
     if options.audacity or options.picture:
         folder.mkdir(exist_ok=True)
-    done = keep_done(table) if options.resume and table.is_file() else set()
-    left = [file for file in files if str(file).encode(errors=ESCAPED).decode() not in done]
+    if listed:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(kept)
+        write_atomically(table, text.getvalue().encode())
     n = problems = 0
-    with table.open("a" if done else "w", encoding="utf-8", errors=ESCAPED, newline="") as out:
+    with table.open("a" if listed else "w", encoding="utf-8", errors=ESCAPED, newline="") as out:
         writer = csv.writer(out, lineterminator="\n")
-        writer.writerows([] if done else [CSV_COLUMNS])
+        writer.writerows([] if listed else kept)
         try:
             for file in tqdm(left, unit="file", disable=None if len(left) > 1 else True):
                 try:
                     tags = tagger.tag_file(file)
                     line, rows = as_line(str(file), tags, options.top), as_rows(tags, options.top)
-                    if options.audacity and not tracks[file].exists():
-                        write_atomically(tracks[file], as_audacity(tags).encode())
-                    if options.picture:
-                        image = draw_file(tagger, tags, file)
-                        write_atomically(folder / f"{names[file]}.tags.png", image)
+                    image = draw_file(tagger, tags, file) if options.picture else None
                 except DataError as error:
                     problems += 1
+                    tags = image = None
                     line, rows = f"error: {error}", [("", "", "", "", "", error)]
                 writer.writerows((file, *row) for row in rows)
-                out.flush()
+                out.flush()  # before what lies beside: --resume takes the last of the table again
+                if tags and options.audacity and not tracks[file].exists():
+                    write_atomically(tracks[file], as_audacity(tags).encode())
+                if image:
+                    write_atomically(folder / f"{names[file]}.tags.png", image)
                 with tqdm.external_write_mode():
                     print(shown(line), flush=True)
                 n += 1

@@ -37,16 +37,24 @@ def fit(
 ) -> tuple[dict[str, Tensor], float]:
     """Return a head's weights, with what `unknown.learn_classes` returns, and its C.
 
-    C is chosen by the log loss on inner folds that keep each of the groups together. Rows are
-    standardised, and turned to as many axes as there are clips, which changes nothing in the fit.
+    C is chosen by the log loss on inner folds that keep each of the groups together; where no such
+    fold has two classes to learn and one of them to test, it is 1. Rows are standardised, and
+    turned to as many axes as there are clips, which changes nothing in the fit.
     """
+    n_groups, every, splits = len(set(groups)), np.arange(len(labels)), []
+    if n_groups > 1:
+        splits = [
+            (train, test)
+            for train, test in GroupKFold(min(5, n_groups)).split(rows, labels, groups)
+            if len(set(labels[train])) > 1 and np.isin(labels[test], labels[train]).any()
+        ]
     turn = make_pipeline(StandardScaler(), PCA()).fit(rows)
     search = GridSearchCV(
         LogisticRegression(max_iter=2000),
-        {"C": STRENGTHS},
+        {"C": STRENGTHS if splits else [1.0]},
         scoring=_seen_log_loss,
-        cv=GroupKFold(min(5, len(set(groups)))),
-    ).fit(turn.transform(rows), labels, groups=groups)
+        cv=splits or [(every, every)],
+    ).fit(turn.transform(rows), labels)
 
     def logits(inputs: np.ndarray) -> np.ndarray:
         found = search.decision_function(turn.transform(inputs))

@@ -85,7 +85,10 @@ def make_learner(dls: DataLoaders, profile: Profile) -> Learner:
 
 
 def fit(learner: Learner, profile: Profile) -> None:
-    """Train in one or two stages, each one cycle of rates: the head alone, then all layers."""
+    """Train in one or two stages, each one cycle of rates: the head, then all layers.
+
+    fastai lets batch normalisation learn with the head.
+    """
     if profile.frozen_epochs:
         learner.freeze()
         learner.fit_one_cycle(profile.frozen_epochs, profile.frozen_lr)

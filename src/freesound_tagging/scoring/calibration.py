@@ -65,7 +65,8 @@ def calibrate(scores: pd.DataFrame) -> dict:
     """Return temperature, limit of strangeness and reliability, from out-of-fold scores.
 
     What the temperature is worth is measured on each fold with that of the other folds. The limit
-    is what the strangeness of `KNOWN_KEPT` of the clips does not exceed.
+    is what the strangeness of `KNOWN_KEPT` of the clips does not exceed. Scores are of clips as the
+    network learns them; of a longer file windows are averaged, so that more files pass.
     """
     probabilities = scores[classes_of(scores)].to_numpy(dtype=np.float64)
     targets, folds = true_indices(scores), scores["fold"].to_numpy()

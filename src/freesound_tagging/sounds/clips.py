@@ -126,20 +126,21 @@ def _loudest(waveform: np.ndarray, sample_rate: int, box: float) -> tuple[int, f
     """Return the middle of the loudest box, in samples, and the sum of |x| in it."""
     if not len(waveform):
         return 0, 0.0
-    width, sound = max(1, round(box * sample_rate)), waveform
+    width, sound, silent = max(1, round(box * sample_rate)), waveform, False
     energy = waveform @ waveform.astype(np.float64)
     above = _high_pass(waveform, sample_rate, _DRIFT_HZ)
     if above @ above < (1 - _DRIFT_SHARE) * energy:
         above = _high_pass(waveform, sample_rate, _SOUND_HZ)
         # What is left of a constant is rounding noise, which is loud nowhere.
-        sound = above if above @ above > 1e-12 * energy else sound
+        silent = above @ above <= 1e-12 * energy
+        sound = sound if silent else above
     # In float64 sums of float32 samples are all but exact: equal stretches have equal sums.
     total = np.cumsum(np.concatenate([[0.0], np.abs(sound)]), dtype=np.float64)
     total = np.pad(total, (width // 2, width - width // 2), "edge")
     sums = total[width:] - total[:-width]
     first = int(np.argmax(sums))
     run = int(np.argmin(np.append(sums[first:] == sums[first], False)))  # of equal boxes
-    return first + (run - 1) // 2, float(sums[first])
+    return first + (run - 1) // 2, 0.0 if silent else float(sums[first])
 
 
 def _high_pass(waveform: np.ndarray, sample_rate: int, cutoff: float) -> np.ndarray:
@@ -167,8 +168,8 @@ def load_windows(
 
     One window is the best-centred crop; of a recording beyond two minutes, that of its loudest two.
     The starts of more are spread evenly over the recording, the first at its start and the last at
-    its end; they overlap where it is short. A recording that is shorter than a window stands in the
-    middle of zeros, in every window.
+    its end; they overlap where it is short. A recording that is shorter than a window is cropped as
+    for one window, the same in all.
 
     Returns the windows, float32, shape (windows, samples), and a note, "" for an ordinary
     recording; data/README.md lists what is noted. What cannot be used is a `ClipError`.
@@ -322,6 +323,10 @@ class Sound:
                 self.notes = [_OPEN]
             elif said > held + _SLIP:
                 self._refuse(f"is truncated: its header promises {said} bytes, it holds {held}")
+        # A size of 32 bits begins anew at 4 GB; that of a recorder that lost power is out of date.
+        whole = re.search(r"^Length : (\d+)\n(?:RIFF|FORM) : ([1-9]\d*)", log, re.MULTILINE)
+        if whole and int(whole[1]) - int(whole[2]) > _TAG:
+            self.notes.append(_MORE)
 
     def _check_pages(self, file: BinaryIO) -> None:
         """Read an Ogg file page by page: whole, checksums right, one sound, its end marked."""

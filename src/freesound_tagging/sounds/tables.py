@@ -49,7 +49,7 @@ def read_table(path: str | os.PathLike[str]) -> pd.DataFrame:
     clips["path"] = [str(path.parent / file) for file in files]
     clips["path"] = find_files(clips)
     if "fold" in clips:
-        for clip in clips[~clips["fold"].str.fullmatch("[0-9]+")].itertuples():
+        for clip in clips[~clips["fold"].str.fullmatch("[0-9]{1,9}")].itertuples():
             raise DataError(f"{clip.where}: fold is {clip.fold!r}; legal are whole numbers from 0")
         clips["fold"] = pd.factorize(clips["fold"].astype(int), sort=True)[0]
     if "group" not in clips:
@@ -81,6 +81,9 @@ def read_rows(path: Path, needed: Sequence[str]) -> pd.DataFrame:
         reason = f"{str(error).strip()}); put a field that holds {separator!r} in double quotes"
         raise DataError(f"{path}: is no CSV ({reason}") from error
     rows = rows.rename(columns=_tidy)
+    for name in rows:
+        if f"{name}.1" in rows or list(rows).count(name) > 1:  # pandas numbers equal ones
+            raise DataError(f"{path}, line 1: column {name!r} stands twice; leave one out")
     if not set(needed) <= set(rows):
         raise DataError(
             f"{path}, line 1: needed are columns {', '.join(needed)}, separated by commas; found "

@@ -32,9 +32,9 @@ def main(argv: list[str] | None = None) -> None:
     file, keys = folder / "again.csv", ["variant", "fold", "seed", "processor"]
     rows = [pd.read_csv(file)] if file.exists() else []
     for name in names:
-        old = read(files[name]).set_index(KEYS)
-        new = scores[name].set_index(KEYS)[old.columns]
-        old = old.loc[new.index]
+        old, new = read(files[name]).set_index(KEYS), scores[name].set_index(KEYS)
+        both = new.index.intersection(old.index)
+        new, old = new.loc[both, old.columns], old.loc[both]
         changes = {
             "largest_difference": (new - old).abs().max(axis=1).round(7),
             "accuracy_then": clip_metrics(old.reset_index()).set_index(KEYS)[METRIC],

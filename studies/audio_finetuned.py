@@ -73,6 +73,8 @@ def audio_learner(
 def main(argv: list[str] | None = None) -> None:
     """Make the runs and keep their scores."""
     options = arguments(__doc__.splitlines()[0], "esc10", "audio", 1).parse_args(argv)
+    if options.dataset != "esc10":
+        raise SystemExit("ESC-10 alone: elsewhere there is no such head to compare with")
     torch.set_num_threads(1)  # sums add up the same way every time
     experiment, parts = open_study(options), []
     table = experiment.load_table()

@@ -127,22 +127,20 @@ def keep(
         raise ValueError(f"{file} is of other clips or folds: remove {file.parent} first")
     write_atomically(file, content)
     made = _made_with(folder / "settings.json", describe_settings(table, experiment.profile))
-    contents = {}
+    packed = {}
     for name, frame in scores.items():
         file = folder / "scores" / f"{name}.csv.gz"
         if file.exists():
             old = read(file)
             frame = pd.concat([old[~old["seed"].isin(frame["seed"])], frame])
-        contents[file] = pack(frame)
-    if all(file.exists() and file.read_bytes() == contents[file] for file in contents):
+        packed[file] = pack(frame)
+    if all(file.exists() and file.read_bytes() == packed[file] for file in packed):
         return folder
     for key, now in {"machines": machine(), "commits": commit()}.items():
         made[key] = list(dict.fromkeys([*made[key], now]))
     made["conditions"] |= conditions or {}
     text = json.dumps(made, indent=1, default=asdict) + "\n"
-    contents[folder / "settings.json"] = text.encode()
-    for file, content in contents.items():
-        write_atomically(file, content)
+    contents = {folder / "settings.json": text.encode()} | packed
     if rows is not None:
         file, keys = folder / "runs.csv", ["condition", "variant", "fold", "seed"]
         rows = rows.reindex(columns=[*keys, "epochs", "seconds"], fill_value="")
@@ -150,6 +148,8 @@ def keep(
         old = [pd.read_csv(file, keep_default_na=False)] if file.exists() else []
         rows = pd.concat([*old, rows]).drop_duplicates(keys, keep="last").sort_values(keys)
         write_atomically(file, rows.to_csv(index=False).encode())
+    for file, content in contents.items():  # the scores last: where they are, all is
+        write_atomically(file, content)
     print(f"wrote {folder}: {', '.join(scores)}")
     return folder
 

@@ -9,7 +9,8 @@ from studies.common import arguments, run_conditions
 
 def conditions(profile: Profile) -> dict[str, tuple[str, dict]]:
     """Return name -> representation and what is different from the profile."""
-    training = {"architecture": "waveform", "frozen_epochs": 0, "lr_max": 1e-2, "lr_ratio": 1.0}
+    training = {"architecture": "waveform", "lr_max": 1e-2, "lr_ratio": 1.0}
+    training |= {"frozen_epochs": 0, "epochs": profile.frozen_epochs + profile.epochs}
     return {"waveform": ("waveform", training | {"crop": 0.75, "gain": 6.0, "mask": 0.0})}
 
 

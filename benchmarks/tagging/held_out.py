@@ -67,7 +67,7 @@ def main() -> None:
         one_window = predict(learner)
         with tempfile.TemporaryDirectory() as folder:
             about, weights = network_of(learner, profile)
-            about |= {"temperature": 1.0, "expected": {}}
+            about |= {"temperature": 1.0, "limit": 1e9, "expected": {}}
             data = describe_data(experiment, table)
             save(folder, data | {"networks": {name: about}}, {name: weights})
             tagger = Tagger(folder)

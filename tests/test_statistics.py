@@ -153,9 +153,10 @@ def test_one_seed_that_goes_the_other_way_keeps_the_verdict_back():
     assert row["verdict"] == "no difference found"
 
 
-@pytest.mark.parametrize("seeds", [1, 2])
-def test_too_few_seeds_have_a_difference_and_no_verdict(seeds):
-    row = one_row(drawn(0.9, seeds=seeds), drawn(0.4, seeds=seeds))
+@pytest.mark.parametrize(("seeds", "recordings"), [(1, 120), (2, 120), (3, 6)])
+def test_too_few_seeds_or_recordings_have_a_difference_and_no_verdict(seeds, recordings):
+    first, second = drawn(0.9, seeds=seeds), drawn(0.4, seeds=seeds)
+    row = one_row(first, second, np.arange(120) % recordings)
     assert row["difference"] > 0.3 and row["same_sign"] and row["verdict"] == ""
     assert row[["low", "high", "p", "p_holm"]].isna().all()
 
@@ -187,9 +188,10 @@ def test_the_record_of_the_simulation_keeps_the_promise():
     rows = [row for row in record["false alarms"] if row not in few]
     measured = [row for row in rows if row["luck of training, times"] == 1]
     assert {row["data set"] for row in measured} == set(rule.CASES)
+    error = np.sqrt(0.05 * 0.95 / 500)  # of a share of 500 families
     for row in measured:
-        assert row["false alarms"] <= 0.05
-        assert row["the interval holds the truth"] >= 0.95
+        assert row["false alarms"] <= 0.05 + error
+        assert row["the interval holds the truth"] >= 0.95 - error
     for name in rule.CASES:
         found = [row["found"] for row in record["found"] if row["data set"] == name]
         assert found == sorted(found) and found[-1] > 0.5

@@ -4,7 +4,8 @@ The difference of two representations is paired: same clip, same seed. Its mean 
 seed is a dot of the figure (`by_fold_and_seed`). Its interval comes from drawing recordings and
 seeds together (`freesound_tagging.scoring.metrics.bootstrap_means`). The verdict is "better" or
 "worse" where the interval is clear of 0, after Holm's procedure over the planned contrasts, and
-the sign is the same in every seed. With fewer than `MIN_SEEDS` there is a difference, no verdict.
+the sign is the same in every seed. With fewer than `MIN_SEEDS` or `MIN_RECORDINGS` there is a
+difference, no verdict.
 ``benchmarks/statistics/`` shows how often the rule is wrong, and what it finds.
 """
 
@@ -20,6 +21,8 @@ LEVEL = 0.05
 """Largest share of families with a false verdict; intervals cover 1 - LEVEL."""
 
 MIN_SEEDS = 3  # two say too little of their luck
+
+MIN_RECORDINGS = 10  # an exact sign test over six has a p value of 1/32 at best
 
 COLUMNS = ["variant", "reference", "metric", "seeds", "difference", "low", "high", "p", "same_sign"]
 
@@ -78,15 +81,15 @@ def compare(
     ``scores`` are representation -> out-of-fold scores, ``contrasts`` two of their keys each, and
     ``table`` has the index ``clip_id`` and a column ``group``, the recording. Of the columns, those
     of `judge` last, difference is the mean over clips and seeds, from low to high is its 95 %
-    interval, p is two-sided, same_sign is that of every seed. With fewer than `MIN_SEEDS` low, high
-    and p are NaN.
+    interval, p is two-sided, same_sign is that of every seed. With fewer than `MIN_SEEDS` or
+    `MIN_RECORDINGS` low, high and p are NaN.
     """
     rows = []
     for variant, reference in contrasts:
         values = paired_differences(scores[variant], scores[reference])
         by_seed, low, high, p = values.mean(), np.nan, np.nan, np.nan
-        if len(by_seed) >= MIN_SEEDS:
-            recordings = table["group"].loc[values.index]
+        recordings = table["group"].loc[values.index]
+        if len(by_seed) >= MIN_SEEDS and recordings.nunique() >= MIN_RECORDINGS:
             means = bootstrap_means(values.to_numpy(), recordings, DRAWS)
             low, high = np.quantile(means, [LEVEL / 2, 1 - LEVEL / 2])
             p = p_value(means)
@@ -106,7 +109,7 @@ def judge(comparisons: pd.DataFrame, planned: int | None = None) -> pd.DataFrame
     """Return rows of `compare`, which may be of several tables, judged as one family.
 
     Columns added, or made anew: p_holm, and verdict: "better", "worse", "no difference found", and
-    "" where there are too few seeds.
+    "" where there are too few seeds or recordings.
     """
     adjusted = holm(comparisons["p"], planned)
     found = (adjusted < LEVEL) & comparisons["same_sign"].to_numpy(bool)

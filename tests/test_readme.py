@@ -78,6 +78,7 @@ def test_the_results_page_quotes_the_scores():
     first = clip_metrics(read(results / "esc10/pretrained/scores/log_db.csv.gz")).query("seed == 0")
     said = f"`log_linear` has {levels['log_linear']:.3f}, and `log_db` {first[METRIC].mean():.4f}"
     assert said in text
+    assert f"`hires_q8_magnitude` has {levels.max():.4f}, the most of all" in text
     row = pd.read_csv(results / "esc10/pretrained/contrasts.csv").iloc[0]
     assert (row["variant"], row["reference"]) == ("hires_q2", "log_db")
     assert f"a gain of {row['high']:.3f} over log dB." in text

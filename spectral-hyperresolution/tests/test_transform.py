@@ -21,6 +21,7 @@ from spectral_hyperresolution.plan import (
     NODE_SPACING_OF_F0,
     between_nodes,
     halfway_weights,
+    make_plan,
 )
 
 RATE = 8000
@@ -184,6 +185,8 @@ def test_any_length_and_setting_gives_the_promised_shape(n, q, hop, fmin, axis):
     assert power.shape[1] == -(-n // hop)
     assert torch.isfinite(power).all()
     assert (power >= 0).all()
+    for batch in make_plan(n, transform.settings).batches:  # no band reads past the spectrum
+        assert (batch.high <= batch.layout.period // 2).all()
 
 
 # --------------------------------------------------------------------------- fast against exact

@@ -281,7 +281,7 @@ def make_batches(
         sigma = f0 / (2 * math.pi * settings.q)
         low = np.ceil((f0 - reach * sigma) * period).astype(np.int64)
         high = np.floor((f0 + reach * sigma) * period).astype(np.int64)
-        low = np.maximum(low, -((period - 1) // 2))
+        low = np.clip(low, -((period - 1) // 2), period // 2 + 1)
         high = np.maximum(np.minimum(high, period // 2), low - 1)  # a band may be empty
         bands = np.concatenate([np.arange(a, b + 1) for a, b in zip(low, high, strict=True)])
         u = (bands / period - np.repeat(f0, high - low + 1)) / np.repeat(sigma, high - low + 1)
@@ -338,7 +338,7 @@ def log_polynomial(settings: Settings) -> np.ndarray:
     degrees = np.arange(1, LOG_DEGREE + 1)
     # Weighted so that the relative error is even: points near their line are the most.
     powers = v[:, None] ** degrees / reach**degrees
-    solution = np.linalg.lstsq(powers / np.abs(v)[:, None], np.log1p(v) / np.abs(v))[0]
+    solution = np.linalg.lstsq(powers / np.abs(v)[:, None], np.log1p(v) / np.abs(v), None)[0]
     bins = a / math.log(2) if kind == 0 else c
     return (bins * solution * (step / reach) ** degrees).astype(np.float32)
 
@@ -389,7 +389,7 @@ def closest(nodes: np.ndarray, places: np.ndarray, h: float, q: float) -> list[n
         return g, -u * g
 
     given = np.hstack(filters(nodes))
-    return [np.linalg.lstsq(given, wanted)[0].T for wanted in filters(places)]
+    return [np.linalg.lstsq(given, wanted, None)[0].T for wanted in filters(places)]
 
 
 def line_table(

@@ -31,13 +31,14 @@ def test_the_short_answer_quotes_the_results():
         assert f" {abs(row['difference']):.3f}" in answer
     masked = found.loc[("gabor_q8_masked", "gabor_q8", "all")]
     assert masked["verdict"] == "worse" and f"alone cost {-masked['difference']:.3f}" in answer
-    calls, heard = (
+    calls, heard, strong = (
         pd.read_csv(ROOT / "results" / place / "summary.csv").loc[0]  # the best comes first
-        for place in ("microcalls/cpu", "insectset32/pretrained")
+        for place in ("microcalls/cpu", "insectset32/pretrained", "esc10/pretrained")
     )
     assert calls["variant"] == heard["variant"] == "gabor_q8_magnitude"
     best = f"{calls['top1_accuracy']:.3f} on generated sounds, {heard['top1_accuracy']:.3f} on"
-    assert f"were best: {best} InsectSet32" in answer
+    most = f"`{strong['variant']}` was best, with {strong['top1_accuracy'] + 1e-9:.3f}"
+    assert f"were best: {best} InsectSet32. On ESC-10 {most}" in answer
     assert found.loc[("hires_q2", "log_db", "frequency"), "verdict"] == "no difference found"
     above = found["verdict"].eq("better").unstack("reference")
     assert not (above["log_db"] & above.drop(columns="log_db").any(axis=1)).any()
@@ -76,8 +77,7 @@ def test_the_results_page_quotes_the_scores():
     assert f"`log_db` has {levels['log_db']:.4f} and `hires_q2` {levels['hires_q2']:.3f}" in text
     assert strong.at["log_linear", "seeds"] == 1 and set(strong["seeds"]) == {1, 3}
     first = clip_metrics(read(results / "esc10/pretrained/scores/log_db.csv.gz")).query("seed == 0")
-    said = f"`log_linear` has {levels['log_linear']:.3f}, and `log_db` {first[METRIC].mean():.4f}"
-    assert said in text
+    assert f"{levels['log_linear']:.3f}, and `log_db` {first[METRIC].mean():.4f}, one clip" in text
     assert f"`hires_q8_magnitude` has {levels.max():.4f}, the most of all" in text
     row = pd.read_csv(results / "esc10/pretrained/contrasts.csv").iloc[0]
     assert (row["variant"], row["reference"]) == ("hires_q2", "log_db")

@@ -74,12 +74,11 @@ def main(argv: list[str] | None = None) -> None:
     """Make the runs and keep their scores."""
     options = arguments(__doc__.splitlines()[0], "esc10", "audio", 1).parse_args(argv)
     if options.dataset != "esc10":
-        raise SystemExit("ESC-10 alone: elsewhere there is no such head to compare with")
+        raise SystemExit("ESC-10 alone: other recordings would have to be slowed down")
     torch.set_num_threads(1)  # sums add up the same way every time
     experiment, parts = open_study(options), []
     table = experiment.load_table()
-    paths = tqdm(table["path"], unit="clip")
-    patches = [log_mel_patches(*decode(path)).half() for path in paths]
+    patches = [log_mel_patches(*decode(path)).half() for path in tqdm(table["path"], unit="clip")]
     for seed in range(options.seeds):
         for fold in sorted(table["fold"].unique()):
             clips = table[table["fold"] == fold]

@@ -85,14 +85,12 @@ def run_conditions(options: argparse.Namespace, study: str, conditions: Callable
 
     ``conditions`` are, for a profile: name -> representation, and fields that are different.
     """
-    experiment = open_study(options)
-    seeds = range(options.seeds)
+    experiment, seeds = open_study(options), range(options.seeds)
     with experiment.hold_runs():
         for name, (representation, changes) in conditions(experiment.profile).items():
             place = f"{study}/{name}"
             rows, scores = train(experiment, [representation], seeds, place, **changes)
-            scores = {name: scores[representation]}
-            rows = rows.assign(condition=name)
+            scores, rows = {name: scores[representation]}, rows.assign(condition=name)
             keep(experiment, options.out, scores, rows, study, {name: changes})
 
 
@@ -140,7 +138,7 @@ def keep(
         made[key] = list(dict.fromkeys([*made[key], now]))
     made["conditions"] |= conditions or {}
     text = json.dumps(made, indent=1, default=asdict) + "\n"
-    contents = {folder / "settings.json": text.encode()} | packed
+    write_atomically(folder / "settings.json", text.encode())
     if rows is not None:
         file, keys = folder / "runs.csv", ["condition", "variant", "fold", "seed"]
         rows = rows.reindex(columns=[*keys, "epochs", "seconds"], fill_value="")
@@ -148,7 +146,7 @@ def keep(
         old = [pd.read_csv(file, keep_default_na=False)] if file.exists() else []
         rows = pd.concat([*old, rows]).drop_duplicates(keys, keep="last").sort_values(keys)
         write_atomically(file, rows.to_csv(index=False).encode())
-    for file, content in contents.items():  # the scores last: where they are, all is
+    for file, content in packed.items():  # the scores last: where they are, all is
         write_atomically(file, content)
     print(f"wrote {folder}: {', '.join(scores)}")
     return folder

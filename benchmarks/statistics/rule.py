@@ -21,12 +21,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from freesound_tagging.scoring.metrics import METRIC, bootstrap_means
+from freesound_tagging.scoring.metrics import METRIC, bootstrap_means, clip_metrics
 from freesound_tagging.scoring.statistics import judge, p_value
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 from benchmarks.surroundings import surroundings
 from studies.plan import BASIC, CONTRASTS, LOUDNESS, families_of
+from studies.scores import RESULTS, read, read_clips, score_files
 
 _PRETRAINED = {"contrasts": CONTRASTS, "folds": 5, "seeds": 3}
 _CALLS = {"clips": 320, "recordings": 320, "folds": 5, "seeds": 5, "parts": 3}
@@ -119,6 +120,18 @@ def spreads(right: np.ndarray, folds: np.ndarray) -> dict[str, float]:
     return {"accuracy": float(right.mean()), **spread}
 
 
+def committed_spreads(dataset: str, profile: str) -> dict[str, float]:
+    """Return the `spreads` of a grid's committed scores, of all representations with every seed."""
+    tables = [
+        clip_metrics(read(file)).pivot(index="clip_id", columns="seed", values=METRIC)
+        for file in score_files(RESULTS / dataset / profile).values()
+    ]
+    seeds = max(table.shape[1] for table in tables)
+    right = np.stack([table for table in tables if table.shape[1] == seeds], axis=2)
+    found = spreads(right, read_clips(RESULTS / dataset)["fold"].loc[tables[0].index].to_numpy())
+    return {name: round(value, 4) for name, value in found.items()}
+
+
 def verdicts(right: np.ndarray, case: dict) -> pd.DataFrame:
     """Return what the rule says of each contrast, and whether the 95 % interval holds 0."""
     names = names_of(case)
@@ -180,7 +193,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--families", type=int, default=500, help="drawn for each case")
     families = parser.parse_args().families
-    record = {**surroundings(), "false alarms": [], "found": []}
+    grids = {"esc10": "pretrained", "insectset32": "pretrained", "microcalls": "cpu", "fsdd": "cpu"}
+    spread = {name: committed_spreads(name, profile) for name, profile in grids.items()}
+    record = {**surroundings(), "spreads of the scores": spread, "false alarms": [], "found": []}
     for name in CASES:
         for luck in (1.0, 2.0):
             record["false alarms"].append(simulate(name, families, luck, 0.0))

@@ -236,17 +236,17 @@ def tag(options: argparse.Namespace) -> int:
         raise DataError("--resume goes on with a table: name it with --csv")
     files, folder = find_sounds(options.paths), options.folder
     names, table = names_beside(files), options.table or Path(os.devnull)
-    written = {file: str(file).encode(errors=ESCAPED).decode() for file in files}
+    in_table = {file: str(file).encode(errors=ESCAPED).decode() for file in files}
     kept, listed = [CSV_COLUMNS], set()
     if table.is_file() and table.stat().st_size:
         if not options.resume:
             raise DataError(f"--csv {table} is there and is not replaced; --resume goes on with it")
-        kept, listed = read_done(table, set(written.values()))
+        kept, listed = read_done(table, set(in_table.values()))
     done = {row[0] for row in kept[1:]}
-    left = [file for file in files if written[file] not in done]
+    left = [file for file in files if in_table[file] not in done]
     tracks = {file: folder / f"{names[file]}.labels.txt" for file in left if options.audacity}
     for file, track in tracks.items():
-        if track.exists() and written[file] not in listed:
+        if track.exists() and in_table[file] not in listed:
             raise DataError(f"{track} is there already and may have been edited; see --folder")
     from freesound_tagging.learning.tagger import Tagger
 

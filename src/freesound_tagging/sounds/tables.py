@@ -81,7 +81,7 @@ def read_rows(path: Path, needed: Sequence[str]) -> pd.DataFrame:
         reason = f"{str(error).strip()}); put a field that holds {separator!r} in double quotes"
         raise DataError(f"{path}: is no CSV ({reason}") from error
     rows = rows.rename(columns=_tidy)
-    for name in rows:
+    for name in sorted({*needed, "label", "fold", "group"} & set(rows)):
         if f"{name}.1" in rows or list(rows).count(name) > 1:  # pandas numbers equal ones
             raise DataError(f"{path}, line 1: column {name!r} stands twice; leave one out")
     if not set(needed) <= set(rows):
